@@ -1,0 +1,44 @@
+"""The command line: every command in one visible list."""
+
+from importlib import metadata
+from typing import Annotated
+
+import typer
+
+from slrctl.cli.evaluate import evaluate
+from slrctl.cli.train import train
+
+app = typer.Typer(
+    name="slrctl",
+    help="Train, evaluate and question SiFormer with CMCL on isolated signs.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+    rich_markup_mode=None,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"slrctl {metadata.version('slrctl')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _slrctl(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+app.command()(train)
+app.command()(evaluate)
+
+
+def main() -> None:
+    """Entry point of the `slrctl` command."""
+    app()

@@ -1,0 +1,78 @@
+"""The only module that prints: tables, progress, errors."""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from slrctl.errors import SlrctlError
+
+INTERRUPTED = 130
+
+
+def console_for(*, as_json: bool = False, quiet: bool = False) -> Console:
+    """Where people read: standard output, or standard error when JSON goes to the former."""
+    return Console(stderr=as_json, quiet=quiet, highlight=False, soft_wrap=not _is_wide(as_json))
+
+
+def _is_wide(on_stderr: bool) -> bool:
+    """Whether somebody looks at a window, to whose width lines are fitted."""
+    return (sys.stderr if on_stderr else sys.stdout).isatty()
+
+
+@contextmanager
+def report_errors() -> Iterator[None]:
+    """Turn an expected failure into one line on standard error and its exit code."""
+    try:
+        yield
+    except SlrctlError as error:
+        _complain(f"error: {error}")
+        raise typer.Exit(error.exit_code) from None
+    except KeyboardInterrupt:
+        _complain("interrupted")
+        raise typer.Exit(INTERRUPTED) from None
+    except BrokenPipeError:
+        # The reader of a pipe has left; there is nobody to tell.
+        sys.stderr.close()
+        raise typer.Exit(1) from None
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """One JSON object on standard output."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def print_lines(console: Console, lines: Sequence[str]) -> None:
+    """Plain lines; text from a user's file is never read as markup."""
+    for line in lines:
+        console.print(Text(line))
+
+
+def print_facts(console: Console, facts: Mapping[str, str]) -> None:
+    """A short list of names and what they are."""
+    width = max(map(len, facts))
+    for name, fact in facts.items():
+        console.print(Text.assemble((f"{name:<{width}}  ", "bold cyan"), fact))
+
+
+def print_table(
+    console: Console, title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]
+) -> None:
+    """A table whose first column is text and whose others are numbers."""
+    table = Table(title=Text(title), title_justify="left", title_style="bold")
+    for number, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if number == 0 else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    console.print(table)
+
+
+def _complain(message: str) -> None:
+    """One line, whatever the message holds."""
+    sys.stderr.write(" ".join(message.split()) + "\n")

@@ -1,0 +1,197 @@
+"""`slrctl evaluate`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import typer
+from rich.console import Console
+
+from slrctl.cli.console import console_for, print_json, print_lines, print_table, report_errors
+from slrctl.cli.options import ConfigOption, JsonOption, SetOption, setting_layers
+from slrctl.cli.train import RUNS_DIR
+from slrctl.errors import SlrctlError
+from slrctl.layers import Layer, resolve
+
+if TYPE_CHECKING:
+    from slrctl.core.data.dataset import SignDataset
+    from slrctl.engine.bootstrap import Evaluation
+    from slrctl.engine.predictions import Predictions
+    from slrctl.settings import Settings
+
+
+class Subject(NamedTuple):
+    """The clips a model is evaluated on, and what to call them."""
+
+    dataset: "SignDataset"
+    name: str
+    notes: tuple[str, ...]
+
+
+def evaluate(
+    run: Annotated[
+        Path | None, typer.Argument(metavar="[RUN]", help="Folder of a run; the newest if absent.")
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", metavar="PATH", help="Clips; those of the run if absent."),
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option("--split", help="Which part: test if there is one, else val, by default."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", metavar="DIR", help="Folder for tables and figures.")
+    ] = None,
+    device: Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, mps.")] = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Evaluate a trained model on clips, with intervals."""
+    with report_errors():
+        # Imported late: torch takes seconds, and --help does not need it.
+        from slrctl.engine.run_folder import newest_run, read_settings
+
+        run_dir = run or newest_run(RUNS_DIR)
+        layers = setting_layers(config, overrides, flags={"--device": ("train.device", device)})
+        settings = resolve([Layer(f"run {run_dir}", read_settings(run_dir)), *layers]).settings
+        console = console_for(as_json=as_json)
+        subject, predictions, evaluation = _evaluate(run_dir, settings, data, split)
+        folder = output or run_dir / f"evaluation-{subject.name}"
+        _save(folder, subject, run_dir, predictions, evaluation)
+        print_lines(console, subject.notes)
+        _show(console, run_dir, subject, evaluation, folder)
+        if as_json:
+            print_json(_summary(run_dir, subject, evaluation))
+
+
+def _evaluate(
+    run_dir: Path, settings: "Settings", data: Path | None, split: str | None
+) -> tuple[Subject, "Predictions", "Evaluation"]:
+    from slrctl.engine.bootstrap import evaluate_predictions
+    from slrctl.engine.run import predict_part
+    from slrctl.engine.run_folder import load_run
+    from slrctl.engine.runtime import choose_device, deterministic
+
+    device = choose_device(settings.train.device)
+    run = load_run(run_dir, device)
+    subject = _choose_clips(settings, run.classes, data, split)
+    with deterministic():
+        predictions = predict_part(run, settings, subject.dataset, device)
+    evaluation = evaluate_predictions(
+        predictions, resamples=settings.evaluate.resamples, seed=settings.seed
+    )
+    return subject, predictions, evaluation
+
+
+def _choose_clips(
+    settings: "Settings", classes: tuple[str, ...], data: Path | None, split: str | None
+) -> Subject:
+    """The run's own test or validation part, or (a part of) another file."""
+    from slrctl.core.data.dataset import load_dataset
+    from slrctl.core.data.parts import load_parts, named_parts
+
+    if data is None:
+        parts = load_parts(settings)
+        named = named_parts(parts)
+        name = split or ("test" if "test" in named else "val")
+        if name not in named:
+            raise SlrctlError(
+                f"--split {name}: the run's data has the parts {', '.join(named)}; name one of them"
+            )
+        return Subject(named[name], name, parts.notes)
+    dataset = load_dataset(data, settings.data, classes=classes)
+    splits = sorted({clip.split for clip in dataset if clip.split is not None})
+    name = split or ("test" if "test" in splits else None)
+    if name is None:
+        return Subject(dataset, data.stem, dataset.notes)
+    if name not in splits:
+        has = f"has {', '.join(splits)}" if splits else "has no split column"
+        raise SlrctlError(f"{data}: --split {name} asked for, but the file {has}")
+    chosen = dataset.part(clip for clip in dataset if clip.split == name)
+    note = f"{len(chosen)} of {len(dataset)} clips of {data}: those of split {name}"
+    return Subject(chosen, f"{data.stem}-{name}", (*dataset.notes, note))
+
+
+def _save(
+    folder: Path,
+    subject: Subject,
+    run_dir: Path,
+    predictions: "Predictions",
+    evaluation: "Evaluation",
+) -> None:
+    from slrctl.engine.predictions import write_predictions
+    from slrctl.engine.run_folder import write_json
+    from slrctl.reports.evaluation_tables import write_per_class_csv
+    from slrctl.reports.figures import draw_confusion
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "metrics.json", _summary(run_dir, subject, evaluation))
+        write_predictions(predictions, folder / "predictions.parquet")
+        write_per_class_csv(evaluation, folder / "per_class.csv")
+        draw_confusion(predictions, folder / "confusion.png", evaluation)
+    except OSError as error:
+        raise SlrctlError(
+            f"{folder}: cannot be written ({error.strerror}); choose another --output"
+        ) from None
+
+
+def _summary(run_dir: Path, subject: Subject, evaluation: "Evaluation") -> dict[str, Any]:
+    return {
+        "run_dir": str(run_dir),
+        "data": subject.name,
+        "fingerprint": subject.dataset.fingerprint(),
+        **evaluation.to_json(),
+    }
+
+
+def _show(
+    console: Console, run_dir: Path, subject: Subject, evaluation: "Evaluation", folder: Path
+) -> None:
+    from slrctl.reports.evaluation_tables import (
+        most_confused,
+        overall_rows,
+        percent,
+        worst_classes,
+    )
+
+    print_table(
+        console,
+        f"{run_dir} on {subject.name}: {evaluation.clips} clips, {evaluation.classes} classes",
+        ["", "value", f"95 % interval, by {evaluation.ci_unit}"],
+        [
+            *overall_rows(evaluation),
+            ("chance", percent(evaluation.chance), ""),
+            ("majority class", percent(evaluation.majority_share), ""),
+        ],
+    )
+    if evaluation.note:
+        print_lines(console, [f"note: {evaluation.note}"])
+    worst = worst_classes(evaluation)
+    if worst:
+        print_table(
+            console,
+            "worst classes",
+            ["gloss", "clips", "accuracy", "precision", "F1"],
+            [
+                (row.gloss, str(row.clips), *map(_share, (row.accuracy, row.precision, row.f1)))
+                for row in worst
+            ],
+        )
+        print_table(
+            console,
+            "most confused",
+            ["gloss", "taken for", "clips", "share of the gloss"],
+            [
+                (pair.truth, pair.predicted, str(pair.clips), percent(pair.share))
+                for pair in most_confused(evaluation)
+            ],
+        )
+    print_lines(console, [f"tables and figures in {folder}"])
+
+
+def _share(value: float | None) -> str:
+    from slrctl.reports.evaluation_tables import percent
+
+    return "-" if value is None else percent(value)

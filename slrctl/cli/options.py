@@ -1,0 +1,48 @@
+"""Option types that several commands share, and the layers of settings they make."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from slrctl.layers import Layer, nested, read_config, read_overrides
+
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", help="TOML file of settings.", show_default=False)
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="SECTION.KEY=VALUE", help="Change any setting; may be repeated."
+    ),
+]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object on standard output, nothing else.")
+]
+
+
+def setting_layers(
+    config: Path | None,
+    overrides: list[str] | None,
+    *,
+    preset: str | None = None,
+    flags: dict[str, tuple[str, Any]] | None = None,
+) -> list[Layer]:
+    """The layers of a command line, lowest first.
+
+    Args:
+        config: the `--config` file.
+        overrides: `--set` assignments.
+        preset: the `--cmcl` preset.
+        flags: for each flag its dotted key and its value; None is a flag that was not given.
+    """
+    layers = [] if config is None else [read_config(config)]
+    if preset is not None:
+        layers.append(Layer(f"--cmcl {preset}", nested("cmcl.preset", preset)))
+    layers += read_overrides(overrides or [])
+    layers += [
+        Layer(flag, nested(key, value))
+        for flag, (key, value) in (flags or {}).items()
+        if value is not None
+    ]
+    return layers

@@ -1,0 +1,321 @@
+"""`slrctl train`."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.console import Console
+
+from slrctl.cli.console import (
+    console_for,
+    print_facts,
+    print_json,
+    print_lines,
+    print_table,
+    report_errors,
+)
+from slrctl.cli.live import describe_terms, training_view
+from slrctl.cli.options import ConfigOption, JsonOption, SetOption, setting_layers
+from slrctl.errors import UsageError
+from slrctl.layers import Resolved, flatten, resolve
+
+if TYPE_CHECKING:
+    from slrctl.core.data.splits import Parts
+    from slrctl.engine.bootstrap import Evaluation
+    from slrctl.engine.run import RunReport
+    from slrctl.settings import Settings
+
+RUNS_DIR = Path("runs")
+Preset = Literal["off", "conservative", "balanced", "aggressive", "adaptive"]
+
+
+def train(
+    train_path: Annotated[
+        Path | None,
+        typer.Option("--train", metavar="PATH", help="Training clips; the demo set if absent."),
+    ] = None,
+    val_path: Annotated[
+        Path | None,
+        typer.Option("--val", metavar="PATH", help="Validation clips; else a part of --train."),
+    ] = None,
+    test_path: Annotated[
+        Path | None, typer.Option("--test", metavar="PATH", help="Test clips, used once at the end.")
+    ] = None,
+    cmcl: Annotated[
+        Preset | None, typer.Option("--cmcl", help="CMCL preset; off unless asked for.")
+    ] = None,
+    lambda_consistency: Annotated[
+        float | None, typer.Option("--lambda-consistency", help="Weight of the consistency term.")
+    ] = None,
+    lambda_alignment: Annotated[
+        float | None, typer.Option("--lambda-alignment", help="Weight of the alignment term.")
+    ] = None,
+    cmcl_temperature: Annotated[
+        float | None, typer.Option("--cmcl-temperature", help="Softens the maps CMCL compares.")
+    ] = None,
+    adaptive_cmcl: Annotated[
+        bool | None,
+        typer.Option("--adaptive-cmcl/--no-adaptive-cmcl", help="Lambdas warm up, then decay."),
+    ] = None,
+    cross_attention: Annotated[
+        bool | None,
+        typer.Option(
+            "--cross-attention/--no-cross-attention", help="Whether the streams read one another."
+        ),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", help="Passes over the clips.")] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Clips a step.")] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option("--learning-rate", help="Peak of the schedule.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Everything random follows it.")] = None,
+    device: Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, mps.")] = None,
+    precision: Annotated[
+        Literal["fp32", "bf16"] | None,
+        typer.Option("--precision", help="Arithmetic of the training step."),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="Name of the run's folder under runs/.")
+    ] = None,
+    run_dir: Annotated[
+        Path | None, typer.Option("--run-dir", help="Folder the run is saved in.")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Overwrite the run that is in the folder.")
+    ] = False,
+    skip_bad_clips: Annotated[
+        bool | None,
+        typer.Option("--skip-bad-clips", help="Leave bad clips out and say how many.",
+                     show_default=False),
+    ] = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    show_settings: Annotated[
+        bool, typer.Option("--show-settings", help="Print every setting and its origin, and exit.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Read the data, run one batch, write nothing.")
+    ] = False,
+    as_json: JsonOption = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print errors only.")] = False,
+) -> None:
+    """Train a model, keep its best checkpoint, and evaluate it."""  # fmt: skip
+    with report_errors():
+        resolved = resolve(
+            setting_layers(
+                config,
+                overrides,
+                preset=cmcl,
+                flags={
+                    "--train": ("data.train", train_path),
+                    "--val": ("data.val", val_path),
+                    "--test": ("data.test", test_path),
+                    "--lambda-consistency": ("cmcl.lambda_consistency", lambda_consistency),
+                    "--lambda-alignment": ("cmcl.lambda_alignment", lambda_alignment),
+                    "--cmcl-temperature": ("cmcl.temperature", cmcl_temperature),
+                    "--adaptive-cmcl": ("cmcl.adaptive", adaptive_cmcl),
+                    "--cross-attention": ("model.cross_attention", cross_attention),
+                    "--epochs": ("train.epochs", epochs),
+                    "--batch-size": ("train.batch_size", batch_size),
+                    "--learning-rate": ("train.learning_rate", learning_rate),
+                    "--seed": ("seed", seed),
+                    "--device": ("train.device", device),
+                    "--precision": ("train.precision", precision),
+                    "--skip-bad-clips": ("data.skip_bad_clips", skip_bad_clips or None),
+                },
+            )
+        )
+        console = console_for(as_json=as_json, quiet=quiet)
+        if show_settings:
+            _show_settings(console, resolved, as_json=as_json)
+            return
+        _train(resolved.settings, console, name, run_dir, force, dry_run, as_json)
+
+
+def _train(
+    settings: "Settings",
+    console: Console,
+    name: str | None,
+    run_dir: Path | None,
+    force: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    # Imported late: torch takes seconds, and neither --help nor a wrong setting needs it.
+    from slrctl.core.data.parts import load_parts
+    from slrctl.engine.run_folder import check_run_dir
+
+    if name is not None and run_dir is not None:
+        raise UsageError(f"--name {name} and --run-dir {run_dir}: both name the folder; give one")
+    if name is not None and (Path(name).name != name or name in (".", "..")):
+        raise UsageError(
+            f"--name {name!r}: a name is one folder under {RUNS_DIR}/; use --run-dir for a path"
+        )
+    given = run_dir or (RUNS_DIR / name if name else None)
+    if given is not None and not dry_run:
+        check_run_dir(given, force=force)  # before the data, which may take long to read
+    parts = load_parts(settings)
+    _show_header(console, settings, parts)
+    if dry_run:
+        _try(settings, parts, console, as_json)
+        return
+    _run(settings, parts, given or _default_run_dir(settings, parts), console, as_json)
+
+
+def _default_run_dir(settings: "Settings", parts: "Parts") -> Path:
+    from slrctl.engine.run_folder import free_run_dir
+
+    loss = settings.cmcl.preset if settings.cmcl.is_on else "ce"
+    loss = "cmcl" if loss == "off" else loss  # lambdas given one by one
+    return free_run_dir(RUNS_DIR, f"{parts.train.name}-{loss}-seed{settings.seed}")
+
+
+def _run(
+    settings: "Settings", parts: "Parts", run_dir: Path, console: Console, as_json: bool
+) -> None:
+    from slrctl.engine import run_folder
+    from slrctl.engine.run import RunReport, run_training
+    from slrctl.engine.training import EpochReport
+    from slrctl.reports.figures import draw_curves
+
+    history, finished = [], None
+    with training_view(console, settings.train.epochs) as view:
+        for report in run_training(settings, parts, run_dir):
+            if isinstance(report, RunReport):
+                finished = report
+            elif isinstance(report, EpochReport):
+                history.append(report.metrics)
+                view.show_epoch(report)
+            else:
+                view.show_batch(report)
+    draw_curves(history, run_dir / run_folder.CURVES)
+    if finished is not None:
+        _show_results(console, finished, run_dir)
+        if as_json:
+            print_json(finished.summary)
+
+
+def _try(settings: "Settings", parts: "Parts", console: Console, as_json: bool) -> None:
+    from slrctl.engine.run import try_one_batch
+
+    trial = try_one_batch(settings, parts)
+    facts = {
+        "parameters": trial.num_parameters,
+        "batches_per_epoch": trial.report.num_batches,
+        "clips_in_batch": trial.report.num_clips,
+        "seconds": trial.seconds,
+        **trial.report.means,
+    }
+    console.print(
+        f"one batch of {trial.report.num_clips} clips: {describe_terms(trial.report.means)}; "
+        f"{trial.report.num_batches} such batches an epoch, {settings.train.epochs} epochs. "
+        "Nothing was written."
+    )
+    if as_json:
+        print_json(facts)
+
+
+def _show_settings(console: Console, resolved: Resolved, *, as_json: bool) -> None:
+    values = flatten(resolved.settings.model_dump(mode="json"))
+    if as_json:
+        print_json(
+            {
+                key: {"value": value, "origin": resolved.origins[key]}
+                for key, value in values.items()
+            }
+        )
+        return
+    rows = [(key, _written(value), resolved.origins[key]) for key, value in values.items()]
+    widths = [max(len(row[column]) for row in rows) for column in range(2)]
+    print_lines(
+        console, [f"{key:<{widths[0]}}  {value:<{widths[1]}}  {origin}" for key, value, origin in rows]
+    )
+
+
+def _written(value: object) -> str:
+    if value is None:
+        return "-"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _show_header(console: Console, settings: "Settings", parts: "Parts") -> None:
+    from slrctl.core.data.parts import named_parts
+    from slrctl.core.model import build_model
+    from slrctl.engine.runtime import choose_device, describe_device
+
+    device = choose_device(settings.train.device)
+    model = build_model(settings.model, len(parts.train.classes), seed=settings.seed)
+    num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    counts = ", ".join(f"{len(part)} {name}" for name, part in named_parts(parts).items())
+    print_facts(
+        console,
+        {
+            "data": f"{parts.train.name}: {counts} clips, {len(parts.train.classes)} glosses, "
+            f"{_signers(parts)}",
+            "hands": _missing_hands(parts),
+            "model": f"{settings.model.name}, {num_parameters:,} parameters, "
+            f"{settings.model.attention} attention, cross-attention "
+            f"{'on' if settings.model.cross_attention else 'off'}",
+            "loss": _describe_loss(settings),
+            "run": f"{settings.train.epochs} epochs, batch {settings.train.batch_size}, "
+            f"learning rate {settings.train.learning_rate:g}, recipe {settings.recipe}, "
+            f"seed {settings.seed}, {settings.train.precision} on {device} "
+            f"({describe_device(device)})",
+        },
+    )
+    print_lines(console, parts.notes)
+
+
+def _signers(parts: "Parts") -> str:
+    from slrctl.core.data.parts import named_parts
+
+    clips = [clip for part in named_parts(parts).values() for clip in part]
+    known = {clip.signer for clip in clips if clip.signer is not None}
+    return f"{len(known)} signers" if known else "signers not stated"
+
+
+def _missing_hands(parts: "Parts") -> str:
+    from slrctl.core.data.dataset import missing_hand_share
+
+    left, right = missing_hand_share(parts.train)
+    return f"left missing in {100 * left:.0f} %, right in {100 * right:.0f} % of training frames"
+
+
+def _describe_loss(settings: "Settings") -> str:
+    cmcl = settings.cmcl
+    if not cmcl.is_on:
+        return "cross-entropy (CMCL off)"
+    return (
+        f"cross-entropy + {cmcl.lambda_consistency:g} consistency ({cmcl.divergence}, "
+        f"temperature {cmcl.temperature:g}) + {cmcl.lambda_alignment:g} alignment, "
+        f"{'adaptive' if cmcl.adaptive else 'fixed'} lambdas (CMCL {cmcl.preset})"
+    )
+
+
+def _show_results(console: Console, finished: "RunReport", run_dir: Path) -> None:
+    parts = [("validation", finished.validation), ("test", finished.test)]
+    columns = [(name, evaluation) for name, evaluation in parts if evaluation is not None]
+    headings = ["", *(heading for name, _ in columns for heading in (name, "95 % interval"))]
+    print_table(
+        console,
+        f"best epoch {finished.summary['best_epoch']} of {finished.summary['epochs']}",
+        headings,
+        list(_result_rows([evaluation for _, evaluation in columns])),
+    )
+    print_lines(
+        console,
+        [
+            *(f"{name}: {e.note}" for name, e in columns if e.note),
+            f"saved in {run_dir}; next:",
+            f"  slrctl evaluate {run_dir}",
+            f"  slrctl train --help",
+        ],
+    )
+
+
+def _result_rows(evaluations: "Sequence[Evaluation]") -> Iterator[list[str]]:
+    from slrctl.reports.evaluation_tables import overall_rows
+
+    for rows in zip(*(overall_rows(evaluation) for evaluation in evaluations), strict=True):
+        yield [rows[0].metric, *(cell for row in rows for cell in (row.value, row.interval))]

@@ -1,0 +1,135 @@
+"""One recorded sign, and a padded batch of prepared ones."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float32, Int64
+from torch import Tensor
+
+from slrctl.core import skeleton
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """One recorded sign.
+
+    `landmarks` hold x (right) and y (down), divided by the width and height of the image; NaN where
+    a landmark was not detected. After `prepare_clip` they hold coordinates in the boxes of the
+    body and of each hand. `aspect` is width / height of the image, 1.0 if unknown.
+    """
+
+    clip_id: str
+    gloss: str
+    landmarks: Float32[np.ndarray, "T 54 2"]
+    signer: str | None = None
+    session: str | None = None
+    split: str | None = None
+    fps: float | None = None
+    aspect: float = 1.0
+
+    @property
+    def num_frames(self) -> int:
+        return len(self.landmarks)
+
+
+@dataclass(frozen=True, eq=False)
+class ClipBatch:
+    """Prepared clips, padded to the longest of them.
+
+    `is_valid` is True on a real frame and False on padding; `left_is_present` and
+    `right_is_present` are True where at least one landmark of that hand was detected. Features are
+    0 on padding and on missing landmarks. `target` is None where the glosses are not known.
+    """
+
+    left_hand: Float[Tensor, "B T 42"]
+    right_hand: Float[Tensor, "B T 42"]
+    body: Float[Tensor, "B T 24"]
+    is_valid: Bool[Tensor, "B T"]
+    left_is_present: Bool[Tensor, "B T"]
+    right_is_present: Bool[Tensor, "B T"]
+    target: Int64[Tensor, " B"] | None
+    clip_ids: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.is_valid)
+
+    def to(self, device: torch.device) -> "ClipBatch":
+        """The same batch on another device."""
+        return replace(
+            self,
+            left_hand=self.left_hand.to(device, non_blocking=True),
+            right_hand=self.right_hand.to(device, non_blocking=True),
+            body=self.body.to(device, non_blocking=True),
+            is_valid=self.is_valid.to(device, non_blocking=True),
+            left_is_present=self.left_is_present.to(device, non_blocking=True),
+            right_is_present=self.right_is_present.to(device, non_blocking=True),
+            target=None if self.target is None else self.target.to(device, non_blocking=True),
+        )
+
+
+def stack_landmarks(
+    landmarks: Sequence[Float32[np.ndarray, "_ 54 2"]],
+) -> tuple[Float[Tensor, "B T 54 2"], Bool[Tensor, "B T"]]:
+    """Pad clips with NaN to the longest one; also say which frames are real."""
+    longest = max(len(frames) for frames in landmarks)
+    padded = np.full((len(landmarks), longest, skeleton.NUM_LANDMARKS, 2), np.nan, np.float32)
+    for row, frames in zip(padded, landmarks, strict=True):
+        row[: len(frames)] = frames
+    lengths = torch.tensor([len(frames) for frames in landmarks])
+    return torch.from_numpy(padded), torch.arange(longest) < lengths[:, None]
+
+
+def batch_from_landmarks(
+    prepared: Float[Tensor, "B T 54 2"],
+    is_valid: Bool[Tensor, "B T"],
+    target: Int64[Tensor, " B"] | None,
+    clip_ids: tuple[str, ...],
+) -> ClipBatch:
+    """Cut prepared landmarks into the three streams and note what is present."""
+    detected = ~prepared.isnan().any(-1)  # B T V
+    values = torch.where(detected[..., None], prepared, 0.0)
+    return ClipBatch(
+        left_hand=values[:, :, skeleton.LEFT_HAND].flatten(2),
+        right_hand=values[:, :, skeleton.RIGHT_HAND].flatten(2),
+        body=values[:, :, skeleton.BODY].flatten(2),
+        is_valid=is_valid,
+        left_is_present=detected[:, :, skeleton.LEFT_HAND].any(-1) & is_valid,
+        right_is_present=detected[:, :, skeleton.RIGHT_HAND].any(-1) & is_valid,
+        target=target,
+        clip_ids=clip_ids,
+    )
+
+
+def target_indices(clips: Sequence[Clip], classes: Sequence[str]) -> Int64[Tensor, " B"]:
+    """The place of each clip's gloss among the classes.
+
+    Raises:
+        ValueError: a gloss is not among the classes.
+    """
+    index = {gloss: label for label, gloss in enumerate(classes)}
+    unknown = sorted({clip.gloss for clip in clips} - index.keys())
+    if unknown:
+        raise ValueError(
+            f"gloss {unknown[0]!r} is not among the {len(index)} classes; "
+            "leave its clips out, or take the classes of a set that has it"
+        )
+    return torch.tensor([index[clip.gloss] for clip in clips], dtype=torch.int64)
+
+
+def collate(clips: Sequence[Clip], classes: Sequence[str] | None = None) -> ClipBatch:
+    """Pad prepared clips into one batch.
+
+    Args:
+        clips: clips whose landmarks went through `prepare_clip`.
+        classes: the glosses in the order of the logits; without them `target` is None.
+
+    Raises:
+        ValueError: there is no clip, or a gloss is not among the classes.
+    """
+    if not clips:
+        raise ValueError("collate got no clips; a batch needs at least one")
+    padded, is_valid = stack_landmarks([clip.landmarks for clip in clips])
+    target = None if classes is None else target_indices(clips, classes)
+    return batch_from_landmarks(padded, is_valid, target, tuple(clip.clip_id for clip in clips))

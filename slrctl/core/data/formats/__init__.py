@@ -1,0 +1,64 @@
+"""Every format clips are read from: one module each, in one visible list.
+
+A reader is a module with two functions. `recognises(path)` looks at the content, not only at the
+name; `read(path, settings, classes)` returns the clips, cleaned: oriented, without padding, divided
+by the size of the image, NaN where a landmark is missing.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from slrctl.core.data.formats import parquet, spoter_csv
+from slrctl.core.data.formats.reading import Reading, quote
+from slrctl.errors import DataError
+from slrctl.settings import DataSettings
+
+# The first that recognises a file reads it, so the particular stand before the general: our own
+# Parquet claims any Parquet file, the CSV reader any file whose name ends in .csv.
+READERS = (parquet, spoter_csv)
+
+_KINDS = "a SPOTER/WLASL CSV or our own Parquet"
+_STARTS = {
+    b"\x1f\x8b": "a gzip archive; unpack it first",
+    b"PK\x03\x04": "a zip archive or an Excel file; unpack it, or save the sheet as CSV (UTF-8)",
+    b"BZh": "a bzip2 archive; unpack it first",
+    b"\xfd7zXZ": "an xz archive; unpack it first",
+    b"\x28\xb5\x2f\xfd": "a zstd archive; unpack it first",
+    b"version https://git-lfs": "a Git LFS pointer, not the data; fetch it with git lfs pull",
+}
+
+
+def read_clips(path: Path, settings: DataSettings, classes: Sequence[str] | None) -> Reading:
+    """Read a file with the first reader that recognises it.
+
+    Raises:
+        DataError: the file is not there, no reader recognises it, or its reader cannot read it.
+    """
+    if not path.exists():
+        raise DataError(f"{path}: is not there; check the path")
+    try:
+        start = path.open("rb").read(32) if path.is_file() else None
+        if start == b"":
+            raise DataError(f"{path}: is empty (0 bytes); fetch or write it again")
+        for reader in READERS:
+            if reader.recognises(path):
+                return reader.read(path, settings, classes)
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read: {error.strerror or error}; check its permissions"
+        ) from error
+    raise DataError(f"{path}: {_what_it_is(path, start)}")
+
+
+def _what_it_is(path: Path, start: bytes | None) -> str:
+    """What a path leads to that no reader recognises, and what to do."""
+    if start is None:
+        return f"is a folder without clips we can read; name a file: {_KINDS}"
+    for magic, kind in _STARTS.items():
+        if start.startswith(magic):
+            return f"is {kind}; we read {_KINDS}"
+    if path.suffix.lower() in (".parquet", ".pq"):
+        return (
+            f"is not Parquet: it starts with {quote(start[:8])}, expected b'PAR1'; fetch it again"
+        )
+    return f"is of a type we do not know, it starts with {quote(start[:8])}; we read {_KINDS}"

@@ -1,0 +1,137 @@
+"""Bring raw coordinates into the one form clips have: the steps that readers of files share.
+
+The frames of all clips of a file lie behind one another in one array, (frames, 54, 2), because
+some questions (are these pixels, does y point up) can only be answered over the whole set.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Int64
+
+from slrctl.core import skeleton
+
+_SHOULDERS = [skeleton.RIGHT_SHOULDER, skeleton.LEFT_SHOULDER]
+# Coordinates divided by the image size stay near 0-1, even where a hand leaves the image.
+_LARGEST_SHARE = 2.0
+
+
+class Cleaned(NamedTuple):
+    """Clean frames, the number each clip has left, and one-line notes on what was done."""
+
+    frames: Float32[np.ndarray, "F 54 2"]
+    lengths: Int64[np.ndarray, " R"]
+    notes: list[str]
+
+
+def clean_frames(
+    frames: Float32[np.ndarray, "F 54 2"],
+    lengths: Int64[np.ndarray, " R"],
+    frame_sizes: Float[np.ndarray, "R 2"],
+) -> Cleaned:
+    """Cut padding, divide pixels, turn y down, and set missing landmarks to NaN.
+
+    Args:
+        frames: coordinates as they stand in the file, all clips behind one another; (0, 0) or NaN
+            means missing. They are not changed.
+        lengths: frames of each clip.
+        frame_sizes: width and height of each clip's image in pixels, NaN where unknown.
+    """
+    frames = frames.copy()
+    frames[np.isnan(frames[..., 0]) | np.isnan(frames[..., 1])] = 0
+    frames, kept_lengths, notes = _cut_all_padding(frames, lengths)
+    # Taken from the file's own zeros: turning y round would move them away from (0, 0).
+    is_missing = _is_at(frames, 0, 0)
+    frames, scale_notes = _divide_pixels(frames, is_missing, kept_lengths, frame_sizes)
+    if y_points_up(frames, is_missing):
+        frames[..., 1] = 1 - frames[..., 1]
+        # A file that turned its zeros round as well holds (0, 1) where nothing was detected.
+        is_missing |= _is_at(frames, 0, 0)
+        scale_notes.append("y axis points up: turned round, y becomes 1 - y")
+    frames[is_missing] = np.nan
+    return Cleaned(frames, kept_lengths, notes + scale_notes)
+
+
+def padding_length(frames: Float32[np.ndarray, "T 54 2"]) -> int:
+    """How many frames at the end are padding.
+
+    A trailing run of at least two frames that are all zero is padding. So are the repeats of the
+    last frame, to the bit; the first frame of such a run is the one that was recorded.
+    """
+    if len(frames) < 2 or frames[-1].tobytes() != frames[-2].tobytes():
+        return 0
+    bits = frames.reshape(len(frames), -1).view(np.uint32)
+    differs = np.flatnonzero((bits != bits[-1]).any(axis=1))
+    run = len(frames) - (int(differs[-1]) + 1 if len(differs) else 0)
+    return run - 1 if frames[-1].any() else run
+
+
+def _cut_all_padding(
+    frames: Float32[np.ndarray, "F 54 2"], lengths: Int64[np.ndarray, " R"]
+) -> tuple[Float32[np.ndarray, "G 54 2"], Int64[np.ndarray, " R"], list[str]]:
+    clips = np.split(frames, np.cumsum(lengths)[:-1])
+    padding = np.array([padding_length(clip) for clip in clips], dtype=np.int64)
+    if not padding.any():
+        return frames, lengths, []
+    note = (
+        f"{np.count_nonzero(padding):,} of {len(clips):,} clips: "
+        f"trailing padding cut ({padding.sum():,} frames)"
+    )
+    kept = [clip[: len(clip) - cut] for clip, cut in zip(clips, padding.tolist(), strict=True)]
+    return np.concatenate(kept), lengths - padding, [note]
+
+
+def are_pixels(frames: Float32[np.ndarray, "F 54 2"], is_missing: Bool[np.ndarray, "F 54"]) -> bool:
+    """Whether the median x of the noses, else of all landmarks, is too large for a share."""
+    noses = frames[~is_missing[:, skeleton.NOSE], skeleton.NOSE, 0]
+    x = noses if noses.size else frames[..., 0][~is_missing]
+    return bool(x.size) and float(np.median(x)) > _LARGEST_SHARE
+
+
+def _divide_pixels(
+    frames: Float32[np.ndarray, "F 54 2"],
+    is_missing: Bool[np.ndarray, "F 54"],
+    lengths: Int64[np.ndarray, " R"],
+    frame_sizes: Float[np.ndarray, "R 2"],
+) -> tuple[Float32[np.ndarray, "F 54 2"], list[str]]:
+    if not are_pixels(frames, is_missing):
+        return frames, []
+    is_known: Bool[np.ndarray, " R"] = frame_sizes[:, 0] > 0  # not so for NaN
+    notes = []
+    if is_known.any():
+        shown = sorted({f"{width:g}x{height:g}" for width, height in frame_sizes[is_known]})
+        sizes = shown[0] if len(shown) == 1 else f"{len(shown)} sizes, {shown[0]} to {shown[-1]}"
+        notes.append(f"pixel coordinates: divided by the frame size ({sizes})")
+    if not is_known.all():
+        largest = float(frames[~is_missing].max())
+        frame_sizes = np.where(is_known[:, None], frame_sizes, largest)
+        notes.append(
+            f"warning: pixel coordinates without a frame size in {np.count_nonzero(~is_known):,} "
+            f"of {len(is_known):,} clips: x and y divided by one common scale ({largest:g}, the "
+            "largest coordinate); set data.frame_size to the image's width and height"
+        )
+    per_frame = np.repeat(frame_sizes.astype(np.float32), lengths, axis=0)
+    return frames / per_frame[:, None], notes
+
+
+def y_points_up(
+    frames: Float32[np.ndarray, "F 54 2"], is_missing: Bool[np.ndarray, "F 54"]
+) -> bool:
+    """Whether the median nose has a larger y than the median shoulder; False if unknown."""
+    # A missing landmark of a file whose y was turned round is (0, 1) and says nothing either.
+    is_missing = is_missing | _is_at(frames, 0, 1)
+    noses = frames[~is_missing[:, skeleton.NOSE], skeleton.NOSE, 1]
+    shoulders = frames[:, _SHOULDERS, 1][~is_missing[:, _SHOULDERS]]
+    if not noses.size or not shoulders.size:
+        return False
+    return float(np.median(noses)) > float(np.median(shoulders))
+
+
+def _is_at(frames: Float32[np.ndarray, "F 54 2"], x: float, y: float) -> Bool[np.ndarray, "F 54"]:
+    # Axis by axis: reducing an axis of two is several times slower.
+    return (frames[..., 0] == x) & (frames[..., 1] == y)
+
+
+def neck_between_shoulders(frames: Float32[np.ndarray, "F 54 2"]) -> None:
+    """Fill in the neck, in place: midway between the shoulders, missing where one of them is."""
+    frames[:, skeleton.NECK] = frames[:, _SHOULDERS].mean(axis=1)

@@ -1,0 +1,147 @@
+"""The columns of our own Parquet: their types, and how lenient we are about them."""
+
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Float32, Int64
+
+from slrctl.core.data.formats.reading import BadClips, quote, some_of
+from slrctl.errors import DataError
+
+SCHEMA = pa.schema(
+    {
+        "clip_id": pa.string(),
+        "gloss": pa.string(),
+        "signer": pa.string(),
+        "session": pa.string(),
+        "split": pa.string(),
+        "fps": pa.float64(),
+        "aspect": pa.float64(),
+        "n_frames": pa.int32(),
+        "landmarks": pa.list_(pa.float32()),
+    }
+)
+_REQUIRED = ("clip_id", "gloss", "n_frames", "landmarks")
+
+
+class FlatLandmarks(NamedTuple):
+    """All coordinates behind one another, and how many each row has; -1 where it has no list."""
+
+    values: Float32[np.ndarray, " N"]
+    lengths: Int64[np.ndarray, " R"]
+
+
+def read_table(path: Path) -> tuple[pa.Table, list[str]]:
+    """The columns we know, and the names of the others.
+
+    Raises:
+        DataError: the file is damaged, lacks a column, or has no row.
+    """
+    try:
+        # One file and no guessing from folder names, unlike `pq.read_table`.
+        with pq.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            _check_complete(path, names)
+            table = file.read([name for name in SCHEMA.names if name in names])
+    except (pa.ArrowException, OSError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise DataError(
+            f"{path}: cannot be read as Parquet: the file is cut off or damaged ({reason}); "
+            "fetch or convert it again"
+        ) from error
+    if table.num_rows == 0:
+        raise DataError(
+            f"{path}: is empty: it has columns but no row; expected a row for each clip"
+        )
+    return table, [name for name in names if name not in SCHEMA.names]
+
+
+def _check_complete(path: Path, names: list[str]) -> None:
+    missing = [name for name in _REQUIRED if name not in names]
+    if missing:
+        others = f" (and {some_of(missing[1:])})" if len(missing) > 1 else ""
+        raise DataError(
+            f"{path}: column {missing[0]!r} is missing{others}: found {some_of(names, 9)}; "
+            f"expected {', '.join(_REQUIRED)} and, where known, signer, session, split, fps, aspect"
+        )
+    twice = [name for name in SCHEMA.names if names.count(name) > 1]
+    if twice:
+        raise DataError(f"{path}: column {twice[0]!r} is there twice; keep one")
+
+
+def read_texts(path: Path, table: pa.Table, name: str) -> list[str | None]:
+    """A column of text, None where unknown; integers and categories become text."""
+    if name not in table.column_names:
+        return [None] * table.num_rows
+    column = table.column(name)
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    if not (is_text or pa.types.is_integer(kind) or pa.types.is_null(kind)):
+        raise DataError(
+            f"{path}: column {name!r}: found values of type {kind}, expected text; convert them"
+        )
+    try:
+        return column.cast(pa.string()).to_pylist()
+    except (pa.ArrowInvalid, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{path}: column {name!r}: found text that is not UTF-8; write the file again as UTF-8"
+        ) from error
+
+
+def read_numbers(path: Path, table: pa.Table, name: str, bad: BadClips) -> list[float | None]:
+    """A column of positive numbers, None where null or nan; anything else is noted in `bad`."""
+    if name not in table.column_names:
+        return [None] * table.num_rows
+    numbers: list[float | None] = []
+    for row, number in enumerate(_numeric(path, table, name).to_pylist()):
+        if number is None or math.isnan(number):
+            numbers.append(None)
+            continue
+        if not 0 < number < math.inf:
+            message = f"found {number}, expected a positive number, or null if unknown"
+            bad.add(row, f"bad {name}", message, column=name)
+        numbers.append(float(number))
+    return numbers
+
+
+def read_landmarks(path: Path, table: pa.Table) -> FlatLandmarks:
+    """The lists of coordinates as one writable array."""
+    column = table.column("landmarks").combine_chunks()
+    kind = column.type
+    is_list = (
+        pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    )
+    if not pa.types.is_null(kind) and not (is_list and _is_number(kind.value_type)):
+        raise DataError(
+            f"{path}: column 'landmarks': found values of type {kind}, "
+            "expected flat lists of float32 (n_frames x 54 x 2 numbers); convert them"
+        )
+    if pa.types.is_null(kind):
+        return FlatLandmarks(np.zeros(0, np.float32), np.full(table.num_rows, -1))
+    lengths = column.value_lengths().fill_null(-1).to_numpy(zero_copy_only=False)
+    values = column.flatten().to_numpy(zero_copy_only=False)
+    with np.errstate(over="ignore"):  # found and reported as infinite
+        return FlatLandmarks(values.astype(np.float32), lengths.astype(np.int64))
+
+
+def read_counts(path: Path, table: pa.Table) -> list[Any]:
+    """The frames of each row as they stand there; None where null."""
+    return _numeric(path, table, "n_frames").to_pylist()
+
+
+def _numeric(path: Path, table: pa.Table, name: str) -> pa.ChunkedArray:
+    column = table.column(name)
+    if not (_is_number(column.type) or pa.types.is_null(column.type)):
+        raise DataError(
+            f"{path}: column {name!r}: found values of type {column.type}, expected numbers; "
+            f"convert them, {quote(column[0].as_py())} for one"
+        )
+    return column
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return pa.types.is_floating(kind) or pa.types.is_integer(kind)

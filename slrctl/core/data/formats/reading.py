@@ -1,0 +1,94 @@
+"""What a reader hands back, and what it does with clips that cannot be read."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from slrctl.core.clip import Clip
+from slrctl.errors import DataError
+
+_LONGEST_QUOTE = 60
+
+
+@dataclass
+class Reading:
+    """The clips of a file, one-line notes on how it was read, and the rows left out.
+
+    `dropped` holds (where, reason) of each clip that `data.skip_bad_clips` left out. A note that
+    starts with "warning: " tells of something the user should look at.
+    """
+
+    clips: list[Clip]
+    notes: list[str] = field(default_factory=list)
+    dropped: list[tuple[str, str]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class BadClip:
+    """Why a clip cannot be read: its place, a few words for the tally, and the whole story."""
+
+    where: str
+    kind: str
+    message: str
+
+
+class BadClips:
+    """The clips of one file that cannot be read, by row index; the first reason counts."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: dict[int, BadClip] = {}
+
+    def add(self, row: int, kind: str, message: str, *, column: str = "") -> None:
+        """Note a bad clip. `row` counts the clips of the file from 0; messages count from 1."""
+        where = f"row {row + 1}" + (f", column {column!r}" if column else "")
+        self.rows.setdefault(row, BadClip(where, kind, message))
+
+    def settle(self, num_clips: int, *, skip: bool) -> tuple[list[str], list[tuple[str, str]]]:
+        """Stop at the first bad clip, or leave all of them out and tell which.
+
+        Returns:
+            Notes for the user, and (where, reason) of each clip left out.
+
+        Raises:
+            DataError: a clip is bad and `skip` is off, or no clip is left.
+        """
+        if not self.rows:
+            return [], []
+        first = self.rows[min(self.rows)]
+        if not skip:
+            raise DataError(
+                f"{self.path}: {first.where}: {first.message}; "
+                "correct the file, or leave such clips out with --skip-bad-clips"
+            )
+        if len(self.rows) == num_clips:
+            raise DataError(
+                f"{self.path}: none of its {num_clips} clips can be read; "
+                f"the first is {first.where}: {first.message}"
+            )
+        tally = Counter(self.rows[row].kind for row in sorted(self.rows))
+        reasons = ", ".join(f"{count} {kind}" for kind, count in tally.most_common())
+        note = f"left out {len(self.rows)} of {num_clips} clips: {reasons}"
+        ordered = [self.rows[row] for row in sorted(self.rows)]
+        return [note], [(clip.where, clip.message) for clip in ordered]
+
+
+def quote(value: object) -> str:
+    """A value found in a file, on one line and short enough for a message."""
+    text = repr(value.decode("utf-8", "replace") if isinstance(value, bytes) else value)
+    if len(text) <= _LONGEST_QUOTE:
+        return text
+    return f"{text[: _LONGEST_QUOTE - 4]}...{text[-1]}"
+
+
+def some_of(names: list[str], limit: int = 5) -> str:
+    """The first few names, quoted, and how many more there are."""
+    shown = ", ".join(quote(name) for name in names[:limit])
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
+
+
+def count_of(number: int, noun: str) -> str:
+    """A number with its noun, in the plural where it belongs: 1 clip, 2 clips."""
+    if number == 1:
+        return f"1 {noun}"
+    return f"{number:,} {noun}es" if noun.endswith("ss") else f"{number:,} {noun}s"

@@ -1,0 +1,210 @@
+"""Clips from the CSV layout of SPOTER, WLASL and the published SiFormer: one row a clip.
+
+A row is counted from 0 in clip ids (`<file stem>:<row>`) and from 1 in messages, as a person does;
+neither counts the header.
+"""
+
+import csv
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Float32, Int64
+
+from slrctl.core import skeleton
+from slrctl.core.clip import Clip
+from slrctl.core.data.formats.cleaning import clean_frames, neck_between_shoulders
+from slrctl.core.data.formats.csv_table import CellTable, read_cells
+from slrctl.core.data.formats.labels import glosses_of, read_gloss_names
+from slrctl.core.data.formats.number_lists import parse_lists
+from slrctl.core.data.formats.reading import BadClips, Reading, count_of, quote, some_of
+from slrctl.core.data.formats.spoter_columns import (
+    FPS,
+    HEIGHT,
+    LABELS,
+    WIDTH,
+    SpoterColumns,
+    find_columns,
+    is_spoter_header,
+)
+from slrctl.settings import DataSettings
+
+_HEADER_BYTES = 1 << 16
+
+
+def recognises(path: Path) -> bool:
+    """Whether the first line names coordinates in this layout, or the name says CSV."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        start = file.read(_HEADER_BYTES)
+    if start.startswith((b"PAR1", b"PK\x03\x04", b"\x1f\x8b")):
+        return False
+    lines = start.decode("utf-8-sig", "replace").splitlines()
+    names = next(csv.reader(lines[:1]), []) if lines and len(lines[0]) < _HEADER_BYTES else []
+    is_ours = is_spoter_header([name.strip() for name in names])
+    return is_ours or path.suffix.lower() == ".csv"
+
+
+def read(path: Path, settings: DataSettings, classes: Sequence[str] | None) -> Reading:
+    """Read every clip of the file.
+
+    Raises:
+        DataError: the file or one of its rows is not as it should be.
+    """
+    bad = BadClips(path)
+    table = read_cells(path, bad)
+    columns = find_columns(path, table.header)
+    glosses, label_note = _glosses(table, columns, settings, classes, bad)
+    frames, lengths = _frames(table, columns, bad)
+    sizes = _frame_sizes(table, columns, settings, bad)
+    fps = _positive_numbers(table, columns.fps, FPS, bad)
+    notes, dropped = bad.settle(table.num_rows, skip=settings.skip_bad_clips)
+
+    # What holds for the whole set is decided on the good clips alone.
+    is_good = ~np.isin(table.rows, list(bad.rows))
+    if not is_good.all():
+        frames, lengths = frames[np.repeat(is_good, lengths)], lengths[is_good]
+    frames, lengths, cleaning_notes = clean_frames(frames, lengths, sizes[is_good])
+    notes += [label_note, *cleaning_notes]
+    if np.isnan(frames[:, skeleton.NECK]).all():
+        neck_between_shoulders(frames)
+        notes.append("no neck in the file: the midpoint of the shoulders is taken")
+    if columns.ignored:
+        ignored = count_of(len(columns.ignored), "column")
+        notes.append(f"{ignored} not read: {some_of(columns.ignored)}")
+
+    clips = [
+        Clip(
+            clip_id=f"{path.stem}:{table.rows[index]}",
+            gloss=glosses[int(table.rows[index])],
+            landmarks=landmarks,
+            fps=fps[index],
+            aspect=1.0 if math.isnan(sizes[index, 0]) else float(sizes[index, 0] / sizes[index, 1]),
+        )
+        for index, landmarks in zip(
+            np.flatnonzero(is_good), np.split(frames, np.cumsum(lengths)[:-1]), strict=True
+        )
+    ]
+    return Reading(clips, notes, dropped)
+
+
+def _glosses(
+    table: CellTable,
+    columns: SpoterColumns,
+    settings: DataSettings,
+    classes: Sequence[str] | None,
+    bad: BadClips,
+) -> tuple[dict[int, str], str]:
+    """The gloss of each row that has one, and a note on what the labels count from."""
+    names = None if settings.gloss_names is None else read_gloss_names(settings.gloss_names)
+    labels = _labels(table, columns, bad)
+    found, note = glosses_of(list(labels.values()), names, classes)
+    glosses = {}
+    for (row, label), gloss in zip(labels.items(), found, strict=True):
+        if gloss is not None:
+            glosses[row] = gloss
+            continue
+        message = (
+            f"found {label}, which {settings.gloss_names} does not name; "
+            "expected a name for every integer of the training file"
+        )
+        bad.add(row, "label without a name", message, column=LABELS)
+    return glosses, note
+
+
+def _frames(
+    table: CellTable, columns: SpoterColumns, bad: BadClips
+) -> tuple[Float32[np.ndarray, "F 54 2"], Int64[np.ndarray, " R"]]:
+    """The coordinates of all rows behind one another, and the frames of each row (0 if bad)."""
+    names = [table.header[position] for position in columns.coordinates]
+    frames, lengths, first_row = [], [], 0
+    for block in table.blocks:
+        cells = [block.column(position) for position in columns.coordinates]
+        numbers = parse_lists(cells, names)
+        for problem in numbers.problems:
+            row = int(table.rows[first_row + problem.row])
+            bad.add(row, problem.kind, problem.message, column=names[problem.column])
+        first_row += block.num_rows
+        block_frames = np.zeros((numbers.values.shape[1], skeleton.NUM_LANDMARKS, 2), np.float32)
+        coordinates = numbers.values.reshape(len(columns.landmarks), 2, -1)
+        block_frames[:, columns.landmarks] = coordinates.transpose(2, 0, 1)
+        frames.append(block_frames)
+        lengths.append(numbers.lengths)
+    all_frames, all_lengths = np.concatenate(frames), np.concatenate(lengths)
+    _note_unused(all_frames, all_lengths, table.rows, bad)
+    return all_frames, all_lengths
+
+
+def _note_unused(
+    frames: Float32[np.ndarray, "F 54 2"],
+    lengths: Int64[np.ndarray, " R"],
+    rows: Int64[np.ndarray, " R"],
+    bad: BadClips,
+) -> None:
+    """Note the clips in which nothing at all was detected."""
+    clips = np.split(frames, np.cumsum(lengths)[:-1])
+    for row, clip in zip(rows.tolist(), clips, strict=True):
+        if len(clip) and not ((clip != 0) & ~np.isnan(clip)).any():
+            bad.add(
+                row,
+                "no usable frame",
+                f"none of its {len(clip)} frames has a landmark (all are 0 or nan); "
+                "expected at least one",
+            )
+
+
+def _column(table: CellTable, position: int) -> Iterator[tuple[int, str]]:
+    """The cells of one column as text, each with the row of the file."""
+    cells = [cell for block in table.blocks for cell in block.column(position).to_pylist()]
+    return zip(table.rows.tolist(), (cell.decode().strip() for cell in cells), strict=True)
+
+
+def _labels(table: CellTable, columns: SpoterColumns, bad: BadClips) -> dict[int, int]:
+    """The integer label of each row that has one."""
+    labels = {}
+    for row, text in _column(table, columns.labels):
+        number = _number(text)
+        if math.isfinite(number) and number >= 0 and number == int(number):
+            labels[row] = int(number)
+        else:
+            message = f"found {quote(text)}, expected a whole number from 0 up"
+            bad.add(row, "label that is no integer", message, column=LABELS)
+    return labels
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def _positive_numbers(
+    table: CellTable, position: int | None, name: str, bad: BadClips
+) -> list[float | None]:
+    """A number for each row; None where the column, or the cell in it, is empty, nan or 0."""
+    if position is None:
+        return [None] * len(table.rows)
+    numbers: list[float | None] = []
+    for row, text in _column(table, position):
+        is_unknown = text.lower() in ("", "nan", "none", "null")
+        number = 0.0 if is_unknown else _number(text)
+        if not (math.isfinite(number) and number >= 0):
+            message = f"found {quote(text)}, expected a positive number, or nothing if unknown"
+            bad.add(row, f"bad {name}", message, column=name)
+        numbers.append(number or None)
+    return numbers
+
+
+def _frame_sizes(
+    table: CellTable, columns: SpoterColumns, settings: DataSettings, bad: BadClips
+) -> Float[np.ndarray, "R 2"]:
+    """Width and height of each row's image, from the file, else the settings, else NaN."""
+    widths = _positive_numbers(table, columns.width, WIDTH, bad)
+    heights = _positive_numbers(table, columns.height, HEIGHT, bad)
+    default = settings.frame_size or (math.nan, math.nan)
+    return np.array(
+        [(w, h) if w and h else default for w, h in zip(widths, heights, strict=True)], dtype=float
+    )

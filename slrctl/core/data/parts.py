@@ -1,0 +1,37 @@
+"""The clips a training needs, from what the settings name: training, validation, test."""
+
+from slrctl.core.data.dataset import SignDataset, load_dataset
+from slrctl.core.data.splits import Parts, choose_parts
+from slrctl.core.data.synthetic import synthesise
+from slrctl.errors import UsageError
+from slrctl.settings import Settings
+
+
+def load_parts(settings: Settings) -> Parts:
+    """Read what `data.train`, `data.val` and `data.test` name; the demo set if nothing is named.
+
+    Raises:
+        UsageError: clips are named for validation or test, but none for training.
+        DataError: a file cannot be read, or the parts do not fit together.
+    """
+    data = settings.data
+    if data.train is None:
+        for name, path in (("val", data.val), ("test", data.test)):
+            if path is not None:
+                raise UsageError(
+                    f"--{name} {path}: given without training clips; name those with --train"
+                )
+        train, val, test = synthesise().dataset, None, None
+    else:
+        train = load_dataset(data.train, data)
+        val, test = (
+            None if path is None else load_dataset(path, data, classes=train.classes)
+            for path in (data.val, data.test)
+        )
+    return choose_parts(train, val, test, val_share=data.val_share, seed=settings.seed)
+
+
+def named_parts(parts: Parts) -> dict[str, SignDataset]:
+    """The parts there are, by name."""
+    named = {"train": parts.train, "val": parts.val, "test": parts.test}
+    return {name: part for name, part in named.items() if part is not None}

@@ -1,0 +1,189 @@
+"""Arms, hands and head in three dimensions, for all frames of many clips at once.
+
+Both arms are worked out as right arms, dominant first; the second is then mirrored, and for a
+left-handed signer everything is. Coordinates as in `signer`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Float64, Int64, UInt64
+
+from slrctl.core import skeleton
+from slrctl.core.data.synthetic.draws import bell
+from slrctl.core.data.synthetic.hand import RELAXED, hand_points, joint_angles
+from slrctl.core.data.synthetic.lexicon import MOVEMENTS, ORIENTATIONS, PLACES, Sign
+from slrctl.core.data.synthetic.signer import Signer
+from slrctl.core.data.synthetic.timing import Timing, raised_and_phase
+
+MIRROR_X = np.array([-1.0, 1.0, 1.0])
+SHOULDER = np.array([-0.5, 0.0, 0.0])
+ELBOW_SIDE = np.array([-0.6, 0.75, 0.3])
+# Nose, then right eye and ear; the left ones are their mirror images.
+NOSE = np.array([0.0, -0.58, -0.30])
+EYE = np.array([-0.09, -0.69, -0.22])
+EAR = np.array([-0.21, -0.64, -0.02])
+# A hanging hand: fingers down and a little forward, palm to the thigh.
+RESTING = np.array([[0.25, 0.85, -0.40], [0.9, -0.1, 0.4]])
+# A base hand lies below the moving one, palm up.
+BASE_DROP = np.array([0.10, 0.24, 0.0])
+# A forearm turns about its elbow, so the hand leans the way it goes: radians a shoulder distance.
+LEAN = 0.8
+
+
+@dataclass(frozen=True, eq=False)
+class Goals:
+    """What the hands of each clip aim at during the stroke; hands dominant, other."""
+
+    wrist: Float[np.ndarray, "B 2 3"]
+    axes: Float[np.ndarray, "B 2 2 3"]
+    """Direction of the fingers and of the palm."""
+    angles: Float[np.ndarray, "B 2 5 5"]
+    size: Float[np.ndarray, "B 2"]
+    """Factor of the movement: negative in opposite phase, 0 for a hand held still."""
+
+
+def draw_goals(signer: Signer, signs: Sequence[Sign], keys: UInt64[np.ndarray, " B"]) -> Goals:
+    """Lay the signer's habits and the clip's own variation over the components of each sign."""
+    normal = bell(keys, 32)
+    place = np.array([PLACES[sign.place] for sign in signs])
+    place = place + signer.place_shift + 0.05 * normal[:, :3]
+    axes = np.array([ORIENTATIONS[sign.orientation] for sign in signs])
+    angles = np.stack([joint_angles(sign.handshape) for sign in signs])
+
+    is_base = np.array([sign.kind == "base" for sign in signs])[:, None]
+    places = np.stack([place, np.where(is_base, place + BASE_DROP, place)], axis=1)
+    shown = np.stack(
+        [axes, np.where(is_base[..., None], np.array(ORIENTATIONS["up"]), axes)], axis=1
+    )
+    shapes = np.stack([angles, np.where(is_base[..., None], joint_angles("flat"), angles)], axis=1)
+
+    tilt = signer.tilt + 0.13 * normal[:, 3:6]
+    shown = shown + np.cross(tilt[:, None, None], shown)
+    wobble = signer.accent + 4.0 * normal[:, 6:31].reshape(-1, 5, 5)
+    # The metacarpal of the thumb has two angles, and only the thumb's leaves the palm.
+    wobble[:, 4, 0] = 0.0
+    wobble[:, :4, 4] = 0.0
+    fingers = shown[:, :, 0] / np.linalg.norm(shown[:, :, 0], axis=-1, keepdims=True)
+    other_size = {"one": 0.0, "mirrored": 1.0, "alternating": -1.0, "base": 0.0}
+    sizes = np.array([(1.0, other_size[sign.kind]) for sign in signs])
+    return Goals(
+        wrist=places - 0.5 * signer.hand * fingers,
+        axes=shown,
+        angles=np.clip(shapes + wobble[:, None], -30.0, 115.0),
+        size=sizes * signer.amplitude * (1 + 0.07 * normal[:, 31:]),
+    )
+
+
+def displacement(
+    movement: Int64[np.ndarray, " N"], phase: Float[np.ndarray, "N H"]
+) -> Float[np.ndarray, "N H 3"]:
+    """Where a right hand is in its movement, from the middle of it; `movement` is an index."""
+    turn = 2 * np.pi * phase
+    zero = np.zeros_like(phase)
+    paths = {
+        "line": (0.50 - 1.00 * phase, zero, zero),
+        "drop": (zero, 1.00 * phase - 0.50, zero),
+        "arc": (0.45 * np.cos(turn / 2), 0.25 - 0.55 * np.sin(turn / 2), zero),
+        "circle": (0.34 * np.sin(1.5 * turn), 0.34 * np.cos(1.5 * turn), zero),
+        "zigzag": (0.32 * np.cos(1.5 * turn), 0.70 * phase - 0.35, zero),
+        "repeat": (zero, 0.18 * np.cos(3 * turn), 0.18 * np.cos(3 * turn)),
+    }
+    steps = np.stack([np.stack(paths[name], axis=-1) for name in MOVEMENTS])
+    return steps[movement, np.arange(len(phase))]
+
+
+def reach(
+    signer: Signer, target: Float[np.ndarray, "*S 3"]
+) -> tuple[Float[np.ndarray, "*S 3"], Float[np.ndarray, "*S 3"]]:
+    """Elbow and wrist of a right arm whose wrist goes to the target, or as near as it can.
+
+    Two bones of fixed length: the law of cosines places the elbow, out, down and a little back.
+    """
+    upper, lower = signer.upper_arm, signer.forearm
+    wish = target - SHOULDER
+    length = np.linalg.norm(wish, axis=-1, keepdims=True)
+    along = wish / length
+    length = np.clip(length, 0.35 * (upper + lower), 0.98 * (upper + lower))
+    side = ELBOW_SIDE - (along @ ELBOW_SIDE)[..., None] * along
+    side /= np.linalg.norm(side, axis=-1, keepdims=True)
+    projected = (upper**2 - lower**2 + length**2) / (2 * length)
+    elbow = SHOULDER + projected * along + np.sqrt(upper**2 - projected**2) * side
+    return elbow, SHOULDER + length * along
+
+
+def palm_frame(axes: Float[np.ndarray, "*S 2 3"]) -> Float[np.ndarray, "*S 3 3"]:
+    """Rows: along the fingers, towards the thumb of a right hand, out of the palm; orthonormal."""
+    fingers = axes[..., 0, :] / np.linalg.norm(axes[..., 0, :], axis=-1, keepdims=True)
+    thumb = np.cross(fingers, axes[..., 1, :])
+    thumb /= np.linalg.norm(thumb, axis=-1, keepdims=True)
+    return np.stack([fingers, thumb, np.cross(thumb, fingers)], axis=-2)
+
+
+def _assemble(
+    signer: Signer,
+    elbow: Float64[np.ndarray, "N 2 3"],
+    wrist: Float64[np.ndarray, "N 2 3"],
+    hands: Float64[np.ndarray, "N 2 21 3"],
+) -> Float64[np.ndarray, "N 54 3"]:
+    """Put the parts of a right-handed signer in the order of `skeleton`."""
+    joints = {"nose": signer.head_scale * NOSE, "neck": np.zeros(3)}
+    for name, dominant, other in (
+        ("Eye", signer.head_scale * EYE, signer.head_scale * EYE),
+        ("Ear", signer.head_scale * EAR, signer.head_scale * EAR),
+        ("Shoulder", SHOULDER, SHOULDER),
+        ("Elbow", elbow[:, 0], elbow[:, 1]),
+        ("Wrist", wrist[:, 0], wrist[:, 1]),
+    ):
+        joints |= {f"right{name}": dominant, f"left{name}": other * MIRROR_X}
+    landmarks = np.empty((len(wrist), skeleton.NUM_LANDMARKS, 3))
+    for index, name in enumerate(skeleton.BODY_NAMES):
+        landmarks[:, index] = joints[name]
+    landmarks[:, skeleton.RIGHT_HAND] = hands[:, 0]
+    landmarks[:, skeleton.LEFT_HAND] = hands[:, 1] * MIRROR_X
+    return landmarks
+
+
+def perform(
+    signer: Signer,
+    signs: Sequence[Sign],
+    goals: Goals,
+    timing: Timing,
+    clip: Int64[np.ndarray, " N"],
+    frame: Int64[np.ndarray, " N"],
+) -> tuple[Float64[np.ndarray, "N 54 3"], Float64[np.ndarray, "N 2"]]:
+    """Move the body through the clips.
+
+    Args:
+        signer: whose body it is.
+        signs: the sign of each clip.
+        goals: what the hands of each clip aim at.
+        timing: the clock of each clip.
+        clip: which clip a frame belongs to.
+        frame: its number in that clip.
+
+    Returns:
+        All landmarks, in the order of `skeleton`, and how far the left and the right hand are
+        raised: 0 at rest, 1 in the stroke.
+    """
+    raised, phase = raised_and_phase(timing, clip, frame)
+    raised = np.where([[True, sign.is_two_handed] for sign in signs], 1.0, 0.0)[clip] * raised
+    up = raised[..., None]
+
+    movement = np.array([MOVEMENTS.index(sign.movement) for sign in signs])[clip]
+    step = goals.size[clip][..., None] * displacement(movement, phase)
+    rest = SHOULDER + signer.rest
+    elbow, wrist = reach(signer, rest + up * (goals.wrist[clip] + step - rest))
+
+    turn = LEAN * step[:, :, [1, 1, 0]] * [1.0, 0.0, 1.0]
+    axes = goals.axes[clip] + np.cross(turn[:, :, None], goals.axes[clip])
+    axes = RESTING + up[..., None] * (axes - RESTING)
+    angles = RELAXED + up[..., None] * (goals.angles[clip] - RELAXED)
+    points = hand_points(angles.reshape(-1, 5, 5), signer.finger_scale).reshape(-1, 2, 21, 3)
+    hands = wrist[:, :, None] + signer.hand * points @ palm_frame(axes)
+
+    landmarks = _assemble(signer, elbow, wrist, hands)
+    if signer.is_left_handed:
+        return landmarks[:, skeleton.MIRROR] * MIRROR_X, raised
+    return landmarks, raised[:, ::-1]

@@ -1,0 +1,56 @@
+"""The decoder: one learned class query reads the frames of all streams."""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from slrctl.core.model.attention import MultiHeadAttention
+from slrctl.core.model.dropout import dropout
+from slrctl.core.model.encoder import FeedForward
+
+
+class DecoderLayer(nn.Module):
+    """A layer without self-attention: with one query it would only attend to itself (SPOTER)."""
+
+    def __init__(self, embed_dim: int, num_heads: int, ffn_dim: int, dropout: float) -> None:
+        super().__init__()
+        self.attention = MultiHeadAttention(embed_dim, num_heads, dropout)
+        self.feed_forward = FeedForward(embed_dim, ffn_dim, dropout)
+        self.norm_query = nn.LayerNorm(embed_dim)
+        self.norm_attention = nn.LayerNorm(embed_dim)
+        self.norm_feed_forward = nn.LayerNorm(embed_dim)
+        self.dropout = dropout
+
+    def forward(
+        self,
+        query: Float[Tensor, "B 1 D"],
+        memory: Float[Tensor, "B T D"],
+        is_valid: Bool[Tensor, "B T"],
+    ) -> Float[Tensor, "B 1 D"]:
+        query = self.norm_query(query + dropout(query, self.dropout, self.training))
+        message, _ = self.attention(query, memory, is_valid)
+        query = self.norm_attention(query + dropout(message, self.dropout, self.training))
+        changed = dropout(self.feed_forward(query), self.dropout, self.training)
+        return self.norm_feed_forward(query + changed)
+
+
+class ClassDecoder(nn.Module):
+    """Pool the frames into one vector per clip by cross-attention from a learned query."""
+
+    def __init__(
+        self, embed_dim: int, num_heads: int, *, num_layers: int, ffn_dim: int, dropout: float
+    ) -> None:
+        super().__init__()
+        self.class_query = nn.Parameter(torch.zeros(1, embed_dim))
+        self.layers = nn.ModuleList(
+            DecoderLayer(embed_dim, num_heads, ffn_dim, dropout) for _ in range(num_layers)
+        )
+        self.norm = nn.LayerNorm(embed_dim)
+
+    def forward(
+        self, memory: Float[Tensor, "B T D"], is_valid: Bool[Tensor, "B T"]
+    ) -> Float[Tensor, "B D"]:
+        query = self.class_query.expand(len(memory), 1, -1)
+        for layer in self.layers:
+            query = layer(query, memory, is_valid)
+        return self.norm(query)[:, 0]

@@ -1,0 +1,101 @@
+"""The encoder of one stream: learned positions, then post-norm transformer layers."""
+
+import math
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from slrctl.core.model.attention import build_self_attention
+from slrctl.core.model.dropout import dropout
+
+
+class FeedForward(nn.Module):
+    """Two linear layers with a ReLU between them; dropout on the hidden units."""
+
+    def __init__(self, embed_dim: int, ffn_dim: int, dropout: float) -> None:
+        super().__init__()
+        self.expand = nn.Linear(embed_dim, ffn_dim)
+        self.contract = nn.Linear(ffn_dim, embed_dim)
+        self.dropout = dropout
+
+    def forward(self, features: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
+        hidden = F.relu(self.expand(features))
+        return self.contract(dropout(hidden, self.dropout, self.training))
+
+
+class EncoderLayer(nn.Module):
+    """One post-norm layer: attention and feed-forward, each added and then normalised."""
+
+    def __init__(
+        self, embed_dim: int, num_heads: int, ffn_dim: int, dropout: float, attention: str
+    ) -> None:
+        super().__init__()
+        self.attention = build_self_attention(attention, embed_dim, num_heads, dropout)
+        self.feed_forward = FeedForward(embed_dim, ffn_dim, dropout)
+        self.norm_attention = nn.LayerNorm(embed_dim)
+        self.norm_feed_forward = nn.LayerNorm(embed_dim)
+        self.dropout = dropout
+
+    def forward(
+        self, frames: Float[Tensor, "B T D"], is_valid: Bool[Tensor, "B T"]
+    ) -> Float[Tensor, "B T D"]:
+        attended = dropout(self.attention(frames, is_valid), self.dropout, self.training)
+        frames = self.norm_attention(frames + attended)
+        changed = dropout(self.feed_forward(frames), self.dropout, self.training)
+        return self.norm_feed_forward(frames + changed)
+
+
+class StreamEncoder(nn.Module):
+    """Encode the frames of one stream without looking at the others.
+
+    The positions are a table of its own per stream. (The published table repeats one number over
+    all features of a frame, which LayerNorm removes, and is shared by both hands.)
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        *,
+        num_layers: int,
+        ffn_dim: int,
+        dropout: float,
+        attention: str,
+        max_frames: int,
+    ) -> None:
+        super().__init__()
+        self.positions = nn.Parameter(sinusoid(max_frames, embed_dim))
+        self.layers = nn.ModuleList(
+            EncoderLayer(embed_dim, num_heads, ffn_dim, dropout, attention)
+            for _ in range(num_layers)
+        )
+        self.norm = nn.LayerNorm(embed_dim)
+
+    def forward(
+        self, frames: Float[Tensor, "B T D"], is_valid: Bool[Tensor, "B T"]
+    ) -> Float[Tensor, "B T D"]:
+        num_frames, max_frames = frames.shape[1], len(self.positions)
+        if num_frames > max_frames:
+            raise ValueError(
+                f"a clip of {num_frames} frames is longer than model.max_frames ({max_frames}); "
+                "resample it first"
+            )
+        frames = frames + self.positions[:num_frames]
+        for layer in self.layers:
+            frames = layer(frames, is_valid)
+        return self.norm(frames)
+
+
+def sinusoid(num_frames: int, embed_dim: int, amplitude: float = 0.1) -> Float[Tensor, "T D"]:
+    """Sines and cosines of falling frequency (Vaswani et al. 2017, sec. 3.5), scaled down.
+
+    Landmark features lie within about half a box, so waves of height 1 would drown them.
+    """
+    frames = torch.arange(num_frames, dtype=torch.float64)[:, None]
+    rates = torch.exp(torch.arange(0, embed_dim, 2) * (-math.log(10_000.0) / embed_dim))
+    table = torch.zeros(num_frames, embed_dim, dtype=torch.float64)
+    table[:, 0::2] = torch.sin(frames * rates)
+    table[:, 1::2] = torch.cos(frames * rates[: embed_dim // 2])
+    return (amplitude * table).float()

@@ -1,0 +1,104 @@
+"""SiFormer, the feature-isolated transformer (Pu, Lim, Chong, ACM MM 2024, arXiv 2503.20436)."""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from slrctl.core.clip import ClipBatch
+from slrctl.core.model.decoder import ClassDecoder
+from slrctl.core.model.encoder import StreamEncoder
+from slrctl.core.model.fusion import (
+    CrossModalAttention,
+    CrossModalAttentionFusion,
+    StreamPresence,
+    Streams,
+)
+from slrctl.core.model.initial_values import initialise, own_draws
+from slrctl.core.skeleton import BODY_WIDTH, HAND_WIDTH
+from slrctl.settings import ModelSettings
+
+
+class SiFormerOutput(NamedTuple):
+    """What a model says of a batch; `attention` and `features` only where they were asked for."""
+
+    logits: Float[Tensor, "B K"]
+    attention: CrossModalAttention | None = None
+    features: Streams | None = None
+
+
+class SiFormer(nn.Module):
+    """Encode both hands and the body apart, let them exchange messages, and classify the clip.
+
+    Input: a `ClipBatch` with streams of 42, 42 and 24 features a frame. Output: logits `B K`, on
+    request with the six cross-modal maps `B H T T` and the three fused streams `B T D`.
+    """
+
+    @own_draws
+    def __init__(self, settings: ModelSettings, num_classes: int, *, seed: int = 0) -> None:
+        super().__init__()
+        self.left_encoder = self._encoder(settings, HAND_WIDTH, settings.hand_heads)
+        self.right_encoder = self._encoder(settings, HAND_WIDTH, settings.hand_heads)
+        self.body_encoder = self._encoder(settings, BODY_WIDTH, settings.body_heads)
+        self.fusion = (
+            CrossModalAttentionFusion(
+                HAND_WIDTH, BODY_WIDTH, settings.fusion_heads, settings.dropout
+            )
+            if settings.cross_attention
+            else None
+        )
+        memory_width = 2 * HAND_WIDTH + BODY_WIDTH
+        self.decoder = ClassDecoder(
+            memory_width,
+            settings.decoder_heads,
+            num_layers=settings.num_decoder_layers,
+            ffn_dim=settings.ffn_dim,
+            dropout=settings.dropout,
+        )
+        self.classifier = nn.Linear(memory_width, num_classes)
+        initialise(self, seed)
+
+    def forward(
+        self, batch: ClipBatch, *, return_attention: bool = False, return_features: bool = False
+    ) -> SiFormerOutput:
+        """Classify a batch; asking for attention or features changes no bit of the logits.
+
+        Raises:
+            ValueError: a clip is longer than `max_frames`, or attention is asked of a model
+                without cross-attention.
+        """
+        if return_attention and self.fusion is None:
+            raise ValueError(
+                "attention was asked of a model without cross-attention; "
+                "build it with model.cross_attention = true"
+            )
+        streams = Streams(
+            self.left_encoder(batch.left_hand, batch.is_valid),
+            self.right_encoder(batch.right_hand, batch.is_valid),
+            self.body_encoder(batch.body, batch.is_valid),
+        )
+        attention = None
+        if self.fusion is not None:
+            present = StreamPresence(
+                batch.left_is_present, batch.right_is_present, batch.is_valid
+            )
+            streams, attention = self.fusion(streams, present)
+        clip_features = self.decoder(torch.cat(streams, dim=-1), batch.is_valid)
+        return SiFormerOutput(
+            logits=self.classifier(clip_features),
+            attention=attention if return_attention else None,
+            features=streams if return_features else None,
+        )
+
+    @staticmethod
+    def _encoder(settings: ModelSettings, embed_dim: int, num_heads: int) -> StreamEncoder:
+        return StreamEncoder(
+            embed_dim,
+            num_heads,
+            num_layers=settings.num_encoder_layers,
+            ffn_dim=settings.ffn_dim,
+            dropout=settings.dropout,
+            attention=settings.attention,
+            max_frames=settings.max_frames,
+        )

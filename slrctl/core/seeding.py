@@ -1,0 +1,90 @@
+"""Random numbers that follow from names, so that nothing depends on who drew before.
+
+Two trainings that differ in one part share every draw of the others: a weight's initial value
+comes from (seed, its name), an augmentation from (seed, epoch, clip id). The numbers of a clip are
+the output of a counter-based generator (SplitMix64: Steele, Lea, Flood, OOPSLA 2014), so a whole
+batch is drawn at once and a clip draws the same alone.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float32, UInt64
+
+_STEP = np.uint64(0x9E3779B97F4A7C15)
+_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
+_MIX_2 = np.uint64(0x94D049BB133111EB)
+
+_NORMAL_QUANTILES = (
+    torch.special.ndtri((torch.arange(2**16, dtype=torch.float64) + 0.5) / 2**16).float().numpy()
+)
+
+
+def stable_seed(*names: object) -> int:
+    """Hash names into 63 bits, alike on every machine and in every process."""
+    text = "\x1f".join(str(name) for name in names)
+    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def generator_for(*names: object) -> torch.Generator:
+    """A CPU generator that belongs to these names alone."""
+    return torch.Generator().manual_seed(stable_seed(*names))
+
+
+@contextmanager
+def scoped_seed(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed torch's global generators inside the block and put them back after it.
+
+    Dropout has no generator argument, so this is the one place where the global state is touched.
+    """
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
+
+
+def keys_for(keys: UInt64[np.ndarray, " B"], name: str) -> UInt64[np.ndarray, " B"]:
+    """Keys of a purpose of its own: what one purpose draws shifts nothing of another's."""
+    return keys ^ np.uint64(stable_seed(name))
+
+
+def counter_bits(keys: UInt64[np.ndarray, " B"], count: int) -> UInt64[np.ndarray, "B N"]:
+    """Draw `count` times 64 bits for each key; draw n of a key is always the same."""
+    counters = np.arange(1, count + 1, dtype=np.uint64)
+    with np.errstate(over="ignore"):  # arithmetic modulo 2^64 is the algorithm
+        state = keys[:, None] + counters[None, :] * _STEP
+        state = (state ^ (state >> np.uint64(30))) * _MIX_1
+        state = (state ^ (state >> np.uint64(27))) * _MIX_2
+        return state ^ (state >> np.uint64(31))
+
+
+def counter_uniform(keys: UInt64[np.ndarray, " B"], count: int) -> Float[np.ndarray, "B N"]:
+    """Draw `count` float64 numbers in (0, 1) for each key; number n of a key is always the same."""
+    bits = counter_bits(keys, count)
+    # 53 bits fill a double; the half keeps 0 out, where a logarithm would follow.
+    return ((bits >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+
+
+def counter_events(
+    keys: UInt64[np.ndarray, " B"], count: int, probability: float
+) -> Bool[np.ndarray, "B N"]:
+    """Say for each key `count` times whether something of this probability happens.
+
+    Event n of a key is always the same, and happens at every higher probability too.
+    """
+    bits = counter_bits(keys, -(-count // 2)).astype("<u8", copy=False)
+    return bits.view("<u4")[:, :count] < np.uint64(round(probability * 2**32))
+
+
+def counter_normal(keys: UInt64[np.ndarray, " B"], count: int) -> Float32[np.ndarray, "B N"]:
+    """Draw `count` standard normal numbers for each key; number n of a key is always the same.
+
+    Each is one of 65,536 equally likely quantiles, up to +-4.33: fine enough for noise, one hash
+    gives four of them, and a table returns the same bits whatever the array around it.
+    """
+    bits = counter_bits(keys, -(-count // 4)).astype("<u8", copy=False)
+    return np.take(_NORMAL_QUANTILES, bits.view("<u2")[:, :count])

@@ -1,0 +1,70 @@
+"""The 54 landmarks of a clip: their names, their order, their parts and their mirror image.
+
+Left and right are the signer's own. Every array of landmarks in the project has this order.
+"""
+
+import numpy as np
+
+BODY_NAMES = (
+    "nose",
+    "neck",
+    "rightEye",
+    "leftEye",
+    "rightEar",
+    "leftEar",
+    "rightShoulder",
+    "leftShoulder",
+    "rightElbow",
+    "leftElbow",
+    "rightWrist",
+    "leftWrist",
+)
+HAND_NAMES = (
+    "wrist",
+    *(f"{finger}{joint}" for finger in ("index", "middle", "ring", "little")
+      for joint in ("Tip", "DIP", "PIP", "MCP")),
+    "thumbTip",
+    "thumbIP",
+    "thumbMP",
+    "thumbCMC",
+)  # fmt: skip
+
+NUM_BODY = len(BODY_NAMES)
+NUM_HAND = len(HAND_NAMES)
+NUM_LANDMARKS = NUM_BODY + 2 * NUM_HAND
+
+LANDMARK_NAMES = (
+    *BODY_NAMES,
+    *(f"{name}_left" for name in HAND_NAMES),
+    *(f"{name}_right" for name in HAND_NAMES),
+)
+
+BODY = slice(0, NUM_BODY)
+LEFT_HAND = slice(NUM_BODY, NUM_BODY + NUM_HAND)
+RIGHT_HAND = slice(NUM_BODY + NUM_HAND, NUM_LANDMARKS)
+
+# The width of a stream is its flattened x and y (SPEC, section 3).
+HAND_WIDTH = 2 * NUM_HAND
+BODY_WIDTH = 2 * NUM_BODY
+
+NOSE, NECK = BODY_NAMES.index("nose"), BODY_NAMES.index("neck")
+RIGHT_EYE, LEFT_EYE = BODY_NAMES.index("rightEye"), BODY_NAMES.index("leftEye")
+RIGHT_SHOULDER, LEFT_SHOULDER = BODY_NAMES.index("rightShoulder"), BODY_NAMES.index("leftShoulder")
+RIGHT_ELBOW, LEFT_ELBOW = BODY_NAMES.index("rightElbow"), BODY_NAMES.index("leftElbow")
+RIGHT_WRIST, LEFT_WRIST = BODY_NAMES.index("rightWrist"), BODY_NAMES.index("leftWrist")
+
+
+def _mirrored(name: str) -> str:
+    if name.startswith("left"):
+        return name.replace("left", "right", 1)
+    if name.startswith("right"):
+        return name.replace("right", "left", 1)
+    if name.endswith("_left"):
+        return name.removesuffix("_left") + "_right"
+    if name.endswith("_right"):
+        return name.removesuffix("_right") + "_left"
+    return name
+
+
+# `landmarks[..., MIRROR, :]` swaps the signer's left and right; x is flipped beside it.
+MIRROR = np.array([LANDMARK_NAMES.index(_mirrored(name)) for name in LANDMARK_NAMES])

@@ -1,0 +1,39 @@
+"""Predict every clip of a set with a trained model."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from slrctl.core.clip import ClipBatch
+from slrctl.core.data.dataset import SignDataset
+from slrctl.core.model import SiFormer, Spoter
+from slrctl.engine.predictions import Predictions
+
+
+@torch.no_grad()
+def predict(
+    model: SiFormer | Spoter,
+    dataset: SignDataset,
+    batches: Iterable[ClipBatch],
+    device: torch.device,
+) -> Predictions:
+    """Predict in fp32; the clips keep the order of the data set, whatever that of the batches."""
+    model.eval()
+    rows = {clip.clip_id: row for row, clip in enumerate(dataset)}
+    labels = {gloss: label for label, gloss in enumerate(dataset.classes)}
+    log_probabilities = np.full((len(dataset), len(dataset.classes)), np.nan)
+    for batch in batches:
+        logits = model(batch.to(device)).logits
+        log_probabilities[[rows[clip_id] for clip_id in batch.clip_ids]] = (
+            F.log_softmax(logits.double(), dim=-1).cpu().numpy()
+        )
+    return Predictions(
+        clip_ids=tuple(rows),
+        classes=dataset.classes,
+        log_probabilities=log_probabilities,
+        target=np.array([labels[clip.gloss] for clip in dataset], dtype=np.int64),
+        signers=tuple(clip.signer for clip in dataset),
+        sessions=tuple(clip.session for clip in dataset),
+    )

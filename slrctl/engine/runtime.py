@@ -1,0 +1,54 @@
+"""Where and in which arithmetic a model runs."""
+
+import platform
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import torch
+
+from slrctl.errors import UsageError
+
+
+def choose_device(name: str) -> torch.device:
+    """The named device, or for `auto` an accelerator where there is one."""
+    if name == "auto":
+        accelerator = torch.accelerator.current_accelerator(check_available=True)
+        return accelerator or torch.device("cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(
+            f"device {name!r} cannot be used here ({reason}); pass --device cpu, or auto"
+        ) from None
+    if device.type == "meta":
+        raise UsageError("device 'meta' holds no numbers to train on; pass --device cpu, or auto")
+    return device
+
+
+def arithmetic(precision: str, device: torch.device) -> AbstractContextManager[object]:
+    """The context a training step runs in: nothing for fp32, bfloat16 autocast for bf16."""
+    if precision == "bf16":
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return nullcontext()
+
+
+@contextmanager
+def deterministic() -> Iterator[None]:
+    """Let torch use only algorithms that give the same bits again; as before afterwards."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+def describe_device(device: torch.device) -> str:
+    """A device in words, for the header of a run and for `environment.json`."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type == "cpu":
+        return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+    return str(device)

@@ -1,0 +1,113 @@
+"""The whole state of a training, as one object that can be saved and put back.
+
+Every random draw follows from the seed and the position (epoch, step, clip id), so the position is
+all there is to save of the generators.
+"""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from slrctl.core.cmcl.loss import CrossModalConsistencyLoss, build_loss
+from slrctl.core.model import SiFormer, Spoter, build_model
+from slrctl.engine.checkpoint import load_module, named_tensors
+from slrctl.settings import Settings
+
+
+@dataclass
+class EpochTotals:
+    """Sums over the batches of an unfinished epoch; a mean is a sum over its count."""
+
+    sums: dict[str, float] = field(default_factory=dict)
+    counts: dict[str, float] = field(default_factory=dict)
+
+    def add(self, name: str, mean: float, count: float) -> None:
+        """Take in the mean of `count` things."""
+        if count:
+            self.sums[name] = self.sums.get(name, 0.0) + mean * count
+            self.counts[name] = self.counts.get(name, 0.0) + count
+
+    def mean(self, name: str) -> float | None:
+        """The mean so far; None where nothing was taken in."""
+        return self.sums[name] / self.counts[name] if self.counts.get(name) else None
+
+
+@dataclass
+class Progress:
+    """Where a training stands: whole epochs, batches of the one under way, the best one."""
+
+    epoch: int = 0
+    step: int = 0
+    best_epoch: int | None = None
+    best_accuracy: float = -1.0
+    best_loss: float = float("inf")
+    seconds: float = 0.0
+    totals: EpochTotals = field(default_factory=EpochTotals)
+
+    def is_improved_by(self, accuracy: float, loss: float) -> bool:
+        """More validation clips right, or as many at a lower loss."""
+        return (accuracy, -loss) > (self.best_accuracy, -self.best_loss)
+
+
+@dataclass
+class TrainingState:
+    """Model, loss, optimizer and progress of one training."""
+
+    settings: Settings
+    classes: tuple[str, ...]
+    device: torch.device
+    model: SiFormer | Spoter
+    loss: CrossModalConsistencyLoss
+    optimizer: torch.optim.AdamW
+    progress: Progress
+
+    @classmethod
+    def initial(cls, settings: Settings, classes: tuple[str, ...], device: torch.device) -> Self:
+        """A training before its first step."""
+        model = build_model(settings.model, len(classes), seed=settings.seed).to(device)
+        loss = build_loss(
+            settings.cmcl,
+            num_epochs=settings.train.epochs,
+            label_smoothing=settings.train.label_smoothing,
+            seed=settings.seed,
+        ).to(device)
+        optimizer = torch.optim.AdamW(
+            [*model.parameters(), *loss.parameters()],
+            lr=settings.train.learning_rate,
+            betas=(0.9, 0.999),
+            weight_decay=settings.train.weight_decay,
+            fused=device.type in ("cpu", "cuda"),
+        )
+        return cls(settings, classes, device, model, loss, optimizer, Progress())
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything with a shape, under readable names."""
+        saved = named_tensors(model=self.model, loss=self.loss)
+        for name, parameter in self._parameters():
+            for key, value in self.optimizer.state.get(parameter, {}).items():
+                saved[f"optimizer.{key}.{name}"] = value
+        return saved
+
+    def progress_json(self) -> dict[str, Any]:
+        """Everything else, fit for JSON."""
+        return asdict(self.progress)
+
+    def restore(self, tensors: dict[str, Tensor], progress: dict[str, Any]) -> None:
+        """Put back what `tensors` and `progress_json` gave; the next step is then the same one."""
+        load_module(self.model, tensors, "model")
+        load_module(self.loss, tensors, "loss")
+        for name, parameter in self._parameters():
+            for key in ("step", "exp_avg", "exp_avg_sq"):
+                value = tensors.get(f"optimizer.{key}.{name}")
+                if value is not None:
+                    place = value if key == "step" else value.to(self.device)
+                    self.optimizer.state[parameter][key] = place.clone()
+        self.progress = Progress(**{**progress, "totals": EpochTotals(**progress["totals"])})
+
+    def _parameters(self) -> list[tuple[str, torch.nn.Parameter]]:
+        return [
+            *((f"model.{name}", parameter) for name, parameter in self.model.named_parameters()),
+            *((f"loss.{name}", parameter) for name, parameter in self.loss.named_parameters()),
+        ]

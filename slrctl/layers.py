@@ -1,0 +1,184 @@
+"""Lay settings over one another in one fixed order, and remember where each value came from.
+
+Lowest first: defaults, recipe, `--config` file, `--cmcl` preset, ablation variant, `--set`, named
+flags (SPEC, section 6). A preset that a layer names is laid down just before that layer, so single
+values beside it win.
+"""
+
+import difflib
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel, ValidationError
+
+from slrctl.errors import UsageError
+from slrctl.settings import Settings
+
+Tree = Mapping[str, Any]
+
+CMCL_PRESETS: dict[str, dict[str, Any]] = {
+    "off": {"lambda_consistency": 0.0, "lambda_alignment": 0.0, "adaptive": False},
+    "conservative": {"lambda_consistency": 0.05, "lambda_alignment": 0.03, "adaptive": False},
+    "balanced": {"lambda_consistency": 0.1, "lambda_alignment": 0.05, "adaptive": False},
+    "aggressive": {"lambda_consistency": 0.2, "lambda_alignment": 0.1, "adaptive": False},
+    "adaptive": {"lambda_consistency": 0.2, "lambda_alignment": 0.1, "adaptive": True},
+}
+
+RECIPES: dict[str, dict[str, Any]] = {
+    "slrctl": {},  # our own recipe is what the defaults say
+    "siformer": {
+        "train": {
+            "epochs": 100,
+            "batch_size": 24,
+            "learning_rate": 1e-4,
+            "weight_decay": 1e-8,
+            "schedule": "multistep",
+            "warmup_epochs": 0.0,
+            "clip_gradient": 0.0,
+            "label_smoothing": 0.0,
+        },
+        "augment": {"geometric": 0.5, "mirror": 0.0, "speed": 1.0},
+    },
+}
+
+
+class Layer(NamedTuple):
+    """Values that override what lies below, and what to call them when asked for their origin."""
+
+    origin: str
+    values: Tree
+
+
+class Resolved(NamedTuple):
+    """The settings in force, and for every dotted key the name of the layer it came from."""
+
+    settings: Settings
+    origins: dict[str, str]
+
+
+def resolve(layers: Sequence[Layer]) -> Resolved:
+    """Lay the layers over the defaults and the recipe they name.
+
+    Raises:
+        UsageError: a key that does not exist, with the nearest one that does; or a value its
+            setting cannot take.
+    """
+    expanded = [part for layer in layers for part in _with_preset(layer)]
+    recipe = next(
+        (layer.values["recipe"] for layer in reversed(expanded) if "recipe" in layer.values),
+        Settings().recipe,
+    )
+    stack = [Layer(f"recipe {recipe}", _recipe(recipe)), *expanded]
+    origins = dict.fromkeys(flatten(Settings().model_dump()), "default")
+    for layer in stack:
+        for key in flatten(layer.values):
+            _check_key(key, origins, layer.origin)
+            origins[key] = layer.origin
+    try:
+        settings = Settings.layered(*(layer.values for layer in stack))
+    except ValidationError as error:
+        raise UsageError(_explain(error, origins)) from None
+    return Resolved(settings, origins)
+
+
+def read_config(path: Path) -> Layer:
+    """Read a TOML file of settings."""
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"--config {path}: cannot be read ({error.strerror})") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"--config {path}: not a TOML file ({error})") from None
+    return Layer(f"config {path}", values)
+
+
+def read_overrides(assignments: Iterable[str]) -> list[Layer]:
+    """Read `section.key=value` assignments; a value is TOML, or else plain text."""
+    layers = []
+    for assignment in assignments:
+        key, separator, text = assignment.partition("=")
+        if not separator or not key.strip():
+            raise UsageError(
+                f"--set {assignment!r}: expected section.key=value, such as train.epochs=50"
+            )
+        layers.append(Layer(f"--set {key.strip()}", nested(key.strip(), _read_value(text.strip()))))
+    return layers
+
+
+def nested(key: str, value: Any) -> dict[str, Any]:
+    """A tree that holds one value: `nested("a.b", 1)` is `{"a": {"b": 1}}`."""
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return value
+
+
+def flatten(tree: Tree, prefix: str = "") -> dict[str, Any]:
+    """Dotted keys and their values."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def nearest_key(key: str, known: Iterable[str]) -> str:
+    """The existing key that looks most like this one: its section, its name or its initials."""
+    section, _, name = key.rpartition(".")
+
+    def likeness(candidate: str) -> float:
+        its_section, _, its_name = candidate.rpartition(".")
+        initials = "".join(word[0] for word in its_name.split("_"))
+        return (
+            0.5 * difflib.SequenceMatcher(None, section, its_section).ratio()
+            + difflib.SequenceMatcher(None, name, its_name).ratio()
+            + (name == initials)
+        )
+
+    return max(known, key=likeness)
+
+
+def _with_preset(layer: Layer) -> Iterator[Layer]:
+    cmcl = layer.values.get("cmcl")
+    preset = cmcl.get("preset") if isinstance(cmcl, Mapping) else None
+    if isinstance(preset, str) and preset in CMCL_PRESETS:
+        yield Layer(f"{layer.origin} (preset {preset})", {"cmcl": CMCL_PRESETS[preset]})
+    yield layer
+
+
+def _recipe(name: object) -> dict[str, Any]:
+    if not isinstance(name, str) or name not in RECIPES:
+        raise UsageError(f"recipe: {name!r} is not one of {', '.join(RECIPES)}")
+    return RECIPES[name]
+
+
+def _check_key(key: str, known: Mapping[str, str], origin: str) -> None:
+    if key in known:
+        return
+    if any(candidate.startswith(f"{key}.") for candidate in known):
+        raise UsageError(f"{origin}: {key} is a section; set one of its keys, as {key}.name=value")
+    raise UsageError(f"{origin}: no setting {key!r}; the nearest is {nearest_key(key, known)!r}")
+
+
+def _explain(error: ValidationError, origins: Mapping[str, str]) -> str:
+    problems = []
+    for problem in error.errors():
+        key = ".".join(str(part) for part in problem["loc"] if isinstance(part, str))
+        # A union reports one problem for each of its members, under the member's name.
+        while key and key not in origins and "." in key:
+            key = key.rpartition(".")[0]
+        message = problem["msg"].removeprefix("Value error, ")
+        value = "" if isinstance(problem["input"], BaseModel | dict) else f", not {problem['input']!r}"
+        origin = f" (from {origins[key]})" if key in origins else ""
+        problems.append(f"{key}: {message}{value}{origin}" if key else message)
+    return "; ".join(dict.fromkeys(problems))
+
+
+def _read_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text

@@ -1,0 +1,51 @@
+"""Glosses as labels in figures: on one line, not too long, and only where a font can draw them."""
+
+from collections.abc import Sequence
+
+from matplotlib import font_manager
+
+LONGEST_NAME = 18
+
+# For scripts that matplotlib's own font lacks; a character is taken from the first that has it.
+_OTHER_FONTS = (
+    "Noto Sans CJK KR",
+    "Noto Sans KR",
+    "NanumGothic",
+    "Malgun Gothic",
+    "Apple SD Gothic Neo",
+    "Noto Sans Arabic",
+    "Noto Sans Devanagari",
+    "Arial Unicode MS",
+)
+
+
+def available_families() -> list[str]:
+    """The font that comes with matplotlib, then those installed for other scripts."""
+    installed = set(font_manager.get_font_names())
+    return ["DejaVu Sans", *(name for name in _OTHER_FONTS if name in installed)]
+
+
+def gloss_labels(classes: Sequence[str], families: Sequence[str]) -> list[str]:
+    """A label for each class.
+
+    Where no family has a character of a gloss, which would be drawn as boxes with a warning for
+    each, the label is `class n`, counted from 1: row n of the per-class table.
+    """
+    drawable: set[int] = set()
+    for family in families:
+        font = font_manager.get_font(font_manager.findfont(family))
+        drawable |= font.get_charmap().keys()
+    names = [shortened(gloss) for gloss in classes]
+    return [
+        name if name and drawable.issuperset(map(ord, name)) else f"class {number}"
+        for number, name in enumerate(names, start=1)
+    ]
+
+
+def shortened(gloss: str) -> str:
+    """The gloss on one line; a long one without its middle, as beginnings often agree."""
+    name = " ".join(gloss.split())
+    if len(name) <= LONGEST_NAME:
+        return name
+    tail = LONGEST_NAME // 3
+    return f"{name[: LONGEST_NAME - tail - 1]}…{name[-tail:]}"

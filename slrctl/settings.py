@@ -1,0 +1,197 @@
+"""The settings tree: sections of frozen values, merged once from layers, each with its origin.
+
+A section goes whole to what it describes: `SiFormer(settings.model, num_classes=...)`. Facts of
+the data (classes, signers) are not settings; they come from the data set.
+"""
+
+from collections.abc import Mapping
+from functools import reduce
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+
+class DataSettings(Section):
+    train: Path | None = None
+    """Training clips; the demo set if absent."""
+    val: Path | None = None
+    """Validation clips; if absent, the `val` rows of the training file, else a part split off."""
+    test: Path | None = None
+    """Test clips; if absent, the `test` rows of the training file, if it has any."""
+    val_share: Annotated[float, Field(gt=0, le=0.5)] = 0.15
+    """Share of the training clips split off for validation where none are given."""
+    frame_size: tuple[Positive, Positive] | None = None
+    """Width and height of the image, for pixel coordinates in files that do not say."""
+    gloss_names: Path | None = None
+    """JSON or CSV file that maps integer labels to gloss names."""
+    skip_bad_clips: bool = False
+    """Drop clips that cannot be read, and report how many and why, instead of stopping."""
+
+
+class PrepareSettings(Section):
+    hand_box: Annotated[float, Field(ge=1)] = 1.2
+    """Side of a hand's square box over the longer side of its landmarks' bounding box."""
+
+
+class AugmentSettings(Section):
+    enabled: bool = True
+    """Whether training clips are augmented at all."""
+    geometric: Probability = 0.5
+    """Probability that a clip gets one of rotation, shear, squeeze and arm rotation."""
+    rotation_degrees: NonNegative = 13.0
+    """Largest rotation of the whole clip about the image centre, either way."""
+    shear: Annotated[float, Field(ge=0, le=0.25)] = 0.1
+    """Largest share of the image by which the corners of one side move inwards, in perspective."""
+    squeeze: Annotated[float, Field(ge=0, lt=0.5)] = 0.15
+    """Largest share of the image's width cut off at a side."""
+    arm_degrees: NonNegative = 4.0
+    """Largest rotation of an arm joint, either way; the hand follows its wrist."""
+    arm_probability: Probability = 0.3
+    """Probability that a given arm joint is rotated, once arm rotation was drawn."""
+    mirror: Probability = 0.0
+    """Probability that a clip is mirrored, left and right hand swapped."""
+    speed: Annotated[float, Field(ge=1, le=4)] = 1.0
+    """Clips are resampled to between 1/speed and speed times their length; 1 is off."""
+    frame_dropout: Share = 0.0
+    """Probability that a frame loses all its landmarks."""
+    joint_dropout: Share = 0.0
+    """Probability that a landmark is lost in a frame."""
+    hand_dropout: Share = 0.0
+    """Probability that one hand is lost in the whole clip."""
+    noise: NonNegative = 0.001
+    """Standard deviation of the noise on present landmarks, in units of their box."""
+
+
+class ModelSettings(Section):
+    name: Literal["siformer", "spoter"] = "siformer"
+    """siformer: an encoder per part; spoter: one encoder over all parts, the comparison."""
+    attention: Literal["full", "prob", "first_frame"] = "full"
+    """Self-attention of the encoders; first_frame does what the published code does."""
+    cross_attention: bool = True
+    """Whether the streams exchange messages after their encoders."""
+    num_encoder_layers: Positive = 3
+    num_decoder_layers: Positive = 2
+    hand_heads: Positive = 3
+    body_heads: Positive = 2
+    fusion_heads: Positive = 3
+    decoder_heads: Positive = 9
+    ffn_dim: Positive = 2048
+    """Width of the feed-forward layers."""
+    dropout: Share = 0.1
+    max_frames: Positive = 204
+    """Longest clip the model takes; longer ones are resampled evenly to this length."""
+
+
+class CMCLSettings(Section):
+    preset: Literal["off", "conservative", "balanced", "aggressive", "adaptive"] = "off"
+    """Names both lambdas and the schedule; single values given beside it win."""
+    lambda_consistency: NonNegative = 0.0
+    """Weight of the consistency term."""
+    lambda_alignment: NonNegative = 0.0
+    """Weight of the alignment term."""
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    """Softens both maps before they are compared, applied once."""
+    divergence: Literal["kl", "symmetric", "js"] = "kl"
+    """How the two maps are compared; kl is the published formula."""
+    projection_dim: Positive = 64
+    """Common width the three streams are projected to for alignment."""
+    adaptive: bool = False
+    """Whether both lambdas follow a warm-up and a decay over the epochs."""
+    warmup_epochs: Positive | None = None
+    """Warm-up of the adaptive schedule; 10, in runs under 100 epochs a tenth of them."""
+    decay: Annotated[float, Field(gt=0, le=1)] = 0.95
+    """Factor per epoch after the warm-up of the adaptive schedule."""
+
+    @property
+    def is_on(self) -> bool:
+        return self.lambda_consistency > 0 or self.lambda_alignment > 0
+
+
+class TrainSettings(Section):
+    epochs: Positive = 40
+    batch_size: Positive = 24
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    weight_decay: NonNegative = 0.01
+    schedule: Literal["constant", "multistep", "cosine"] = "cosine"
+    """Learning rate over the epochs; multistep: times 0.1 at 60 % and at 80 %."""
+    warmup_epochs: NonNegative = 1.0
+    """Epochs over which the learning rate rises from 0."""
+    clip_gradient: NonNegative = 1.0
+    """Largest norm of the gradient; 0 leaves it as it is."""
+    label_smoothing: Share = 0.0
+    diagnostics_every: Positive = 50
+    """Steps between two measurements of each loss term's gradient norm."""
+    device: str = "auto"
+    """auto takes an accelerator where there is one."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Arithmetic of the training step; evaluation is always fp32, so that a batch changes nothing."""
+
+
+class EvaluateSettings(Section):
+    batch_size: Positive = 64
+    resamples: Annotated[int, Field(ge=100)] = 2000
+    """Bootstrap resamples behind each interval."""
+
+
+def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay one nested tree over another, section by section; neither is changed."""
+    merged = dict(below)
+    for key, value in above.items():
+        lower = merged.get(key)
+        both = isinstance(value, Mapping) and isinstance(lower, Mapping)
+        merged[key] = merge(lower, value) if both else value
+    return merged
+
+
+class Settings(Section):
+    seed: Annotated[int, Field(ge=0)] = 379
+    """Everything random in a run follows from this number."""
+    recipe: Literal["slrctl", "siformer"] = "slrctl"
+    """siformer: the published optimizer, schedule and augmentation."""
+    data: DataSettings = DataSettings()
+    prepare: PrepareSettings = PrepareSettings()
+    augment: AugmentSettings = AugmentSettings()
+    model: ModelSettings = ModelSettings()
+    cmcl: CMCLSettings = CMCLSettings()
+    train: TrainSettings = TrainSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+
+    @classmethod
+    def layered(cls, *layers: Mapping[str, Any]) -> Self:
+        """Lay each layer over the ones before it; a layer names only what it changes."""
+        return cls.model_validate(reduce(merge, layers, {}))
+
+    @model_validator(mode="after")
+    def _schedule_has_lambdas(self) -> Self:
+        if self.cmcl.adaptive and not self.cmcl.is_on:
+            raise ValueError(
+                "cmcl.adaptive is true but both lambdas are 0, so there is nothing to schedule; "
+                "pass --cmcl adaptive, or a lambda above 0"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _cmcl_has_what_it_needs(self) -> Self:
+        if self.cmcl.is_on and self.model.name != "siformer":
+            raise ValueError(
+                f"cmcl compares three streams, but model.name is {self.model.name!r}, which has one; "
+                "set model.name to 'siformer', or cmcl.preset to 'off'"
+            )
+        if self.cmcl.is_on and not self.model.cross_attention:
+            raise ValueError(
+                "cmcl compares the maps of the cross-attention, but model.cross_attention is false; "
+                "pass --cross-attention, or --cmcl off"
+            )
+        return self

@@ -1,0 +1,69 @@
+"""Fixtures that many tests share."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from clips import prepared_clip
+
+from slrctl.core.clip import ClipBatch, collate
+from slrctl.settings import Settings
+
+# Tiny tensors gain nothing from a second thread, and parallel test workers lose by it.
+torch.set_num_threads(1)
+
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real landmark clips, which lie beside the repository and are no part of it."""
+    if not SHARED_DATA.is_dir():
+        message = f"no real clips at {SHARED_DATA}"
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"{message}, and CI must run these tests")
+        pytest.skip(message)
+    return SHARED_DATA
+
+
+@pytest.fixture
+def rng() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture
+def num_classes() -> int:
+    return 4
+
+
+@pytest.fixture
+def tiny_settings() -> Settings:
+    """A model small enough to train in a second, of the same make as the real one."""
+    return Settings.layered(
+        {
+            "model": {
+                "num_encoder_layers": 2,
+                "num_decoder_layers": 1,
+                "ffn_dim": 16,
+                "max_frames": 12,
+            },
+            "train": {"epochs": 2, "batch_size": 4, "warmup_epochs": 0.5},
+            "evaluate": {"resamples": 100},
+        }
+    )
+
+
+@pytest.fixture
+def batch(rng: torch.Generator) -> ClipBatch:
+    """Three clips of 7, 5 and 6 frames; hands that come and go, and one that never shows."""
+    clips = [
+        prepared_clip(rng, "first", 7, "0"),
+        prepared_clip(rng, "second", 5, "2"),
+        prepared_clip(rng, "third", 6, "3"),
+    ]
+    clips[0].landmarks[:2, 12:33] = np.nan  # the left hand enters later
+    clips[1].landmarks[:, 12:33] = np.nan  # no left hand at all
+    clips[2].landmarks[3:, 33:54] = np.nan  # the right hand leaves
+    return collate(clips, ["0", "1", "2", "3"])

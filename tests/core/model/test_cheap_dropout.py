@@ -1,0 +1,70 @@
+"""Dropout's masks: their rate, their independence, their scale."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from slrctl.core.model.dropout import dropout
+
+COUNT = 1_000_003  # no multiple of the four elements a random word serves
+
+
+def mask(rate: float, seed: int = 1) -> torch.Tensor:
+    torch.manual_seed(seed)
+    return dropout(torch.ones(COUNT), rate, is_training=True) == 0
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.25, 0.5, 0.9])
+def test_the_share_of_zeros_is_the_rate(rate):
+    deviation = (rate * (1 - rate) / COUNT) ** 0.5
+
+    assert abs(mask(rate).double().mean().item() - rate) < 4 * deviation + 2**-17
+
+
+@pytest.mark.parametrize("distance", [1, 2, 3, 4, 64])
+def test_elements_are_dropped_independently(distance):
+    dropped = mask(0.3).double()
+
+    both = (dropped[distance:] * dropped[:-distance]).mean().item()
+
+    assert abs(both - 0.09) < 4 * (0.09 * 0.91 / COUNT) ** 0.5 + 1e-4
+
+
+@pytest.mark.parametrize("lane", range(4))
+def test_each_of_a_words_four_elements_has_the_same_rate(lane):
+    dropped = mask(0.1)[lane::4].double()
+
+    assert abs(dropped.mean().item() - 0.1) < 4 * (0.09 / len(dropped)) ** 0.5 + 2**-17
+
+
+def test_the_mean_is_kept(rng):
+    features = torch.rand(COUNT, generator=rng)
+    torch.manual_seed(1)
+
+    assert_close(dropout(features, 0.1, True).mean(), features.mean(), rtol=2e-3, atol=0)
+
+
+def test_a_seed_repeats_its_mask_and_another_differs():
+    assert torch.equal(mask(0.1, seed=1), mask(0.1, seed=1))
+    assert not torch.equal(mask(0.1, seed=1), mask(0.1, seed=2))
+
+
+def test_the_gradient_passes_where_the_feature_did():
+    features = torch.ones(8, 5, requires_grad=True)
+    torch.manual_seed(3)
+
+    result = dropout(features, 0.5, True)
+    result.sum().backward()
+
+    assert_close(features.grad, result.detach())
+
+
+@pytest.mark.parametrize(("rate", "is_training"), [(0.5, False), (0.0, True)])
+def test_nothing_is_dropped_at_evaluation_or_at_rate_0(rate, is_training):
+    features = torch.ones(8)
+
+    assert dropout(features, rate, is_training) is features
+
+
+def test_half_precision_stays_half_precision():
+    assert dropout(torch.ones(9, dtype=torch.bfloat16), 0.5, True).dtype == torch.bfloat16

@@ -1,0 +1,115 @@
+import csv
+import os
+
+import pytest
+
+from slrctl.engine.bootstrap import Evaluation
+from slrctl.engine.metrics import ClassResult, ConfusedPair
+from slrctl.reports.evaluation_tables import (
+    most_confused,
+    overall_rows,
+    percent,
+    percent_interval,
+    spreadsheet_text,
+    worst_classes,
+    write_per_class_csv,
+)
+
+
+def evaluation_of(per_class=(), confused=(), classes=13):
+    metrics = {
+        "accuracy": 0.84375,
+        "macro_accuracy": 0.8,
+        "top5_accuracy": 1.0,
+        "macro_f1": 0.79999,
+        "nll": 1.23456,
+        "ece": 0.0421,
+    }
+    return Evaluation(
+        clips=32,
+        classes=classes,
+        chance=1 / classes,
+        majority_share=0.1,
+        ci_unit="clip",
+        note=None,
+        metrics=metrics,
+        intervals={name: (value / 2, value) for name, value in metrics.items()},
+        per_class=tuple(per_class),
+        confused=tuple(confused),
+    )
+
+
+def result(gloss, clips, accuracy):
+    return ClassResult(gloss, clips, accuracy, 0.5, 0.5, None, 0)
+
+
+def test_shares_are_in_percent_with_one_decimal():
+    assert percent(0.84375) == "84.4 %"
+    assert percent_interval((0.8, 0.8755)) == "80.0-87.5 %"
+
+
+def test_overall_rows_show_shares_in_percent_and_the_others_as_numbers():
+    assert overall_rows(evaluation_of()) == [
+        ("accuracy", "84.4 %", "42.2-84.4 %"),
+        ("macro accuracy", "80.0 %", "40.0-80.0 %"),
+        ("top-5 accuracy", "100.0 %", "50.0-100.0 %"),
+        ("macro F1", "80.0 %", "40.0-80.0 %"),
+        ("NLL (nats)", "1.235", "0.617-1.235"),
+        ("ECE", "0.042", "0.021-0.042"),
+    ]
+
+
+def test_with_three_classes_the_top_is_the_top_three():
+    assert overall_rows(evaluation_of(classes=3))[2].metric == "top-3 accuracy"
+
+
+def test_the_worst_classes_come_first_and_of_equals_the_larger_one():
+    per_class = [
+        result("half", 4, 0.5),
+        result("never", 3, 0.0),
+        result("perfect", 9, 1.0),
+        result("half, larger", 8, 0.5),
+        result("without clips", 0, None),
+    ]
+
+    worst = worst_classes(evaluation_of(per_class))
+
+    assert [row.gloss for row in worst] == ["never", "half, larger", "half"]
+
+
+def test_lists_hold_the_number_asked_for():
+    per_class = [result(f"g{number}", 10, number / 20) for number in range(20)]
+    confused = [ConfusedPair("a", f"g{number}", 1, 0.1) for number in range(20)]
+    evaluation = evaluation_of(per_class, confused)
+
+    assert len(worst_classes(evaluation)) == len(most_confused(evaluation)) == 10
+    assert worst_classes(evaluation, 2) == per_class[:2]
+    assert most_confused(evaluation, 3) == confused[:3]
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])
+def test_text_that_a_spreadsheet_would_run_gets_an_apostrophe(text):
+    assert spreadsheet_text(text) == f"'{text}"
+
+
+@pytest.mark.parametrize("text", ["thank you", "a=b", "", "안녕", "1-2"])
+def test_other_text_stays_as_it_is(text):
+    assert spreadsheet_text(text) == text
+
+
+def test_the_csv_has_one_row_a_class_and_empty_cells_where_undefined(tmp_path):
+    per_class = [
+        ClassResult('안녕, "you"', 4, 0.5, 1.0, 2 / 3, "=cmd", 2),
+        ClassResult("=cmd", 0, None, 0.0, None, None, 0),
+    ]
+
+    write_per_class_csv(evaluation_of(per_class), tmp_path / "per_class.csv")
+
+    with (tmp_path / "per_class.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows == [
+        ["gloss", "clips", "accuracy", "precision", "f1", "confused_with", "confused_clips"],
+        ['안녕, "you"', "4", "0.5", "1.0", "0.6666666666666666", "'=cmd", "2"],
+        ["'=cmd", "0", "", "0.0", "", "", "0"],
+    ]
+    assert os.listdir(tmp_path) == ["per_class.csv"]

@@ -1,0 +1,28 @@
+import pytest
+
+from slrctl.reports.gloss_labels import LONGEST_NAME, available_families, gloss_labels, shortened
+
+
+@pytest.mark.parametrize(
+    ("gloss", "label"),
+    [
+        ("thank you", "thank you"),
+        ("x" * LONGEST_NAME, "x" * LONGEST_NAME),
+        ("two\nlines\tand  more", "two lines and more"),
+        ("thank you very much indeed", "thank you v…indeed"),
+    ],
+)
+def test_a_gloss_is_put_on_one_line_of_bounded_length(gloss, label):
+    assert shortened(gloss) == label
+    assert len(label) <= LONGEST_NAME
+
+
+def test_a_gloss_no_font_can_draw_is_numbered_from_one():
+    # No font has the private-use character, and DejaVu Sans has no Hangul.
+    labels = gloss_labels(["no", "\ue123", "안녕", "شكرا", ""], ["DejaVu Sans"])
+
+    assert labels == ["no", "class 2", "class 3", "شكرا", "class 5"]
+
+
+def test_the_families_are_installed_so_that_matplotlib_finds_each():
+    assert gloss_labels(["a$b"], available_families()) == ["a$b"]

@@ -1,0 +1,217 @@
+"""Settings are layered in one order, and every value knows where it came from."""
+
+import pytest
+
+from slrctl.errors import UsageError
+from slrctl.layers import CMCL_PRESETS, Layer, nested, read_config, read_overrides, resolve
+from slrctl.settings import Settings, merge
+
+
+def flag(name, key, value):
+    return Layer(name, nested(key, value))
+
+
+def test_without_layers_the_defaults_hold():
+    assert resolve([]).settings == Settings()
+    assert set(resolve([]).origins.values()) == {"default"}
+
+
+def test_a_higher_layer_wins_and_is_named_as_the_origin():
+    resolved = resolve(
+        [
+            flag("config run.toml", "train.epochs", 7),
+            *read_overrides(["train.epochs=8", "train.batch_size=3"]),
+            flag("--epochs", "train.epochs", 9),
+        ]
+    )
+
+    assert resolved.settings.train.epochs == 9
+    assert resolved.origins["train.epochs"] == "--epochs"
+    assert resolved.origins["train.batch_size"] == "--set train.batch_size"
+    assert resolved.origins["train.learning_rate"] == "default"
+
+
+@pytest.mark.parametrize(
+    ("preset", "consistency", "alignment", "adaptive"),
+    [
+        ("off", 0.0, 0.0, False),
+        ("conservative", 0.05, 0.03, False),
+        ("balanced", 0.1, 0.05, False),
+        ("aggressive", 0.2, 0.1, False),
+        ("adaptive", 0.2, 0.1, True),
+    ],
+)
+def test_presets_are_the_published_ones(preset, consistency, alignment, adaptive):
+    cmcl = resolve([flag(f"--cmcl {preset}", "cmcl.preset", preset)]).settings.cmcl
+
+    assert (cmcl.lambda_consistency, cmcl.lambda_alignment) == (consistency, alignment)
+    assert cmcl.adaptive == adaptive
+    assert cmcl.is_on == (preset != "off")
+
+
+def test_cmcl_is_off_unless_asked_for():
+    assert not Settings().cmcl.is_on
+
+
+def test_a_single_lambda_beside_a_preset_wins_over_it():
+    settings = resolve(
+        [
+            Layer("config", {"cmcl": {"preset": "balanced", "lambda_alignment": 0.5}}),
+        ]
+    ).settings
+
+    assert (settings.cmcl.lambda_consistency, settings.cmcl.lambda_alignment) == (0.1, 0.5)
+
+
+def test_a_preset_flag_wins_over_the_config_file_and_loses_to_set():
+    settings = resolve(
+        [
+            Layer("config", {"cmcl": {"lambda_consistency": 0.7, "lambda_alignment": 0.7}}),
+            flag("--cmcl balanced", "cmcl.preset", "balanced"),
+            *read_overrides(["cmcl.lambda_consistency=0.3"]),
+        ]
+    ).settings
+
+    assert (settings.cmcl.lambda_consistency, settings.cmcl.lambda_alignment) == (0.3, 0.05)
+
+
+def test_the_recipe_lies_under_the_config_file_wherever_it_was_named():
+    resolved = resolve(
+        [
+            flag("config", "train.epochs", 12),
+            *read_overrides(["recipe=siformer"]),
+        ]
+    )
+
+    assert resolved.settings.train.epochs == 12
+    assert resolved.settings.train.learning_rate == 1e-4
+    assert resolved.settings.train.schedule == "multistep"
+    assert resolved.origins["train.learning_rate"] == "recipe siformer"
+
+
+def test_the_saved_tree_resolves_to_itself():
+    first = resolve(read_overrides(["recipe=siformer", "cmcl.preset=adaptive", "seed=3"])).settings
+
+    again = resolve([Layer("run", first.model_dump(exclude_none=True))]).settings
+
+    assert again == first
+
+
+@pytest.mark.parametrize(
+    ("assignment", "value"),
+    [
+        ("seed=5", 5),
+        ("train.learning_rate=3e-4", 3e-4),
+        ("model.cross_attention=false", False),
+        ("data.frame_size=[640, 480]", (640, 480)),
+        ('model.name="spoter"', "spoter"),
+        ("model.name=spoter", "spoter"),
+    ],
+)
+def test_set_reads_toml_values_and_plain_text(assignment, value):
+    settings = resolve(read_overrides([assignment])).settings
+
+    for part in assignment.partition("=")[0].split("."):
+        settings = getattr(settings, part)
+    assert settings == value
+
+
+@pytest.mark.parametrize(
+    ("assignment", "nearest"),
+    [
+        ("train.lr=1", "train.learning_rate"),
+        ("train.epoch=1", "train.epochs"),
+        ("sede=1", "seed"),
+        ("cmcl.lambda_consistancy=1", "cmcl.lambda_consistency"),
+        ("models.dropout=0.5", "model.dropout"),
+    ],
+)
+def test_a_typo_suggests_the_nearest_key(assignment, nearest):
+    key = assignment.partition("=")[0]
+
+    with pytest.raises(UsageError, match=f"no setting '{key}'; the nearest is '{nearest}'"):
+        resolve(read_overrides([assignment]))
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("train.epochs=0", r"train\.epochs: .*greater than or equal to 1, not 0"),
+        ("train.epochs=many", r"train\.epochs: .*integer.*not 'many' \(from --set"),
+        ("train.learning_rate=inf", r"train\.learning_rate: .*finite"),
+        ("cmcl.lambda_consistency=-1", r"cmcl\.lambda_consistency: .*greater than or equal to 0"),
+        ("model.name=resnet", r"model\.name: .*'siformer' or 'spoter'"),
+        ("train=3", r"train is a section"),
+        ("train.epochs", r"expected section\.key=value"),
+        ("=3", r"expected section\.key=value"),
+        ("recipe=mine", r"'mine' is not one of slrctl, siformer"),
+        ("recipe=[1]", r"recipe: \[1\] is not one of slrctl, siformer"),
+        ("cmcl.preset=max", r"cmcl\.preset: .*'off', 'conservative'"),
+        ("seed=-1", r"seed: .*greater than or equal to 0"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_rule(assignment, message):
+    with pytest.raises(UsageError, match=message) as caught:
+        resolve(read_overrides([assignment]))
+
+    assert caught.value.exit_code == 2
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("assignments", "advice"),
+    [
+        (["model.cross_attention=false"], "pass --cross-attention"),
+        (["model.name=spoter"], "set model.name to 'siformer'"),
+    ],
+)
+def test_cmcl_says_what_it_needs(assignments, advice):
+    with pytest.raises(UsageError, match=advice):
+        resolve([flag("--cmcl balanced", "cmcl.preset", "balanced"), *read_overrides(assignments)])
+
+
+def test_a_schedule_without_lambdas_is_refused():
+    with pytest.raises(UsageError, match="nothing to schedule"):
+        resolve([flag("--adaptive-cmcl", "cmcl.adaptive", True)])
+
+
+def test_a_config_file_is_toml(tmp_path):
+    path = tmp_path / "run.toml"
+    path.write_text("seed = 4\n[cmcl]\npreset = 'aggressive'\n")
+
+    settings = resolve([read_config(path)]).settings
+
+    assert (settings.seed, settings.cmcl.lambda_alignment) == (4, 0.1)
+
+
+@pytest.mark.parametrize("content", [b"seed: 4", b"\xff\xfe", b"[train\n"])
+def test_a_config_file_that_is_not_toml_is_refused(tmp_path, content):
+    path = tmp_path / "run.toml"
+    path.write_bytes(content)
+
+    with pytest.raises(UsageError, match="not a TOML file"):
+        read_config(path)
+
+
+def test_a_missing_config_file_is_named(tmp_path):
+    with pytest.raises(UsageError, match=r"none\.toml: cannot be read"):
+        read_config(tmp_path / "none.toml")
+
+
+def test_merging_changes_neither_tree():
+    below, above = {"a": {"x": 1, "y": 2}, "b": 3}, {"a": {"y": 5}}
+
+    assert merge(below, above) == {"a": {"x": 1, "y": 5}, "b": 3}
+    assert below == {"a": {"x": 1, "y": 2}, "b": 3}
+    assert above == {"a": {"y": 5}}
+
+
+def test_settings_are_frozen():
+    with pytest.raises(ValueError, match="frozen"):
+        Settings().train.epochs = 3  # type: ignore[misc]
+
+
+def test_every_preset_names_the_same_three_values():
+    assert {tuple(values) for values in CMCL_PRESETS.values()} == {
+        ("lambda_consistency", "lambda_alignment", "adaptive")
+    }
