@@ -9,6 +9,9 @@ import torch
 from clips import prepared_clip
 
 from slrctl.core.clip import ClipBatch, collate
+from slrctl.core.data.dataset import SignDataset
+from slrctl.core.data.splits import Parts, choose_parts
+from slrctl.core.data.synthetic import SynthesisParameters, synthesise
 from slrctl.settings import Settings
 
 # Tiny tensors gain nothing from a second thread, and parallel test workers lose by it.
@@ -67,3 +70,28 @@ def batch(rng: torch.Generator) -> ClipBatch:
     clips[1].landmarks[:, 12:33] = np.nan  # no left hand at all
     clips[2].landmarks[3:, 33:54] = np.nan  # the right hand leaves
     return collate(clips, ["0", "1", "2", "3"])
+
+
+@pytest.fixture(scope="session")
+def tiny_dataset() -> SignDataset:
+    """Four made signs of one and of two hands, by four signers: 8, 4 and 4 clips of 8-12 frames."""
+    parameters = SynthesisParameters(
+        num_glosses=13,
+        num_train_signers=2,
+        num_val_signers=1,
+        num_test_signers=1,
+        repetitions=1,
+        num_sessions=1,
+        min_frames=8,
+        max_frames=12,
+        max_lag=2,
+    )
+    made = synthesise(parameters, name="tiny")
+    chosen = [sign.gloss for sign in made.signs[4:10:2]] + [made.signs[12].gloss]
+    clips = tuple(clip for clip in made.dataset if clip.gloss in chosen)
+    return SignDataset(clips, tuple(sorted(chosen)), "tiny")
+
+
+@pytest.fixture
+def tiny_parts(tiny_dataset: SignDataset) -> Parts:
+    return choose_parts(tiny_dataset, None, None, val_share=0.15, seed=0)

@@ -72,7 +72,7 @@ def train_epochs(
                 len(batch),
                 {name: state.progress.totals.mean(name) for name in _SHOWN},
             )
-        yield _finish_epoch(state, data, epoch, rate)
+        yield _finish_epoch(state, data, epoch)
 
 
 _SHOWN = ("loss", "classification", "consistency", "alignment", "accuracy")
@@ -138,9 +138,7 @@ def _measure_gradients(state: TrainingState, terms: LossTerms) -> None:
         state.progress.totals.add(f"gradient_norm_{name}", factor * norm.item(), 1)
 
 
-def _finish_epoch(
-    state: TrainingState, data: TrainingData, epoch: int, rate: float
-) -> EpochReport:
+def _finish_epoch(state: TrainingState, data: TrainingData, epoch: int) -> EpochReport:
     progress, totals = state.progress, state.progress.totals
     validation = validate(state.model, state.loss, data.validation(), state.device, epoch)
     accuracy, loss = validation["val_accuracy"], validation["val_classification"]
@@ -163,7 +161,8 @@ def _finish_epoch(
         **validation,
         "lambda_consistency": state.loss.factor(epoch) * state.settings.cmcl.lambda_consistency,
         "lambda_alignment": state.loss.factor(epoch) * state.settings.cmcl.lambda_alignment,
-        "learning_rate": rate,
+        # Of the epoch's first step: the last step's would be 0 at the end of a cosine.
+        "learning_rate": learning_rate(state.settings.train, epoch, 0.0),
         "gradient_norm": totals.mean("gradient_norm"),
         **{
             f"gradient_norm_{name}": totals.mean(f"gradient_norm_{name}")

@@ -6,8 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import overload
 
+import numpy as np
+
 from slrctl.core.clip import Clip
 from slrctl.core.data.formats import Reading, read_clips
+from slrctl.core.skeleton import LEFT_HAND, RIGHT_HAND
 from slrctl.settings import DataSettings
 
 
@@ -79,4 +82,14 @@ def load_dataset(
         classes=tuple(classes) if classes else ordered_classes(c.gloss for c in reading.clips),
         name=path.stem,
         notes=tuple(reading.notes),
+    )
+
+
+def missing_hand_share(dataset: SignDataset) -> tuple[float, float]:
+    """Share of frames without the left hand, and without the right one."""
+    landmarks = np.concatenate([clip.landmarks for clip in dataset])
+    is_missing = np.isnan(landmarks).any(-1)
+    return (
+        float(is_missing[:, LEFT_HAND].all(-1).mean()),
+        float(is_missing[:, RIGHT_HAND].all(-1).mean()),
     )

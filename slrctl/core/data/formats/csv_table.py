@@ -17,8 +17,10 @@ from jaxtyping import Int64
 from slrctl.core.data.formats.reading import BadClips
 from slrctl.errors import DataError
 
-# Far more than the longest row: 204 frames x 108 columns take half a megabyte.
-_BLOCK_BYTES = 1 << 24
+# Several rows (204 frames x 108 columns take half a megabyte), yet small enough for the memory of
+# one block to serve the next: fresh memory costs as much time as the parsing.
+_BLOCK_BYTES = 1 << 22
+_LARGEST_BLOCK_BYTES = (1 << 31) - 1
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 InvalidRowHandler = Callable[[arrow_csv.InvalidRow], str]
 
@@ -128,6 +130,10 @@ def _split(path: Path, body: pa.Buffer, num_columns: int) -> tuple[pa.Table, dic
         ) from error
 
 
+def _largest_block(body: pa.Buffer) -> int:
+    return min(body.size, _LARGEST_BLOCK_BYTES)
+
+
 def _read_csv(
     body: pa.Buffer, num_columns: int, on_invalid_row: InvalidRowHandler | None
 ) -> pa.Table:
@@ -136,7 +142,8 @@ def _read_csv(
         pa.BufferReader(body),
         read_options=arrow_csv.ReadOptions(
             column_names=names,
-            block_size=_BLOCK_BYTES,
+            # The second attempt, after a failure, takes rows of any length.
+            block_size=_BLOCK_BYTES if on_invalid_row is None else _largest_block(body),
             # Only one thread knows the number of a row.
             use_threads=on_invalid_row is None,
         ),

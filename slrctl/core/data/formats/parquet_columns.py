@@ -122,10 +122,11 @@ def read_landmarks(path: Path, table: pa.Table) -> FlatLandmarks:
         )
     if pa.types.is_null(kind):
         return FlatLandmarks(np.zeros(0, np.float32), np.full(table.num_rows, -1))
-    lengths = column.value_lengths().fill_null(-1).to_numpy(zero_copy_only=False)
-    values = column.flatten().to_numpy(zero_copy_only=False)
-    with np.errstate(over="ignore"):  # found and reported as infinite
-        return FlatLandmarks(values.astype(np.float32), lengths.astype(np.int64))
+    lengths = np.array(column.value_lengths().fill_null(-1).to_pylist(), dtype=np.int64)
+    # Not `to_numpy`, which would load pandas. Numbers beyond float32 become inf and are reported.
+    numbers = column.flatten().cast(pa.float32(), safe=False).fill_null(math.nan)
+    values = np.frombuffer(numbers.buffers()[1], np.float32, len(numbers), 4 * numbers.offset)
+    return FlatLandmarks(values.copy(), lengths)
 
 
 def read_counts(path: Path, table: pa.Table) -> list[Any]:

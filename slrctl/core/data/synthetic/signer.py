@@ -75,7 +75,7 @@ def draw_signer(seed: int, name: str, *, is_left_handed: bool) -> Signer:
         hand=between(0.44, 0.52, 5),
         finger_scale=between(0.92, 1.08, 6),
         head_scale=between(0.92, 1.08, 7),
-        tempo=between(33, 48, 8),
+        tempo=between(33.0, 48.0, 8),
         amplitude=between(0.8, 1.2, 9),
         fps=(25.0, 30.0)[int(2 * share[10])],
         place_shift=0.05 * normal[:3],

@@ -1,0 +1,312 @@
+"""`slrctl train` and `slrctl evaluate` as a user meets them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from rich.text import Text
+from typer.testing import CliRunner
+
+from slrctl.cli import app
+from slrctl.core.data.formats.parquet import write_parquet
+from slrctl.engine import run_folder
+
+TINY = [
+    "--set=model.ffn_dim=16",
+    "--set=model.num_encoder_layers=1",
+    "--set=evaluate.resamples=100",
+    "--epochs=2",
+    "--batch-size=4",
+]
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Call slrctl in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object):
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
+
+    return call
+
+
+@pytest.fixture
+def clips_path(tmp_path, tiny_dataset):
+    path = tmp_path / "tiny.parquet"
+    write_parquet(tiny_dataset, path)
+    return path
+
+
+@pytest.fixture
+def trained(run, clips_path):
+    result = run("train", "--train", clips_path, "--cmcl", "balanced", "--name", "one", *TINY)
+    assert result.exit_code == 0, result.output
+    return Path("runs/one")
+
+
+def plain(result) -> str:
+    return Text.from_ansi(result.output).plain
+
+
+def test_a_run_holds_everything_it_promises(trained):
+    assert {path.name for path in trained.iterdir()} == set(run_folder.FILES)
+    lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2]
+    predictions = pd.read_parquet(trained / "predictions.parquet")
+    assert set(predictions["split"]) == {"val", "test"}
+    assert {"clip_id", "gloss", "predicted", "probability", "rank"} <= set(predictions.columns)
+    environment = json.loads((trained / "environment.json").read_text())
+    assert set(environment["data"]) == {"train", "val", "test"}
+    assert environment["classes"] == sorted(environment["classes"])
+
+
+def test_json_is_one_object_on_standard_output_and_nothing_else(run, clips_path):
+    result = run("train", "--train", clips_path, "--json", *TINY)
+
+    summary = json.loads(result.stdout)
+    assert result.stdout.count("\n") == 1
+    assert {"run_dir", "epochs", "best_epoch", "validation", "test", "seconds"} == set(summary)
+    assert {"accuracy", "accuracy_ci95", "macro_f1", "nll", "ece", "ci_unit", "chance"} <= set(
+        summary["validation"]
+    )
+    assert "epoch 1/2" in result.stderr
+
+
+def test_a_pipe_gets_one_plain_line_an_epoch(run, clips_path):
+    result = run("train", "--train", clips_path, "--cmcl", "balanced", *TINY)
+
+    lines = [line for line in result.stdout.splitlines() if line.startswith("epoch ")]
+    assert len(lines) == 2
+    assert all(
+        word in lines[0] for word in ("CE", "consistency", "alignment", "accuracy", "validation")
+    )
+    assert "\x1b" not in result.stdout
+
+
+def test_quiet_prints_nothing(run, clips_path):
+    assert run("train", "--train", clips_path, "--quiet", *TINY).output == ""
+
+
+def test_the_header_says_what_is_trained_on_what(run, clips_path):
+    result = run("train", "--train", clips_path, "--cmcl", "adaptive", "--dry-run", *TINY)
+
+    output = plain(result)
+    assert "8 train, 4 val, 4 test clips, 4 glosses, 4 signers" in output
+    assert "0.2 consistency (kl, temperature 1) + 0.1 alignment, adaptive lambdas" in output
+    assert "missing in" in output
+
+
+def test_a_dry_run_writes_nothing(run, clips_path):
+    result = run("train", "--train", clips_path, "--dry-run", "--name", "one", *TINY)
+
+    assert result.exit_code == 0
+    assert "Nothing was written." in plain(result)
+    assert not Path("runs").exists()
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_does_not(run, clips_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        run("train", "--train", clips_path, "--name", name, "--seed", seed, *TINY)
+
+    weights = [Path(f"runs/{name}/last.safetensors").read_bytes() for name in "abc"]
+    # The header of the file holds the times of the run; the tensors lie behind it.
+    tensors = [content[8 + int.from_bytes(content[:8], "little") :] for content in weights]
+    assert tensors[0] == tensors[1]
+    assert tensors[0] != tensors[2]
+
+
+def test_a_run_is_not_overwritten_without_force(run, trained, clips_path):
+    before = (trained / "best.safetensors").stat().st_mtime_ns
+
+    refused = run("train", "--train", clips_path, "--name", "one", *TINY)
+    assert refused.exit_code == 2
+    assert "--force" in refused.stderr
+    assert (trained / "best.safetensors").stat().st_mtime_ns == before
+
+    assert run("train", "--train", clips_path, "--name", "one", "--force", *TINY).exit_code == 0
+
+
+def test_runs_without_a_name_are_numbered(run, clips_path):
+    for _ in range(2):
+        run("train", "--train", clips_path, *TINY)
+
+    assert sorted(path.name for path in Path("runs").iterdir()) == [
+        "tiny-ce-seed379",
+        "tiny-ce-seed379-2",
+    ]
+
+
+def test_show_settings_names_the_origin_of_every_value(run):
+    result = run(
+        "train", "--show-settings", "--cmcl", "balanced", "--epochs", 3, "--set", "seed=4"
+    )
+
+    lines = {line.split()[0]: line for line in result.stdout.splitlines()}
+    assert lines["train.epochs"].split() == ["train.epochs", "3", "--epochs"]
+    assert lines["seed"].split() == ["seed", "4", "--set", "seed"]
+    assert "--cmcl balanced (preset balanced)" in lines["cmcl.lambda_consistency"]
+    assert lines["model.dropout"].endswith("default")
+
+
+def test_show_settings_can_be_json(run):
+    shown = json.loads(run("train", "--show-settings", "--json", "--seed", 5).stdout)
+
+    assert shown["seed"] == {"value": 5, "origin": "--seed"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--set", "train.lr=1"], "the nearest is 'train.learning_rate'"),
+        (["--epochs", "0"], "train.epochs: Input should be greater than or equal to 1"),
+        (["--cmcl", "balanced", "--no-cross-attention"], "pass --cross-attention"),
+        (["--adaptive-cmcl"], "nothing to schedule"),
+        (["--device", "tpu9"], "device 'tpu9' cannot be used here"),
+        (["--name", "../up"], "a name is one folder"),
+        (["--name", "a", "--run-dir", "b"], "both name the folder"),
+        (["--val", "clips.csv"], "given without training clips"),
+        (["--config", "none.toml"], "none.toml: cannot be read"),
+    ],
+)
+def test_a_wrong_option_exits_2_and_is_named_on_one_line(run, arguments, message):
+    result = run("train", *arguments, *(TINY if "--epochs" not in arguments else []))
+
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert result.stdout == "" or "--val" in arguments
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--cmcl", "maximal"], ["--epochs", "many"], ["--precision", "int4"], ["--no"]]
+)
+def test_a_value_no_option_takes_exits_2(run, arguments):
+    assert run("train", *arguments).exit_code == 2
+
+
+def test_bad_data_exits_3_on_one_line(run, tmp_path):
+    path = tmp_path / "clips.csv"
+    path.write_text("no,clips\n1,2\n")
+
+    result = run("train", "--train", path, *TINY)
+
+    assert result.exit_code == 3
+    assert "clips.csv" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_training_that_diverges_exits_4_and_says_what_to_do(run, clips_path):
+    result = run(
+        "train", "--train", clips_path, *TINY,
+        "--set", "train.clip_gradient=0", "--learning-rate", "1e38",
+    )  # fmt: skip
+
+    assert result.exit_code == 4
+    assert "epoch 1" in result.stderr
+    assert "--learning-rate" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_evaluate_gives_again_what_training_reported(run, trained):
+    summary = json.loads((trained / "summary.json").read_text())
+
+    result = run("evaluate", trained, "--json")
+    evaluated = json.loads(result.stdout)
+
+    same = {key: value for key, value in evaluated.items() if key in summary["test"]}
+    assert same == summary["test"]
+    assert evaluated["data"] == "test"
+
+
+def test_evaluate_takes_the_newest_run_and_writes_its_tables(run, trained):
+    result = run("evaluate", "--split", "val")
+
+    folder = trained / "evaluation-val"
+    assert {path.name for path in folder.iterdir()} == {
+        "metrics.json",
+        "predictions.parquet",
+        "per_class.csv",
+        "confusion.png",
+    }
+    output = plain(result)
+    assert "95 % interval, by clip" in output
+    assert "fewer than 10" in output
+
+
+def test_evaluate_reads_other_clips_and_other_folders(run, trained, clips_path, tmp_path):
+    result = run(
+        "evaluate", trained, "--data", clips_path, "--split", "train", "--output", "out", "--json"
+    )
+
+    assert json.loads(result.stdout)["clips"] == 8
+    assert len(pd.read_parquet("out/predictions.parquet")) == 8
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["nowhere"], 1, "not a run"),
+        (["runs/one", "--split", "holdout"], 1, "the parts train, val, test"),
+        (["runs/one", "--data", "none.csv"], 3, "none.csv"),
+    ],
+)
+def test_evaluate_says_what_is_wrong(run, trained, arguments, code, message):
+    result = run("evaluate", *arguments)
+
+    assert result.exit_code == code
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_evaluate_without_any_run_says_how_to_make_one(run):
+    result = run("evaluate")
+
+    assert result.exit_code == 1
+    assert "train one with slrctl train" in result.stderr
+
+
+def test_a_gloss_that_is_markup_is_shown_as_text(run, tiny_dataset, tmp_path):
+    from dataclasses import replace
+
+    names = dict(
+        zip(tiny_dataset.classes, ("[red]x[/red]", "$a_b$", "=1+1", "<script>"), strict=True)
+    )
+    clips = [replace(clip, gloss=names[clip.gloss]) for clip in tiny_dataset]
+    path = tmp_path / "odd.parquet"
+    write_parquet(clips, path)
+    run("train", "--train", path, "--name", "odd", *TINY)
+
+    result = run("evaluate", "runs/odd", "--split", "train")
+
+    assert result.exit_code == 0
+    assert "[red]x[/red]" in plain(result)
+
+
+def test_help_and_version_load_no_torch():
+    code = (
+        "import sys\nfrom typer.testing import CliRunner\nfrom slrctl.cli import app\n"
+        "for wanted in (['--help'], ['train', '--help'], ['evaluate', '--help'], ['--version']):\n"
+        "    assert CliRunner().invoke(app, wanted).exit_code == 0\n"
+        "heavy = {'torch', 'pandas', 'numpy', 'pyarrow', 'sklearn', 'matplotlib'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ
+    )
+
+    assert result.stdout.strip() == "[]"
+
+
+def test_every_public_name_can_be_imported():
+    import slrctl
+
+    assert all(getattr(slrctl, name) is not None for name in slrctl.__all__)

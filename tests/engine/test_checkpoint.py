@@ -1,0 +1,157 @@
+"""Checkpoints and run folders: what is saved comes back, and what is damaged is refused."""
+
+import json
+import pickle
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from slrctl.core.model import build_model
+from slrctl.engine import run_folder
+from slrctl.engine.checkpoint import load_checkpoint, named_tensors, save_checkpoint
+from slrctl.engine.run_folder import check_run_dir, free_run_dir, load_run, newest_run
+from slrctl.errors import DataError, SlrctlError, UsageError
+
+CLASSES = ("0", "1", "2", "ünïcode <b>")
+
+
+@pytest.fixture
+def run_dir(tmp_path, tiny_settings):
+    folder = tmp_path / "runs" / "one"
+    run_folder.start_run_dir(folder, tiny_settings, {"cores": 2})
+    model = build_model(tiny_settings.model, len(CLASSES), seed=5)
+    save_checkpoint(
+        folder / run_folder.BEST, named_tensors(model=model), tiny_settings, CLASSES, {"epoch": 3}
+    )
+    return folder
+
+
+def test_logits_are_equal_after_save_and_load(run_dir, tiny_settings, batch):
+    model = build_model(tiny_settings.model, len(CLASSES), seed=5).eval()
+
+    loaded = load_run(run_dir)
+
+    assert torch.equal(loaded.model(batch).logits, model(batch).logits)
+    assert loaded.settings == tiny_settings
+    assert loaded.classes == CLASSES
+
+
+def test_the_saved_settings_are_the_tree_that_was_resolved(run_dir, tiny_settings):
+    layer = run_folder.read_settings(run_dir)
+
+    assert type(tiny_settings).layered(layer) == tiny_settings
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.999])
+def test_a_truncated_checkpoint_is_refused(run_dir, share):
+    path = run_dir / run_folder.BEST
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+
+    with pytest.raises(DataError, match="damaged, or not a safetensors file"):
+        load_run(run_dir)
+
+
+def test_a_pickle_is_refused_and_not_run(run_dir, tmp_path):
+    class Payload:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "ran"), "w"))
+
+    (run_dir / run_folder.BEST).write_bytes(pickle.dumps(Payload()))
+
+    with pytest.raises(DataError, match="not a safetensors file"):
+        load_run(run_dir)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_safetensors_file_of_somebody_else_is_refused(run_dir):
+    from safetensors.torch import save_file
+
+    save_file({"weight": torch.ones(2)}, run_dir / run_folder.BEST)
+
+    with pytest.raises(DataError, match="was not written by this slrctl"):
+        load_run(run_dir)
+
+
+def test_a_failed_write_leaves_the_last_checkpoint(run_dir, tiny_settings, monkeypatch):
+    path = run_dir / run_folder.BEST
+    before = path.read_bytes()
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("slrctl.engine.checkpoint.save_file", fail)
+    with pytest.raises(OSError, match="No space"):
+        save_checkpoint(path, {}, tiny_settings, CLASSES, {})
+
+    assert path.read_bytes() == before
+    assert [file.name for file in run_dir.iterdir() if file.suffix == ".safetensors"] == [path.name]
+
+
+def test_tensors_and_progress_come_back(tmp_path, tiny_settings):
+    path = tmp_path / "last.safetensors"
+    save_checkpoint(path, {"a.b": torch.arange(6.0)}, tiny_settings, CLASSES, {"best": 0.25})
+
+    checkpoint = load_checkpoint(path)
+
+    assert_close(checkpoint.tensors, {"a.b": torch.arange(6.0)})
+    assert checkpoint.progress == {"best": 0.25}
+
+
+@pytest.mark.parametrize("name", ["nowhere", "."])
+def test_a_folder_that_is_no_run_is_named(tmp_path, name):
+    with pytest.raises(SlrctlError, match=r"not a run \(no settings\.toml\)"):
+        load_run(tmp_path / name)
+
+
+def test_the_newest_run_is_the_one_whose_best_was_written_last(run_dir, tiny_settings):
+    import os
+
+    other = run_dir.parent / "two"
+    run_folder.start_run_dir(other, tiny_settings, {})
+    (other / run_folder.BEST).write_bytes((run_dir / run_folder.BEST).read_bytes())
+    os.utime(run_dir / run_folder.BEST, ns=(1, 10))
+    os.utime(other / run_folder.BEST, ns=(1, 20))
+
+    assert newest_run(run_dir.parent) == other
+    os.utime(run_dir / run_folder.BEST, ns=(1, 30))
+    assert newest_run(run_dir.parent) == run_dir
+
+
+def test_without_a_run_the_next_step_is_named(tmp_path):
+    with pytest.raises(SlrctlError, match="train one with slrctl train"):
+        newest_run(tmp_path / "runs")
+
+
+def test_a_run_is_never_overwritten_without_force(run_dir):
+    with pytest.raises(UsageError, match="--force"):
+        check_run_dir(run_dir, force=False)
+    check_run_dir(run_dir, force=True)
+
+
+def test_a_folder_with_other_files_is_never_taken(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+
+    with pytest.raises(UsageError, match="holds other files and is not a run"):
+        check_run_dir(tmp_path, force=True)
+
+
+def test_starting_again_removes_what_the_last_run_left(run_dir, tiny_settings):
+    (run_dir / run_folder.METRICS).write_text("{}\n")
+    (run_dir / "notes.txt").write_text("mine")
+
+    run_folder.start_run_dir(run_dir, tiny_settings, {"cores": 8})
+
+    assert not (run_dir / run_folder.METRICS).exists()
+    assert not (run_dir / run_folder.BEST).exists()
+    assert (run_dir / "notes.txt").read_text() == "mine"
+    assert json.loads((run_dir / run_folder.ENVIRONMENT).read_text()) == {"cores": 8}
+
+
+def test_names_that_are_taken_are_numbered(tmp_path):
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo-2").mkdir()
+
+    assert free_run_dir(tmp_path, "demo") == tmp_path / "demo-3"
+    assert free_run_dir(tmp_path, "other") == tmp_path / "other"

@@ -1,0 +1,203 @@
+"""The training loop: it repeats to the bit, goes on where it stopped, and stops when it breaks."""
+
+import json
+import math
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from slrctl.engine.run import training_data
+from slrctl.engine.state import EpochTotals, TrainingState
+from slrctl.engine.training import BatchReport, EpochReport, train_epochs
+from slrctl.errors import TrainingDiverged
+from slrctl.settings import Settings
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "loss_curve.json"
+CPU = torch.device("cpu")
+BALANCED = {"cmcl": {"preset": "balanced", "lambda_consistency": 0.1, "lambda_alignment": 0.05}}
+
+
+@pytest.fixture
+def settings(tiny_settings):
+    return Settings.layered(tiny_settings.model_dump(), BALANCED)
+
+
+def trained(settings, parts, steps=None):
+    """A state after some reports, and the reports."""
+    state = TrainingState.initial(settings, parts.train.classes, CPU)
+    reports = []
+    for report in train_epochs(state, training_data(settings, parts)):
+        reports.append(report)
+        if len(reports) == steps:
+            break
+    return state, reports
+
+
+def without_times(report):
+    if isinstance(report, EpochReport):
+        times = {"seconds", "clips_per_second"}
+        metrics = {name: value for name, value in report.metrics.items() if name not in times}
+        return report._replace(metrics=metrics)
+    return report
+
+
+def same_tensors(first, second):
+    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+
+
+def test_two_trainings_with_one_seed_are_equal_to_the_bit(settings, tiny_parts):
+    first, reports = trained(settings, tiny_parts)
+    second, again = trained(settings, tiny_parts)
+
+    assert same_tensors(first.tensors(), second.tensors())
+    assert [without_times(r) for r in reports] == [without_times(r) for r in again]
+
+
+def test_another_seed_gives_another_training(settings, tiny_parts):
+    _, reports = trained(settings, tiny_parts, steps=1)
+    _, others = trained(settings.model_copy(update={"seed": 1}), tiny_parts, steps=1)
+
+    assert reports[0].means["loss"] != others[0].means["loss"]
+
+
+@pytest.mark.parametrize("stop_after", [1, 2, 3, 4])
+def test_a_training_that_is_put_back_goes_on_to_the_same_bits(settings, tiny_parts, stop_after):
+    settings = Settings.layered(settings.model_dump(), {"cmcl": {"adaptive": True}})
+    whole, reports = trained(settings, tiny_parts)
+    stopped, _ = trained(settings, tiny_parts, steps=stop_after)
+    progress = json.loads(json.dumps(stopped.progress_json()))
+
+    resumed = TrainingState.initial(settings, tiny_parts.train.classes, CPU)
+    resumed.restore(stopped.tensors(), progress)
+    rest = list(train_epochs(resumed, training_data(settings, tiny_parts)))
+
+    assert same_tensors(resumed.tensors(), whole.tensors())
+    assert [without_times(r) for r in rest] == [without_times(r) for r in reports[stop_after:]]
+
+
+def test_reports_come_after_every_batch_and_every_epoch(settings, tiny_parts):
+    _, reports = trained(settings, tiny_parts)
+
+    kinds = [type(report) for report in reports]
+    assert kinds == 2 * [BatchReport, BatchReport, EpochReport]
+    assert [r.batch for r in reports if isinstance(r, BatchReport)] == [1, 2, 1, 2]
+    assert [r.epoch for r in reports if isinstance(r, EpochReport)] == [1, 2]
+
+
+def test_an_epochs_line_holds_every_term_the_lambdas_and_the_diagnostics(settings, tiny_parts):
+    _, reports = trained(settings, tiny_parts, steps=3)
+    metrics = reports[2].metrics
+
+    assert metrics["train_loss"] == pytest.approx(
+        metrics["train_classification"]
+        + 0.1 * metrics["train_consistency"]
+        + 0.05 * metrics["train_alignment"],
+        abs=0.05,  # the terms are means over the clips that contribute, the loss over batches
+    )
+    assert (metrics["lambda_consistency"], metrics["lambda_alignment"]) == (0.1, 0.05)
+    assert 0 < metrics["gradient_norm_consistency"] < metrics["gradient_norm_classification"]
+    assert 0 < metrics["val_entropy_left_to_right"] <= 1 + 1e-6
+    assert all(value is None or math.isfinite(value) for value in metrics.values())
+
+
+def test_without_cmcl_its_terms_are_not_computed_in_training(tiny_settings, tiny_parts):
+    _, reports = trained(tiny_settings, tiny_parts, steps=3)
+    metrics = reports[2].metrics
+
+    assert metrics["train_consistency"] is None
+    assert metrics["train_alignment"] is None
+    assert metrics["gradient_norm_consistency"] is None
+    assert metrics["train_loss"] == metrics["train_classification"]
+
+
+@pytest.mark.parametrize("changes", [{"name": "spoter"}, {"cross_attention": False}])
+def test_models_without_cross_attention_train_too(tiny_settings, tiny_parts, changes):
+    settings = Settings.layered(tiny_settings.model_dump(), {"model": changes})
+
+    _, reports = trained(settings, tiny_parts)
+
+    assert "val_consistency" not in reports[-1].metrics
+    assert math.isfinite(reports[-1].metrics["val_loss"])
+
+
+def test_bf16_training_follows_fp32(settings, tiny_parts):
+    half = Settings.layered(settings.model_dump(), {"train": {"precision": "bf16"}})
+
+    _, plain = trained(settings, tiny_parts, steps=2)
+    _, reports = trained(half, tiny_parts, steps=2)
+
+    assert reports[1].means["loss"] != plain[1].means["loss"]
+    assert reports[1].means["loss"] == pytest.approx(plain[1].means["loss"], rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("poison", "term"),
+    [("model.classifier.weight", "classification"), ("loss.projections.body.weight", "alignment")],
+)
+def test_a_loss_that_is_not_finite_names_the_step_the_term_and_the_clips(
+    settings, tiny_parts, poison, term
+):
+    state, _ = trained(settings, tiny_parts, steps=1)
+    module, _, name = poison.partition(".")
+    weights = getattr(state, module).state_dict()
+    with torch.no_grad():
+        weights[name].fill_(torch.nan)
+
+    with pytest.raises(TrainingDiverged, match=f"epoch 1, step 2: the {term} term is nan") as caught:
+        list(train_epochs(state, training_data(settings, tiny_parts)))
+
+    assert caught.value.exit_code == 4
+    assert any(clip.clip_id in str(caught.value) for clip in tiny_parts.train)
+    assert "--learning-rate" in str(caught.value)
+
+
+def test_a_step_that_would_break_the_model_is_not_taken(settings, tiny_parts):
+    state, _ = trained(settings, tiny_parts, steps=1)
+    with torch.no_grad():
+        state.model.classifier.bias[0] = torch.inf
+    before = {name: tensor.clone() for name, tensor in state.tensors().items()}
+
+    with pytest.raises(TrainingDiverged):
+        list(train_epochs(state, training_data(settings, tiny_parts)))
+
+    assert same_tensors(state.tensors(), before)
+
+
+def test_the_first_five_losses_are_the_golden_ones(settings, tiny_parts):
+    longer = Settings.layered(settings.model_dump(), {"train": {"epochs": 3}})
+    _, reports = trained(longer, tiny_parts, steps=7)
+    curve = [report.means["loss"] for report in reports if isinstance(report, BatchReport)]
+
+    if os.environ.get("WRITE_GOLDEN"):  # after a change that is meant to move the curve
+        GOLDEN.write_text(json.dumps({"losses": curve}, indent=2) + "\n")
+    golden = json.loads(GOLDEN.read_text())["losses"]
+
+    # Relative, for another processor sums in another order.
+    assert len(curve) == 5
+    assert_close(torch.tensor(curve), torch.tensor(golden), rtol=1e-4, atol=0)
+
+
+def test_totals_weigh_every_mean_by_its_count():
+    totals = EpochTotals()
+    totals.add("loss", 1.0, 3)
+    totals.add("loss", 5.0, 1)
+    totals.add("never", 9.0, 0)
+
+    assert totals.mean("loss") == 2.0
+    assert totals.mean("never") is None
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "loss", "is_better"),
+    [(0.6, 9.0, True), (0.5, 0.9, True), (0.5, 1.0, False), (0.4, 0.1, False)],
+)
+def test_the_best_epoch_has_most_clips_right_and_of_equals_the_lowest_loss(
+    tiny_settings, tiny_parts, accuracy, loss, is_better
+):
+    state = TrainingState.initial(tiny_settings, tiny_parts.train.classes, CPU)
+    state.progress.best_accuracy, state.progress.best_loss = 0.5, 1.0
+
+    assert state.progress.is_improved_by(accuracy, loss) == is_better
