@@ -171,7 +171,9 @@ def _explain(error: ValidationError, origins: Mapping[str, str]) -> str:
         while key and key not in origins and "." in key:
             key = key.rpartition(".")[0]
         message = problem["msg"].removeprefix("Value error, ")
-        value = "" if isinstance(problem["input"], BaseModel | dict) else f", not {problem['input']!r}"
+        value = (
+            "" if isinstance(problem["input"], BaseModel | dict) else f", not {problem['input']!r}"
+        )
         origin = f" (from {origins[key]})" if key in origins else ""
         problems.append(f"{key}: {message}{value}{origin}" if key else message)
     return "; ".join(dict.fromkeys(problems))

@@ -136,7 +136,7 @@ class TrainSettings(Section):
     device: str = "auto"
     """auto takes an accelerator where there is one."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """Arithmetic of the training step; evaluation is always fp32, so that a batch changes nothing."""
+    """Arithmetic of the training step; evaluation is fp32, so that a batch changes nothing."""
 
 
 class EvaluateSettings(Section):
@@ -150,8 +150,10 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(below)
     for key, value in above.items():
         lower = merged.get(key)
-        both = isinstance(value, Mapping) and isinstance(lower, Mapping)
-        merged[key] = merge(lower, value) if both else value
+        if isinstance(value, Mapping) and isinstance(lower, Mapping):
+            merged[key] = merge(lower, value)
+        else:
+            merged[key] = value
     return merged
 
 
@@ -186,12 +188,12 @@ class Settings(Section):
     def _cmcl_has_what_it_needs(self) -> Self:
         if self.cmcl.is_on and self.model.name != "siformer":
             raise ValueError(
-                f"cmcl compares three streams, but model.name is {self.model.name!r}, which has one; "
-                "set model.name to 'siformer', or cmcl.preset to 'off'"
+                f"cmcl compares three streams, but model.name {self.model.name!r} has one; set "
+                " model.name to 'siformer', or cmcl.preset to 'off'"
             )
         if self.cmcl.is_on and not self.model.cross_attention:
             raise ValueError(
-                "cmcl compares the maps of the cross-attention, but model.cross_attention is false; "
+                "cmcl compares cross-attention maps, but model.cross_attention is false; "
                 "pass --cross-attention, or --cmcl off"
             )
         return self

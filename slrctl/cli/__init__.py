@@ -13,7 +13,7 @@ app = typer.Typer(
     name="slrctl",
     help="Train, evaluate and question SiFormer with CMCL on isolated signs.",
     no_args_is_help=True,
-    pretty_exceptions_show_locals=False,
+    pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 

@@ -24,9 +24,7 @@ class TrainingView(Protocol):
     def show_epoch(self, report: "EpochReport") -> None: ...
 
 
-def training_view(
-    console: Console, num_epochs: int
-) -> AbstractContextManager[TrainingView]:
+def training_view(console: Console, num_epochs: int) -> AbstractContextManager[TrainingView]:
     """Bars where somebody looks at a terminal; plain lines in a pipe or under NO_COLOR."""
     if console.is_terminal and not os.environ.get("NO_COLOR") and not console.quiet:
         return _bars(console, num_epochs)

@@ -12,9 +12,7 @@ ConfigOption = Annotated[
 ]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option(
-        "--set", metavar="SECTION.KEY=VALUE", help="Change any setting; may be repeated."
-    ),
+    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change any setting; may be repeated."),
 ]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on standard output, nothing else.")

@@ -40,7 +40,8 @@ def train(
         typer.Option("--val", metavar="PATH", help="Validation clips; else a part of --train."),
     ] = None,
     test_path: Annotated[
-        Path | None, typer.Option("--test", metavar="PATH", help="Test clips, used once at the end.")
+        Path | None,
+        typer.Option("--test", metavar="PATH", help="Test clips, used once at the end."),
     ] = None,
     cmcl: Annotated[
         Preset | None, typer.Option("--cmcl", help="CMCL preset; off unless asked for.")
@@ -69,7 +70,9 @@ def train(
     learning_rate: Annotated[
         float | None, typer.Option("--learning-rate", help="Peak of the schedule.")
     ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Everything random follows it.")] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="Everything random follows it.")
+    ] = None,
     device: Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, mps.")] = None,
     precision: Annotated[
         Literal["fp32", "bf16"] | None,
@@ -86,8 +89,9 @@ def train(
     ] = False,
     skip_bad_clips: Annotated[
         bool | None,
-        typer.Option("--skip-bad-clips", help="Leave bad clips out and say how many.",
-                     show_default=False),
+        typer.Option(
+            "--skip-bad-clips", help="Leave bad clips out and say how many.", show_default=False
+        ),
     ] = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
@@ -229,7 +233,8 @@ def _show_settings(console: Console, resolved: Resolved, *, as_json: bool) -> No
     rows = [(key, _written(value), resolved.origins[key]) for key, value in values.items()]
     widths = [max(len(row[column]) for row in rows) for column in range(2)]
     print_lines(
-        console, [f"{key:<{widths[0]}}  {value:<{widths[1]}}  {origin}" for key, value, origin in rows]
+        console,
+        [f"{key:<{widths[0]}}  {value:<{widths[1]}}  {origin}" for key, value, origin in rows],
     )
 
 
@@ -276,7 +281,7 @@ def _signers(parts: "Parts") -> str:
 
 
 def _missing_hands(parts: "Parts") -> str:
-    from slrctl.core.data.dataset import missing_hand_share
+    from slrctl.core.data.parts import missing_hand_share
 
     left, right = missing_hand_share(parts.train)
     return f"left missing in {100 * left:.0f} %, right in {100 * right:.0f} % of training frames"
@@ -309,7 +314,7 @@ def _show_results(console: Console, finished: "RunReport", run_dir: Path) -> Non
             *(f"{name}: {e.note}" for name, e in columns if e.note),
             f"saved in {run_dir}; next:",
             f"  slrctl evaluate {run_dir}",
-            f"  slrctl train --help",
+            "  slrctl train --help",
         ],
     )
 

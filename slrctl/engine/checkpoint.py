@@ -68,7 +68,7 @@ def load_checkpoint(path: Path, device: torch.device | None = None) -> Checkpoin
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise DataError(
-            f"{path}: damaged, or not a safetensors file ({error}); take another checkpoint of the run"
+            f"{path}: damaged, or not a safetensors file ({error}); take the run's other one"
         ) from None
     if metadata.get("format") != FORMAT:
         raise DataError(

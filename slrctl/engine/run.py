@@ -1,4 +1,4 @@
-"""One run from settings to results, saved in its folder as it goes: what `train` and studies call."""
+"""One run from settings to results, saved in its folder as it goes."""
 
 import time
 from collections.abc import Iterator
@@ -136,9 +136,7 @@ def _evaluate_best(
             [frame.to_frame().assign(split=name) for name, frame in predictions.items()]
         ).to_parquet(unfinished, index=False)
     evaluations = {
-        name: evaluate_predictions(
-            part, resamples=settings.evaluate.resamples, seed=settings.seed
-        )
+        name: evaluate_predictions(part, resamples=settings.evaluate.resamples, seed=settings.seed)
         for name, part in predictions.items()
     }
     summary: dict[str, Any] = {

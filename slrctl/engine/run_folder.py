@@ -49,13 +49,13 @@ def check_run_dir(run_dir: Path, *, force: bool) -> None:
         UsageError: the folder is not empty.
     """
     if run_dir.is_file():
-        raise UsageError(f"{run_dir}: is a file, and a run needs a folder; choose another --run-dir")
+        raise UsageError(
+            f"{run_dir}: is a file, and a run needs a folder; choose another --run-dir"
+        )
     if not run_dir.is_dir() or not any(run_dir.iterdir()):
         return
     if not (run_dir / SETTINGS).is_file():
-        raise UsageError(
-            f"{run_dir}: holds other files and is not a run; choose another --run-dir"
-        )
+        raise UsageError(f"{run_dir}: holds other files and is not a run; choose another --run-dir")
     if not force:
         raise UsageError(
             f"{run_dir}: holds a run already; choose another --name, or overwrite it with --force"

@@ -46,9 +46,7 @@ class EpochReport(NamedTuple):
     is_best: bool
 
 
-def train_epochs(
-    state: TrainingState, data: TrainingData
-) -> Iterator[BatchReport | EpochReport]:
+def train_epochs(state: TrainingState, data: TrainingData) -> Iterator[BatchReport | EpochReport]:
     """Train from where the state stands to the last epoch, changing the state in place.
 
     The state is consistent at every report, so a caller can save it there and go on later.

@@ -1,4 +1,4 @@
-"""What a model does on the validation clips after an epoch: accuracy, losses, CMCL's diagnostics."""
+"""What a model does on the validation clips after an epoch: accuracy, loss, diagnostics."""
 
 from collections.abc import Iterable
 from typing import Any, NamedTuple

@@ -145,9 +145,7 @@ def test_runs_without_a_name_are_numbered(run, clips_path):
 
 
 def test_show_settings_names_the_origin_of_every_value(run):
-    result = run(
-        "train", "--show-settings", "--cmcl", "balanced", "--epochs", 3, "--set", "seed=4"
-    )
+    result = run("train", "--show-settings", "--cmcl", "balanced", "--epochs", 3, "--set", "seed=4")
 
     lines = {line.split()[0]: line for line in result.stdout.splitlines()}
     assert lines["train.epochs"].split() == ["train.epochs", "3", "--epochs"]

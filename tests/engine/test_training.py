@@ -146,7 +146,9 @@ def test_a_loss_that_is_not_finite_names_the_step_the_term_and_the_clips(
     with torch.no_grad():
         weights[name].fill_(torch.nan)
 
-    with pytest.raises(TrainingDiverged, match=f"epoch 1, step 2: the {term} term is nan") as caught:
+    with pytest.raises(
+        TrainingDiverged, match=f"epoch 1, step 2: the {term} term is nan"
+    ) as caught:
         list(train_epochs(state, training_data(settings, tiny_parts)))
 
     assert caught.value.exit_code == 4

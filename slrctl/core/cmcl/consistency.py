@@ -22,9 +22,9 @@ def consistency_loss(
 ) -> Float[Tensor, ""]:
     """KL( A_left->right || A_right->left^T ) of SPEC section 5, in nats.
 
-    Row i of the left-to-right map is a distribution over the right hand's frames j. The reverse map
-    read backwards, `right_to_left[j, i]` renormalised over j, gives the other one. Both are softened
-    by the temperature, once. Uniform maps give 0 as well: see the attention entropy beside it.
+    Row i of the left-to-right map is a distribution over the right hand's frames j. The reverse
+    map read backwards, `right_to_left[j, i]` renormalised over j, gives the other one. Both are
+    softened by the temperature, once. Uniform maps give 0 as well: see the attention entropy.
 
     Args:
         left_to_right: attention weights, rows summing to 1; heads are averaged first.
@@ -40,9 +40,7 @@ def consistency_loss(
     """
     support = right_is_present[:, None, :].expand(-1, left_is_present.shape[1], -1)
     log_p = _log_distribution(_mean_over_heads(left_to_right), support, temperature)
-    log_q = _log_distribution(
-        _mean_over_heads(right_to_left).transpose(1, 2), support, temperature
-    )
+    log_q = _log_distribution(_mean_over_heads(right_to_left).transpose(1, 2), support, temperature)
     per_row = _row_divergence(log_p, log_q, support, divergence)
     rows = left_is_present & right_is_present.any(-1, keepdim=True)
     per_clip = (per_row * rows).sum(-1) / rows.sum(-1).clamp(min=1)

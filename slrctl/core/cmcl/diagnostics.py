@@ -54,7 +54,7 @@ def feature_variance(embedding: Float[Tensor, "N D"]) -> float:
 
 
 def effective_rank(embedding: Float[Tensor, "N D"]) -> float:
-    """exp of the entropy of the normalised singular values (Roy and Vetterli 2007), 1 to D."""
+    """Exp of the entropy of the normalised singular values (Roy and Vetterli 2007), 1 to D."""
     centred = embedding.double() - embedding.double().mean(0)
     values = torch.linalg.svdvals(centred)
     share = values / values.sum().clamp(min=1e-12)

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -88,7 +88,9 @@ class CrossModalConsistencyLoss(nn.Module):
             epoch: counted from 0; the lambdas may follow it.
         """
         if batch.target is None:
-            raise ValueError("the loss needs targets, but batch.target is None; collate with classes")
+            raise ValueError(
+                "the loss needs targets, but batch.target is None; collate with classes"
+            )
         factor = self.factor(epoch)
         lambda_consistency = factor * self.settings.lambda_consistency
         lambda_alignment = factor * self.settings.lambda_alignment
@@ -110,7 +112,9 @@ class CrossModalConsistencyLoss(nn.Module):
     def consistency(self, output: SiFormerOutput, batch: ClipBatch) -> Float[Tensor, ""]:
         """The consistency term alone."""
         if output.attention is None:
-            raise ValueError("consistency needs the maps: call the model with return_attention=True")
+            raise ValueError(
+                "consistency needs the maps: call the model with return_attention=True"
+            )
         return consistency_loss(
             output.attention.left_to_right,
             output.attention.right_to_left,
@@ -127,9 +131,9 @@ class CrossModalConsistencyLoss(nn.Module):
                 "alignment needs features (call the model with return_features=True) "
                 "and a lambda_alignment above 0"
             )
-        embeddings = self.projections(output.features, batch)
+        left, right, body = self.projections(output.features, batch)
         return alignment_loss(
-            *embeddings, _any_frame(batch.left_is_present), _any_frame(batch.right_is_present)
+            left, right, body, batch.left_is_present.any(-1), batch.right_is_present.any(-1)
         )
 
 
@@ -161,7 +165,3 @@ def build_loss(
             settings, num_epochs=num_epochs, label_smoothing=label_smoothing, seed=seed
         )
     return CrossModalConsistencyLoss(settings, label_smoothing=label_smoothing, seed=seed)
-
-
-def _any_frame(is_present: Bool[Tensor, "B T"]) -> Bool[Tensor, " B"]:
-    return is_present.any(-1)

@@ -1,31 +1,33 @@
 """A set of clips with its classes, read from any format we know."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import overload
 
-import numpy as np
-
 from slrctl.core.clip import Clip
 from slrctl.core.data.formats import Reading, read_clips
-from slrctl.core.skeleton import LEFT_HAND, RIGHT_HAND
+from slrctl.core.data.formats.reading import count_of, quote, some_of
+from slrctl.errors import DataError
 from slrctl.settings import DataSettings
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class SignDataset(Sequence[Clip]):
     """Clips in the order of their file, and the glosses they show.
 
     `classes` is in the order of a model's logits. `notes` are one-line remarks on how the file was
-    read (its orientation, padding cut off, label base), for the user to see.
+    read (its orientation, padding cut off, label base), for the user to see; those that start with
+    "warning: " are worth a second look. `path` is the file they came from, if there is one.
     """
 
     clips: tuple[Clip, ...]
     classes: tuple[str, ...]
     name: str
     notes: tuple[str, ...] = ()
+    path: Path | None = None
 
     @overload
     def __getitem__(self, index: int) -> Clip: ...
@@ -37,15 +39,25 @@ class SignDataset(Sequence[Clip]):
     def __len__(self) -> int:
         return len(self.clips)
 
+    def __repr__(self) -> str:
+        sizes = f"{count_of(len(self.clips), 'clip')}, {count_of(len(self.classes), 'class')}"
+        return f"<{type(self).__name__} {self.name!r}: {sizes}>"
+
+    @property
+    def source(self) -> str:
+        """What messages call it: the file, else the name."""
+        return self.name if self.path is None else str(self.path)
+
     def part(self, clips: Iterable[Clip]) -> "SignDataset":
         """Some of the clips, under the same classes."""
         return replace(self, clips=tuple(clips), notes=())
 
     def fingerprint(self) -> str:
-        """A hash of everything a training sees: ids, glosses and every landmark's bits."""
+        """A hash of everything a training sees: ids, glosses, aspects, every landmark's bits."""
         digest = hashlib.sha256()
         for clip in self.clips:
-            digest.update(f"{clip.clip_id}\x1f{clip.gloss}\x1f{clip.num_frames}\x1e".encode())
+            facts = (clip.clip_id, clip.gloss, clip.aspect, clip.num_frames)
+            digest.update(("\x1f".join(map(str, facts)) + "\x1e").encode("utf-8", "surrogatepass"))
             digest.update(clip.landmarks.tobytes())
         return digest.hexdigest()
 
@@ -61,13 +73,12 @@ def ordered_classes(glosses: Iterable[str]) -> tuple[str, ...]:
 def load_dataset(
     path: Path | str,
     settings: DataSettings | None = None,
-    *,
     classes: Sequence[str] | None = None,
 ) -> SignDataset:
     """Read clips from a file, whatever its format.
 
     Args:
-        path: a SPOTER/WLASL CSV or our own Parquet.
+        path: a file in any format of `formats.READERS`.
         settings: how to read it; the defaults if absent.
         classes: the glosses of the training set, where this file is to be evaluated with it. They
             decide whether integer labels count from 0 or from 1.
@@ -75,21 +86,54 @@ def load_dataset(
     Raises:
         DataError: the file cannot be read, or holds a gloss that is not among `classes`.
     """
-    path = Path(path)
-    reading: Reading = read_clips(path, settings or DataSettings(), classes)
-    return SignDataset(
+    path, settings = Path(path), settings or DataSettings()
+    reading: Reading = read_clips(path, settings, classes)
+    dataset = SignDataset(
         clips=tuple(reading.clips),
-        classes=tuple(classes) if classes else ordered_classes(c.gloss for c in reading.clips),
+        classes=ordered_classes(clip.gloss for clip in reading.clips),
         name=path.stem,
         notes=tuple(reading.notes),
+        path=path,
+    )
+    if classes is None:
+        return dataset
+    return with_known_glosses(dataset, classes, skip_bad_clips=settings.skip_bad_clips)
+
+
+def with_known_glosses(
+    dataset: SignDataset, classes: Sequence[str], *, skip_bad_clips: bool = False
+) -> SignDataset:
+    """Put a data set under the classes of a training set.
+
+    Raises:
+        DataError: a clip shows a gloss that training lacks and `skip_bad_clips` is off, or no
+            clip shows one that it has.
+    """
+    known = set(classes)
+    unknown = Counter(clip.gloss for clip in dataset if clip.gloss not in known)
+    if not unknown:
+        return replace(dataset, classes=tuple(classes))
+    clips = count_of(unknown.total(), "clip")
+    found = f"{clips} of {len(dataset)} with a gloss that training lacks"
+    if not skip_bad_clips or unknown.total() == len(dataset):
+        gloss = next(clip.gloss for clip in dataset if clip.gloss in unknown)
+        row = next(clip.clip_id for clip in dataset if clip.gloss == gloss)
+        raise DataError(
+            f"{dataset.source}: found {found}: {some_of(list(unknown))} "
+            f"({count_of(unknown[gloss], 'clip')} of {quote(gloss)}, the first is {quote(row)}); "
+            f"expected the {len(classes)} glosses of training, such as "
+            f"{some_of(list(classes), 3)}; {_advice(unknown, classes)}"
+        )
+    return replace(
+        dataset,
+        clips=tuple(clip for clip in dataset if clip.gloss not in unknown),
+        classes=tuple(classes),
+        notes=(*dataset.notes, f"left out {found}: {some_of(list(unknown))}"),
     )
 
 
-def missing_hand_share(dataset: SignDataset) -> tuple[float, float]:
-    """Share of frames without the left hand, and without the right one."""
-    landmarks = np.concatenate([clip.landmarks for clip in dataset])
-    is_missing = np.isnan(landmarks).any(-1)
-    return (
-        float(is_missing[:, LEFT_HAND].all(-1).mean()),
-        float(is_missing[:, RIGHT_HAND].all(-1).mean()),
-    )
+def _advice(unknown: Collection[str], classes: Collection[str]) -> str:
+    are_numbers = all(gloss.isdigit() for gloss in unknown)
+    if are_numbers and not any(gloss.isdigit() for gloss in classes):
+        return "say what the integer labels are called with --set data.gloss_names=FILE"
+    return "add such clips to training, or leave them out here with --skip-bad-clips"

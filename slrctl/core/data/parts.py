@@ -1,8 +1,13 @@
 """The clips a training needs, from what the settings name: training, validation, test."""
 
+from dataclasses import replace
+
+import numpy as np
+
 from slrctl.core.data.dataset import SignDataset, load_dataset
 from slrctl.core.data.splits import Parts, choose_parts
 from slrctl.core.data.synthetic import synthesise
+from slrctl.core.skeleton import LEFT_HAND, RIGHT_HAND
 from slrctl.errors import UsageError
 from slrctl.settings import Settings
 
@@ -28,10 +33,31 @@ def load_parts(settings: Settings) -> Parts:
             None if path is None else load_dataset(path, data, classes=train.classes)
             for path in (data.val, data.test)
         )
-    return choose_parts(train, val, test, val_share=data.val_share, seed=settings.seed)
+    parts = choose_parts(
+        train,
+        val,
+        test,
+        val_share=data.val_share,
+        seed=settings.seed,
+        skip_bad_clips=data.skip_bad_clips,
+    )
+    read = [
+        f"{dataset.name}: {note}"
+        for dataset in (train, val, test)
+        if dataset is not None
+        for note in dataset.notes
+    ]
+    return replace(parts, notes=(*read, *parts.notes))
 
 
 def named_parts(parts: Parts) -> dict[str, SignDataset]:
     """The parts there are, by name."""
     named = {"train": parts.train, "val": parts.val, "test": parts.test}
     return {name: part for name, part in named.items() if part is not None}
+
+
+def missing_hand_share(dataset: SignDataset) -> tuple[float, float]:
+    """Share of frames without the left hand, and without the right one."""
+    is_missing = np.concatenate([np.isnan(clip.landmarks).any(-1) for clip in dataset])
+    left, right = (is_missing[:, hand].all(-1).mean() for hand in (LEFT_HAND, RIGHT_HAND))
+    return float(left), float(right)

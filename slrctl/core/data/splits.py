@@ -1,30 +1,38 @@
-"""Which clips are for training, which for validation, which for the test."""
+"""Decide which clips train, validate and test."""
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from slrctl.core.clip import Clip
-from slrctl.core.data.dataset import SignDataset, ordered_classes
-from slrctl.core.seeding import stable_seed
+from slrctl.core.data.dataset import SignDataset, ordered_classes, with_known_glosses
+from slrctl.core.data.formats.reading import count_of, quote, some_of
+from slrctl.core.data.holdout import choose_stratified, choose_whole_groups
 from slrctl.errors import DataError
 
-ROLES = {
+_PART_OF = {
     "train": "train",
+    "training": "train",
     "val": "val",
-    "validation": "val",
     "valid": "val",
+    "validation": "val",
     "dev": "val",
     "test": "test",
 }
+_LONG_NAME = {"train": "training", "val": "validation", "test": "test"}
 
 
-class Parts(NamedTuple):
-    """The parts of a training, all with the classes of the training part, and remarks on them."""
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """The clips of a training, under one tuple of classes: those that training shows.
+
+    `notes` say in one line each how the parts came about.
+    """
 
     train: SignDataset
     val: SignDataset
     test: SignDataset | None
-    notes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def choose_parts(
@@ -34,150 +42,154 @@ def choose_parts(
     *,
     val_share: float,
     seed: int,
+    skip_bad_clips: bool = False,
 ) -> Parts:
-    """Sort clips into parts by what was given, by split columns, and else by splitting some off.
+    """Take the parts from the files given, else from a split column, else split one off.
 
-    A training file with a `split` column may hold all three parts. A validation or test file with a
-    `split` column gives the rows of that part, if it has any, else all. Without validation clips, a
-    share of the training clips is split off: whole signers where that leaves every gloss in
-    training, else whole sessions, else clips at random within each gloss.
+    Args:
+        train: clips of the training file; a split column there says what each row is for.
+        val: clips to validate on, if a file was named for them.
+        test: clips to test on, if a file was named for them.
+        val_share: share of the training clips split off where there is nothing to validate on.
+        seed: decides which clips those are.
+        skip_bad_clips: leave out clips with a gloss that training lacks, instead of stopping.
 
     Raises:
-        DataError: a part is empty, or holds a gloss that training lacks.
+        DataError: the split column is incomplete or leaves nothing to train on, a part shows a
+            gloss that training lacks, or there are too few clips to split some off.
     """
-    notes = [*train.notes]
-    rows = _by_role(train)
-    chosen: dict[str, Sequence[Clip]] = {"train": rows.get("train", [])}
-    if not chosen["train"]:
-        raise DataError(
-            f"{train.name}: its split column has no 'train' rows, only {', '.join(sorted(rows))}; "
-            "name a file with training clips"
-        )
-    for role, given in (("val", val), ("test", test)):
-        if given is not None:
-            chosen[role], note = _rows_for(role, given)
-            notes += [*given.notes, *([note] if note else [])]
-        elif rows.get(role):
-            chosen[role] = rows[role]
-    if "val" not in chosen:
-        chosen["train"], chosen["val"], note = _split_off(chosen["train"], val_share, seed)
+    rows, notes = _rows_of_training_file(train)
+    kept = rows["train"]
+    validation = train.part(rows["val"])
+    testing = train.part(rows["test"]) if rows["test"] else None
+    if val is not None:
+        validation, note = _rows_of_given_file(val, "val", len(rows["val"]))
         notes.append(note)
-    classes = ordered_classes(clip.gloss for clip in chosen["train"])
-    sources = {"train": train, "val": val or train, "test": test or train}
-    parts = {
-        role: SignDataset(tuple(clips), classes, sources[role].name)
-        for role, clips in chosen.items()
-    }
-    for role in ("val", "test"):
-        if role in parts:
-            notes += _check_glosses(parts[role], role)
-    return Parts(parts["train"], parts["val"], parts.get("test"), tuple(notes))
+    elif not rows["val"]:
+        kept, chosen, note = _split_off(train, kept, val_share, seed)
+        validation = train.part(chosen)
+        notes.append(note)
+    if test is not None:
+        testing, note = _rows_of_given_file(test, "test", len(rows["test"]))
+        notes.append(note)
+
+    classes = ordered_classes(clip.gloss for clip in kept)
+    training = replace(train, clips=tuple(kept), classes=classes)
+    validation, remarks = _beside(training, validation, "val", skip_bad_clips)
+    notes += remarks
+    if testing is not None:
+        testing, remarks = _beside(training, testing, "test", skip_bad_clips)
+        notes += remarks
+    return Parts(training, validation, testing, tuple(notes))
 
 
-def _by_role(dataset: SignDataset) -> dict[str, list[Clip]]:
-    """Rows by part; all are for training where there is no split column."""
-    if all(clip.split is None for clip in dataset):
-        return {"train": list(dataset)}
-    rows: dict[str, list[Clip]] = {}
-    for clip in dataset:
-        if clip.split is None:
+def _rows_of_training_file(train: SignDataset) -> tuple[dict[str, list[Clip]], list[str]]:
+    """The clips of the training file by what its split column says; all train if it has none."""
+    rows: dict[str, list[Clip]] = {"train": [], "val": [], "test": []}
+    if all(clip.split is None for clip in train):
+        rows["train"] = list(train)
+        return rows, []
+    for row, clip in enumerate(train):
+        part = None if clip.split is None else _PART_OF.get(clip.split.strip().lower())
+        if part is None:
+            found = "null, while other rows have one" if clip.split is None else quote(clip.split)
             raise DataError(
-                f"{dataset.name}: clip {clip.clip_id!r} has no split, while others have; "
-                "write train, val or test in every row, or in none"
+                f"{train.source}: row {row + 1} (clip {quote(clip.clip_id)}), column 'split': "
+                f"found {found}; expected train, val or test in every row, or null in all of them"
             )
-        role = ROLES.get(clip.split.lower())
-        if role is None:
-            raise DataError(
-                f"{dataset.name}: clip {clip.clip_id!r} has the split {clip.split!r}; "
-                "expected train, val or test"
-            )
-        rows.setdefault(role, []).append(clip)
-    return rows
+        rows[part].append(clip)
+    counts = ", ".join(f"{len(clips)} {part}" for part, clips in rows.items() if clips)
+    if not rows["train"]:
+        raise DataError(
+            f"{train.source}: column 'split': found {counts} and no row for training; "
+            "mark some rows as train, or name another file with --train"
+        )
+    return rows, [f"split column of {train.name}: {counts}"]
 
 
-def _rows_for(role: str, given: SignDataset) -> tuple[Sequence[Clip], str | None]:
-    own = [clip for clip in given if clip.split and ROLES.get(clip.split.lower()) == role]
-    if own and len(own) < len(given):
-        return own, f"{role}: {len(own)} of {len(given)} clips of {given.name}, by its split column"
-    return given.clips, None
+def _rows_of_given_file(given: SignDataset, part: str, overridden: int) -> tuple[SignDataset, str]:
+    """The clips of a file named for a part: the rows marked for it if there are any, else all."""
+    marked = [
+        clip for clip in given if clip.split and _PART_OF.get(clip.split.strip().lower()) == part
+    ]
+    name = _LONG_NAME[part]
+    clips = count_of(len(marked) or len(given), "clip")
+    if marked and len(marked) < len(given):
+        note = f"{name}: {clips} of {given.name}, the rows its split column marks {part}"
+    else:
+        note = f"{name}: all {clips} of {given.name}"
+    if overridden:
+        note += f", instead of the {count_of(overridden, 'row')} the training file marks {part}"
+    return replace(given, clips=tuple(marked or given)), note
 
 
 def _split_off(
-    clips: Sequence[Clip], share: float, seed: int
+    train: SignDataset, clips: Sequence[Clip], share: float, seed: int
 ) -> tuple[list[Clip], list[Clip], str]:
-    """Training clips, validation clips, and a line that says how they were parted."""
-    groupings: tuple[tuple[str, Callable[[Clip], str | None]], ...] = (
-        ("signer", lambda clip: clip.signer),
-        ("session", lambda clip: clip.session),
-    )
-    for unit, name_of in groupings:
-        groups = _choose_groups(clips, name_of, share, seed)
-        if groups:
-            train = [clip for clip in clips if name_of(clip) not in groups]
-            val = [clip for clip in clips if name_of(clip) in groups]
-            names = f"{unit}{'s' if len(groups) > 1 else ''} {', '.join(sorted(groups))}"
-            return train, val, _note(val, f"of {names}")
-    val_ids = _stratified(clips, share, seed)
-    train = [clip for clip in clips if clip.clip_id not in val_ids]
-    val = [clip for clip in clips if clip.clip_id in val_ids]
-    if not val:
+    """What stays in training, what validates, and how it was chosen."""
+    for noun, group_of in (("signer", _signer), ("session", _session)):
+        groups = choose_whole_groups(clips, group_of, share, seed)
+        if groups is not None:
+            chosen = [clip for clip in clips if group_of(clip) in groups]
+            plural = "" if len(groups) == 1 else "s"
+            how = f"of {noun}{plural} {_listed(groups)}"
+            break
+    else:
+        clip_ids = choose_stratified(clips, share, seed)
+        chosen = [clip for clip in clips if clip.clip_id in clip_ids]
+        how = f"of {len(clips)} chosen at random, gloss by gloss,"
+    if not chosen:
         raise DataError(
-            f"{len(clips)} training clips leave none for validation, for every gloss has only one; "
-            "give validation clips with --val"
+            f"{train.source}: found {count_of(len(clips), 'clip')} and no gloss with two; expected "
+            "some to validate on beside those to train on: name a file with --val"
         )
-    return train, val, _note(val, "at random within each gloss")
-
-
-def _note(val: Sequence[Clip], how: str) -> str:
-    return (
-        f"validation: {len(val)} clips {how} split off from training "
+    taken = {id(clip) for clip in chosen}
+    kept = [clip for clip in clips if id(clip) not in taken]
+    note = (
+        f"validation: {count_of(len(chosen), 'clip')} {how} split off from training "
         "(no validation set was given)"
     )
+    return kept, chosen, note
 
 
-def _choose_groups(
-    clips: Sequence[Clip], name_of: Callable[[Clip], str | None], share: float, seed: int
-) -> set[str]:
-    """Whole groups of about the share, between half and twice it, that leave every gloss."""
-    sizes: dict[str, int] = {}
-    for clip in clips:
-        name = name_of(clip)
-        if name is None:
-            return set()
-        sizes[name] = sizes.get(name, 0) + 1
-    glosses = {clip.gloss for clip in clips}
-    target, chosen, taken = share * len(clips), set[str](), 0
-    for name in sorted(sizes, key=lambda name: stable_seed(seed, "validation", name)):
-        tried = {*chosen, name}
-        left = {clip.gloss for clip in clips if name_of(clip) not in tried}
-        if taken + sizes[name] <= 2 * target and left == glosses:
-            chosen, taken = tried, taken + sizes[name]
-        if taken >= target:
-            break
-    return chosen if taken >= target / 2 else set()
+def _signer(clip: Clip) -> str | None:
+    return clip.signer
 
 
-def _stratified(clips: Sequence[Clip], share: float, seed: int) -> set[str]:
-    """The share of each gloss's clips, at least one of two, never all."""
-    by_gloss: dict[str, list[str]] = {}
-    for clip in clips:
-        by_gloss.setdefault(clip.gloss, []).append(clip.clip_id)
-    chosen: set[str] = set()
-    for clip_ids in by_gloss.values():
-        clip_ids.sort(key=lambda clip_id: stable_seed(seed, "validation", clip_id))
-        count = min(max(1, round(share * len(clip_ids))), len(clip_ids) - 1)
-        chosen.update(clip_ids[:count])
-    return chosen
+def _session(clip: Clip) -> str | None:
+    return clip.session
 
 
-def _check_glosses(part: SignDataset, role: str) -> list[str]:
-    shown = {clip.gloss for clip in part}
-    unknown = ordered_classes(shown - set(part.classes))
-    if unknown:
-        count = sum(clip.gloss in unknown for clip in part)
-        raise DataError(
-            f"{part.name}: {role} holds {count} clips of {len(unknown)} glosses that training "
-            f"lacks, the first is {unknown[0]!r}; leave them out, or add them to training"
+def _listed(names: Sequence[str], limit: int = 5) -> str:
+    shown = ", ".join(name if name.isprintable() else quote(name) for name in names[:limit])
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
+
+
+def _beside(
+    training: SignDataset, dataset: SignDataset, part: str, skip_bad_clips: bool
+) -> tuple[SignDataset, list[str]]:
+    """A part under the classes of training, and what a user should know about it.
+
+    Worth a note are glosses it never shows, clips left out, and clips it shares with training.
+    """
+    known = with_known_glosses(dataset, training.classes, skip_bad_clips=skip_bad_clips)
+    notes = list(known.notes[len(dataset.notes) :])
+    name, shown = _LONG_NAME[part], {clip.gloss for clip in known}
+    absent = [gloss for gloss in training.classes if gloss not in shown]
+    if absent:
+        notes.append(
+            f"{name} lacks {len(absent)} of the {len(training.classes)} glosses "
+            f"of training: {some_of(absent)}"
         )
-    missing = len(part.classes) - len(shown)
-    return [f"{role}: {missing} of {len(part.classes)} glosses have no clip"] if missing else []
+    trained_on = {_digest(clip) for clip in training}
+    shared = sum(_digest(clip) in trained_on for clip in known)
+    if shared:
+        notes.append(
+            f"warning: {shared} of {len(known)} {name} clips are in training too, "
+            "landmark for landmark; their score says nothing about new clips"
+        )
+    return replace(known, notes=dataset.notes), notes
+
+
+def _digest(clip: Clip) -> bytes:
+    return hashlib.blake2b(clip.landmarks.tobytes(), digest_size=16).digest()

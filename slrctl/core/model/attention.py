@@ -145,13 +145,11 @@ class ProbSparseAttention(nn.Module):
 
 
 def num_active_queries(num_frames: Float[Tensor, " B"] | Tensor) -> Tensor:
-    """u = min(n, 5 ceil(ln n)) for each clip's n valid frames."""
+    """U = min(n, 5 ceil(ln n)) for each clip's n valid frames."""
     return torch.minimum(num_frames, 5 * num_frames.clamp(min=1).log().ceil().long())
 
 
-def is_among_top(
-    values: Float[Tensor, "*rows T"], count: Tensor
-) -> Bool[Tensor, "*rows T"]:
+def is_among_top(values: Float[Tensor, "*rows T"], count: Tensor) -> Bool[Tensor, "*rows T"]:
     """Whether each value is among the `count` largest of its row; the earlier one wins a tie."""
     order = values.argsort(dim=-1, descending=True, stable=True)
     return order.argsort(dim=-1) < count

@@ -26,9 +26,10 @@ class StreamPresence(NamedTuple):
 
 
 class CrossModalAttention(NamedTuple):
-    """The six maps, before dropout: row i of `left_to_right` is what left-hand frame i takes from
-    the frames of the right hand. Rows sum to 1 over the frames where the other part is present and
-    are 0 where there is none.
+    """The six maps, before dropout.
+
+    Row i of `left_to_right` is what left-hand frame i takes from the frames of the right hand. Rows
+    sum to 1 over the frames where the other part is present and are 0 where there is none.
     """
 
     left_to_right: Float[Tensor, "B H T T"]
@@ -77,9 +78,7 @@ class GatedUpdate(nn.Module):
 class CrossModalAttentionFusion(nn.Module):
     """Six directed attentions and a gated update per stream (SPEC, section 4)."""
 
-    def __init__(
-        self, hand_dim: int, body_dim: int, num_heads: int, dropout: float
-    ) -> None:
+    def __init__(self, hand_dim: int, body_dim: int, num_heads: int, dropout: float) -> None:
         super().__init__()
         self.left_from_right = DirectedAttention(hand_dim, hand_dim, num_heads, dropout)
         self.left_from_body = DirectedAttention(hand_dim, body_dim, num_heads, dropout)

@@ -1,7 +1,7 @@
 """Initial values that belong to a weight's name, so that variants of a model pair."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from slrctl.core.seeding import generator_for
 
@@ -26,5 +26,5 @@ def initialise(module: nn.Module, seed: int) -> None:
             _draw(parameter, seed, name)
 
 
-def _draw(weight: nn.Parameter, seed: int, name: str) -> None:
+def _draw(weight: Tensor, seed: int, name: str) -> None:
     nn.init.xavier_uniform_(weight, generator=generator_for(seed, "initial value", name))

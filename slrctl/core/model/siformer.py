@@ -80,9 +80,7 @@ class SiFormer(nn.Module):
         )
         attention = None
         if self.fusion is not None:
-            present = StreamPresence(
-                batch.left_is_present, batch.right_is_present, batch.is_valid
-            )
+            present = StreamPresence(batch.left_is_present, batch.right_is_present, batch.is_valid)
             streams, attention = self.fusion(streams, present)
         clip_features = self.decoder(torch.cat(streams, dim=-1), batch.is_valid)
         return SiFormerOutput(

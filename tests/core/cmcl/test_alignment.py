@@ -105,7 +105,7 @@ def test_gradients_match_finite_differences(rng):
     has_right = torch.tensor([True, True, False, False])
 
     assert torch.autograd.gradcheck(
-        lambda *parts: alignment_loss(*parts, has_left, has_right), embeddings
+        lambda left, right, body: alignment_loss(left, right, body, has_left, has_right), embeddings
     )
 
 

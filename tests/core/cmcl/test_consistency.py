@@ -87,9 +87,7 @@ def test_a_doubly_stochastic_map_and_its_transpose_are_consistent(rng, temperatu
 def test_opposite_shifts_are_consistent(shift):
     everywhere = present([1] * T)
 
-    loss = consistency_loss(
-        permutation_map(shift), permutation_map(-shift), everywhere, everywhere
-    )
+    loss = consistency_loss(permutation_map(shift), permutation_map(-shift), everywhere, everywhere)
 
     assert_close(loss, torch.tensor(0.0), atol=1e-6, rtol=0)
 

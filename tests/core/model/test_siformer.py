@@ -20,9 +20,7 @@ ALL_WEIGHTS = 2_469_800
 
 
 def build(settings, kind="full", name="siformer", **changes):
-    model_settings = settings.model.model_copy(
-        update={"attention": kind, "name": name, **changes}
-    )
+    model_settings = settings.model.model_copy(update={"attention": kind, "name": name, **changes})
     return build_model(model_settings, 4, seed=3).eval()
 
 
@@ -91,20 +89,14 @@ def test_other_batch_mates_change_no_bit_of_a_clips_logits(
         [prepared_clip(rng, "a", 7), prepared_clip(rng, "b", 3), prepared_clip(rng, "c", 7)],
         ["0", "1", "2", "3"],
     )
-    mixed = ClipBatch(
-        *(
-            torch.cat([getattr(batch, field)[:1], getattr(other, field)[1:]])
-            for field in (
-                "left_hand",
-                "right_hand",
-                "body",
-                "is_valid",
-                "left_is_present",
-                "right_is_present",
-            )
-        ),
-        None,
-        ("first", "b", "c"),
+    mixed = replace(
+        other,
+        left_hand=torch.cat([batch.left_hand[:1], other.left_hand[1:]]),
+        right_hand=torch.cat([batch.right_hand[:1], other.right_hand[1:]]),
+        body=torch.cat([batch.body[:1], other.body[1:]]),
+        is_valid=torch.cat([batch.is_valid[:1], other.is_valid[1:]]),
+        left_is_present=torch.cat([batch.left_is_present[:1], other.left_is_present[1:]]),
+        right_is_present=torch.cat([batch.right_is_present[:1], other.right_is_present[1:]]),
     )
 
     assert torch.equal(model(batch).logits[0], model(mixed).logits[0])

@@ -37,7 +37,7 @@ def read_clips(path: Path, settings: DataSettings, classes: Sequence[str] | None
     if not path.exists():
         raise DataError(f"{path}: is not there; check the path")
     try:
-        start = path.open("rb").read(32) if path.is_file() else None
+        start = _first_bytes(path) if path.is_file() else None
         if start == b"":
             raise DataError(f"{path}: is empty (0 bytes); fetch or write it again")
         for reader in READERS:
@@ -48,6 +48,11 @@ def read_clips(path: Path, settings: DataSettings, classes: Sequence[str] | None
             f"{path}: cannot be read: {error.strerror or error}; check its permissions"
         ) from error
     raise DataError(f"{path}: {_what_it_is(path, start)}")
+
+
+def _first_bytes(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(32)
 
 
 def _what_it_is(path: Path, start: bytes | None) -> str:

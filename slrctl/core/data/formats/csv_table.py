@@ -63,7 +63,7 @@ def read_cells(path: Path, bad: BadClips) -> CellTable:
             f"has {num_cells} cells, expected {len(header)} as in the header; "
             "the row is cut off, or a list stands there without quotes",
         )
-    rows = np.setdiff1d(np.arange(num_rows), np.array(list(broken), dtype=np.int64))
+    rows = np.array([row for row in range(num_rows) if row not in broken], dtype=np.int64)
     return CellTable(header, table.to_batches(), rows, num_rows)
 
 
@@ -144,8 +144,9 @@ def _read_csv(
             column_names=names,
             # The second attempt, after a failure, takes rows of any length.
             block_size=_BLOCK_BYTES if on_invalid_row is None else _largest_block(body),
-            # Only one thread knows the number of a row.
-            use_threads=on_invalid_row is None,
+            # Arrow's threads may drop the last hold on `body` while Python shuts down, which aborts
+            # the process; and only a single thread knows the number of a row.
+            use_threads=False,
         ),
         parse_options=arrow_csv.ParseOptions(
             newlines_in_values=True, invalid_row_handler=on_invalid_row

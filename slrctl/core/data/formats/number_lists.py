@@ -98,7 +98,10 @@ def _parse_lines(lines: bytes) -> Float32[np.ndarray, " N"] | None:
     try:
         table = arrow_csv.read_csv(
             pa.BufferReader(lines),
-            read_options=arrow_csv.ReadOptions(column_names=["v"], block_size=_PARSE_BYTES),
+            # One thread, for the reason given beside `csv_table._read_csv`.
+            read_options=arrow_csv.ReadOptions(
+                column_names=["v"], block_size=_PARSE_BYTES, use_threads=False
+            ),
             parse_options=arrow_csv.ParseOptions(quote_char=False, ignore_empty_lines=False),
             convert_options=arrow_csv.ConvertOptions(
                 column_types={"v": pa.float32()}, null_values=[]

@@ -62,7 +62,7 @@ def read(path: Path, settings: DataSettings, classes: Sequence[str] | None) -> R
     if ignored:
         notes.append(f"{count_of(len(ignored), 'column')} not read: {some_of(ignored)}")
 
-    is_good = ~np.isin(np.arange(table.num_rows), list(bad.rows))
+    is_good = np.array([row not in bad.rows for row in range(table.num_rows)])
     lengths = flat.lengths[is_good] // _VALUES_PER_FRAME
     kept = np.repeat(is_good, np.maximum(flat.lengths, 0))
     frames = flat.values[kept].reshape(-1, skeleton.NUM_LANDMARKS, 2)

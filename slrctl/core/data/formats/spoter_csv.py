@@ -63,7 +63,7 @@ def read(path: Path, settings: DataSettings, classes: Sequence[str] | None) -> R
     notes, dropped = bad.settle(table.num_rows, skip=settings.skip_bad_clips)
 
     # What holds for the whole set is decided on the good clips alone.
-    is_good = ~np.isin(table.rows, list(bad.rows))
+    is_good = np.array([row not in bad.rows for row in table.rows.tolist()])
     if not is_good.all():
         frames, lengths = frames[np.repeat(is_good, lengths)], lengths[is_good]
     frames, lengths, cleaning_notes = clean_frames(frames, lengths, sizes[is_good])

@@ -27,7 +27,7 @@ EAR = np.array([-0.21, -0.64, -0.02])
 # A hanging hand: fingers down and a little forward, palm to the thigh.
 RESTING = np.array([[0.25, 0.85, -0.40], [0.9, -0.1, 0.4]])
 # A base hand lies below the moving one, palm up.
-BASE_DROP = np.array([0.10, 0.24, 0.0])
+BASE_DROP = np.array([0.20, 0.26, 0.0])
 # A forearm turns about its elbow, so the hand leans the way it goes: radians a shoulder distance.
 LEAN = 0.8
 
@@ -105,7 +105,7 @@ def reach(
     wish = target - SHOULDER
     length = np.linalg.norm(wish, axis=-1, keepdims=True)
     along = wish / length
-    length = np.clip(length, 0.35 * (upper + lower), 0.98 * (upper + lower))
+    length = np.clip(length, 0.25 * (upper + lower), 0.98 * (upper + lower))
     side = ELBOW_SIDE - (along @ ELBOW_SIDE)[..., None] * along
     side /= np.linalg.norm(side, axis=-1, keepdims=True)
     projected = (upper**2 - lower**2 + length**2) / (2 * length)

@@ -56,10 +56,10 @@ class Sign:
 
     @property
     def is_makeable(self) -> bool:
-        """Hands would collide across the body, and a base hand is not held at the head."""
+        """Two arms would cross; and a base hand is held in front of the trunk only."""
         if self.place == "across":
             return self.kind == "one"
-        return self.kind != "base" or self.place in ("chest", "belly", "side")
+        return self.kind != "base" or self.place in ("chest", "belly")
 
 
 COMPONENTS = tuple(field.name for field in fields(Sign))
