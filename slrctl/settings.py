@@ -62,7 +62,7 @@ class AugmentSettings(Section):
     """Probability that a given arm joint is rotated, once arm rotation was drawn."""
     mirror: Probability = 0.0
     """Probability that a clip is mirrored, left and right hand swapped."""
-    speed: Annotated[float, Field(ge=1, le=4)] = 1.0
+    speed: Annotated[float, Field(ge=1, le=4)] = 1.25
     """Clips are resampled to between 1/speed and speed times their length; 1 is off."""
     frame_dropout: Share = 0.0
     """Probability that a frame loses all its landmarks."""
@@ -120,7 +120,7 @@ class CMCLSettings(Section):
 
 
 class TrainSettings(Section):
-    epochs: Positive = 40
+    epochs: Positive = 25
     batch_size: Positive = 24
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     weight_decay: NonNegative = 0.01
@@ -130,7 +130,7 @@ class TrainSettings(Section):
     """Epochs over which the learning rate rises from 0."""
     clip_gradient: NonNegative = 1.0
     """Largest norm of the gradient; 0 leaves it as it is."""
-    label_smoothing: Share = 0.0
+    label_smoothing: Share = 0.1
     diagnostics_every: Positive = 50
     """Steps between two measurements of each loss term's gradient norm."""
     device: str = "auto"

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import overload
+from typing import SupportsIndex, overload
 
 from slrctl.core.clip import Clip
 from slrctl.core.data.formats import Reading, read_clips
@@ -30,10 +30,10 @@ class SignDataset(Sequence[Clip]):
     path: Path | None = None
 
     @overload
-    def __getitem__(self, index: int) -> Clip: ...
+    def __getitem__(self, index: SupportsIndex) -> Clip: ...
     @overload
     def __getitem__(self, index: slice) -> tuple[Clip, ...]: ...
-    def __getitem__(self, index: int | slice) -> Clip | tuple[Clip, ...]:
+    def __getitem__(self, index: SupportsIndex | slice) -> Clip | tuple[Clip, ...]:
         return self.clips[index]
 
     def __len__(self) -> int:

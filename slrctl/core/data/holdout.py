@@ -29,8 +29,8 @@ def choose_whole_groups(
     """Names of the groups to hold out, or None if no choice of whole groups will do.
 
     A choice will do if it has between half and twice `share` of the clips and half of the glosses,
-    and what it leaves has every gloss. The cheapest one is taken: few groups, near the wanted size, many glosses. Clips
-    without a group rule out a choice.
+    and what it leaves has every gloss. The cheapest one is taken: few groups, near the wanted
+    size, many glosses. Clips without a group rule out a choice.
     """
     groups = [group_of(clip) for clip in clips]
     order = sorted(

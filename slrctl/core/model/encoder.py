@@ -5,10 +5,9 @@ import math
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from slrctl.core.model.attention import build_self_attention
-from slrctl.core.model.dropout import dropout
+from slrctl.core.model.dropout import dropout, relu_dropout
 
 
 class FeedForward(nn.Module):
@@ -21,8 +20,8 @@ class FeedForward(nn.Module):
         self.dropout = dropout
 
     def forward(self, features: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
-        hidden = F.relu(self.expand(features))
-        return self.contract(dropout(hidden, self.dropout, self.training))
+        hidden = relu_dropout(self.expand(features), self.dropout, self.training)
+        return self.contract(hidden)
 
 
 class EncoderLayer(nn.Module):

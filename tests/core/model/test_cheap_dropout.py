@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from slrctl.core.model.dropout import dropout
+from slrctl.core.model.dropout import dropout, relu_dropout
 
 COUNT = 1_000_003  # no multiple of the four elements a random word serves
 
@@ -68,3 +68,22 @@ def test_nothing_is_dropped_at_evaluation_or_at_rate_0(rate, is_training):
 
 def test_half_precision_stays_half_precision():
     assert dropout(torch.ones(9, dtype=torch.bfloat16), 0.5, True).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1, 0.5])
+@pytest.mark.parametrize("is_training", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_relu_and_dropout_in_one_equal_the_two_in_turn(rng, rate, is_training, dtype):
+    features = torch.randn(7, 33, generator=rng).to(dtype)
+    weights = torch.randn(7, 33, generator=rng).to(dtype)
+    apart, together = (features.clone().requires_grad_() for _ in range(2))
+
+    torch.manual_seed(1)
+    expected = dropout(apart.relu(), rate, is_training)
+    torch.manual_seed(1)
+    result = relu_dropout(together, rate, is_training)
+    (expected * weights).sum().backward()
+    (result * weights).sum().backward()
+
+    assert_close(result, expected)
+    assert_close(together.grad, apart.grad)

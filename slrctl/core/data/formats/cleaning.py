@@ -127,7 +127,7 @@ def y_points_up(
     return float(np.median(noses)) > float(np.median(shoulders))
 
 
-def _is_at(frames: Float32[np.ndarray, "F 54 2"], x: float, y: float) -> Bool[np.ndarray, "F 54"]:
+def _is_at(frames: Float32[np.ndarray, "F 54 2"], x: int, y: int) -> Bool[np.ndarray, "F 54"]:
     # Axis by axis: reducing an axis of two is several times slower.
     return (frames[..., 0] == x) & (frames[..., 1] == y)
 

@@ -13,13 +13,11 @@ import pyarrow as pa
 import pyarrow.csv as arrow_csv
 from jaxtyping import Float32, Int64
 
+from slrctl.core.data.formats.number_cells import as_plain_lists, parse_cell
 from slrctl.core.data.formats.reading import quote
 
 _LIST_TO_LINES = bytes.maketrans(b"[,]", b" \n\n")
 _PARSE_BYTES = 1 << 20
-_NUMBER = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(nan|inf|infinity)", re.I)
-_NUMPY_SCALAR = re.compile(rb"np\.float\d+\(([^()]*)\)")
-_EXAMPLE = "a list with one number a frame, such as [0.5, 0.51]"
 
 
 class CellProblem(NamedTuple):
@@ -50,7 +48,7 @@ def parse_lists(columns: Sequence[pa.Array], names: Sequence[str]) -> NumberBloc
     """
     parsed = _parse_together(columns)
     if parsed is None:
-        columns = [_as_plain_lists(column) for column in columns]
+        columns = [as_plain_lists(column) for column in columns]
         parsed = _parse_together(columns)
     block = _parse_apart(columns, names) if parsed is None else NumberBlock(*parsed, [])
     return _without_infinite(block, columns) if np.isinf(block.values).any() else block
@@ -118,19 +116,6 @@ def _parse_lines(lines: bytes) -> Float32[np.ndarray, " N"] | None:
     return np.concatenate([np.zeros(0, np.float32), *arrays])
 
 
-def _as_plain_lists(column: pa.Array) -> pa.Array:
-    """Rewrite what numpy and Python print for a list of numbers into the plain form."""
-    return pa.array([_as_plain_list(cell) for cell in column.to_pylist()], pa.binary())
-
-
-def _as_plain_list(cell: bytes) -> bytes:
-    cell = _NUMPY_SCALAR.sub(rb"\1", cell.strip()) if b"np.float" in cell else cell.strip()
-    cell = cell.replace(b"None", b"nan").replace(b"null", b"nan")
-    if b"," in cell or not (cell.startswith(b"[") and cell.endswith(b"]")):
-        return cell
-    return b"[" + b", ".join(cell[1:-1].split()) + b"]"
-
-
 def _parse_apart(columns: Sequence[pa.Array], names: Sequence[str]) -> NumberBlock:
     """Read column by column, and cell by cell where a column is irregular."""
     num_rows = len(columns[0])
@@ -139,7 +124,7 @@ def _parse_apart(columns: Sequence[pa.Array], names: Sequence[str]) -> NumberBlo
     for index, column in enumerate(columns):
         parsed = _parse_together([column])
         if parsed is None:
-            cells = [_parse_cell(cell) for cell in column.to_pylist()]
+            cells = [parse_cell(cell) for cell in column.to_pylist()]
             problems += [
                 CellProblem(row, index, *cell)
                 for row, cell in enumerate(cells)
@@ -154,27 +139,6 @@ def _parse_apart(columns: Sequence[pa.Array], names: Sequence[str]) -> NumberBlo
     is_good[[problem.row for problem in problems]] = False
     kept = [v[np.repeat(is_good, n)] for v, n in zip(values, lengths, strict=True)]
     return NumberBlock(np.stack(kept), np.where(is_good, lengths[0], 0), sorted(problems))
-
-
-def _parse_cell(cell: bytes) -> Float32[np.ndarray, " N"] | tuple[str, str]:
-    """The numbers of one list, or the tally word and the story of what is wrong with it."""
-    text = cell.strip()
-    if not text:
-        return "empty cell", f"found an empty cell, expected {_EXAMPLE}"
-    if not (text.startswith(b"[") and text.endswith(b"]")):
-        return "cell without a list", f"found {quote(cell)}, expected {_EXAMPLE}"
-    inside = text[1:-1]
-    if not inside.strip():
-        return "empty list", f"found an empty list, expected {_EXAMPLE}"
-    words = [word.strip() for word in inside.split(b",")]
-    for place, word in enumerate(words):
-        if not _NUMBER.fullmatch(word):
-            return (
-                "non-numeric cell",
-                f"found {quote(word)} as number {place + 1} of the list, expected a number",
-            )
-    with np.errstate(over="ignore"):  # found and reported as infinite
-        return np.array([float(word) for word in words]).astype(np.float32)
 
 
 def _unequal_lengths(

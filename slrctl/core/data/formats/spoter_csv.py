@@ -56,10 +56,12 @@ def read(path: Path, settings: DataSettings, classes: Sequence[str] | None) -> R
     bad = BadClips(path)
     table = read_cells(path, bad)
     columns = find_columns(path, table.header)
-    glosses, label_note = _glosses(table, columns, settings, classes, bad)
+    if not table.blocks:  # no row can be split into cells: this raises
+        bad.settle(table.num_rows, skip=settings.skip_bad_clips)
+    glosses, label_note = glosses(table, columns, settings, classes, bad)
     frames, lengths = _frames(table, columns, bad)
-    sizes = _frame_sizes(table, columns, settings, bad)
-    fps = _positive_numbers(table, columns.fps, FPS, bad)
+    sizes = frame_sizes(table, columns, settings, bad)
+    fps = positive_numbers(table, columns.fps, FPS, bad)
     notes, dropped = bad.settle(table.num_rows, skip=settings.skip_bad_clips)
 
     # What holds for the whole set is decided on the good clips alone.
@@ -88,30 +90,6 @@ def read(path: Path, settings: DataSettings, classes: Sequence[str] | None) -> R
         )
     ]
     return Reading(clips, notes, dropped)
-
-
-def _glosses(
-    table: CellTable,
-    columns: SpoterColumns,
-    settings: DataSettings,
-    classes: Sequence[str] | None,
-    bad: BadClips,
-) -> tuple[dict[int, str], str]:
-    """The gloss of each row that has one, and a note on what the labels count from."""
-    names = None if settings.gloss_names is None else read_gloss_names(settings.gloss_names)
-    labels = _labels(table, columns, bad)
-    found, note = glosses_of(list(labels.values()), names, classes)
-    glosses = {}
-    for (row, label), gloss in zip(labels.items(), found, strict=True):
-        if gloss is not None:
-            glosses[row] = gloss
-            continue
-        message = (
-            f"found {label}, which {settings.gloss_names} does not name; "
-            "expected a name for every integer of the training file"
-        )
-        bad.add(row, "label without a name", message, column=LABELS)
-    return glosses, note
 
 
 def _frames(
@@ -153,58 +131,3 @@ def _note_unused(
                 f"none of its {len(clip)} frames has a landmark (all are 0 or nan); "
                 "expected at least one",
             )
-
-
-def _column(table: CellTable, position: int) -> Iterator[tuple[int, str]]:
-    """The cells of one column as text, each with the row of the file."""
-    cells = [cell for block in table.blocks for cell in block.column(position).to_pylist()]
-    return zip(table.rows.tolist(), (cell.decode().strip() for cell in cells), strict=True)
-
-
-def _labels(table: CellTable, columns: SpoterColumns, bad: BadClips) -> dict[int, int]:
-    """The integer label of each row that has one."""
-    labels = {}
-    for row, text in _column(table, columns.labels):
-        number = _number(text)
-        if math.isfinite(number) and number >= 0 and number == int(number):
-            labels[row] = int(number)
-        else:
-            message = f"found {quote(text)}, expected a whole number from 0 up"
-            bad.add(row, "label that is no integer", message, column=LABELS)
-    return labels
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
-
-
-def _positive_numbers(
-    table: CellTable, position: int | None, name: str, bad: BadClips
-) -> list[float | None]:
-    """A number for each row; None where the column, or the cell in it, is empty, nan or 0."""
-    if position is None:
-        return [None] * len(table.rows)
-    numbers: list[float | None] = []
-    for row, text in _column(table, position):
-        is_unknown = text.lower() in ("", "nan", "none", "null")
-        number = 0.0 if is_unknown else _number(text)
-        if not (math.isfinite(number) and number >= 0):
-            message = f"found {quote(text)}, expected a positive number, or nothing if unknown"
-            bad.add(row, f"bad {name}", message, column=name)
-        numbers.append(number or None)
-    return numbers
-
-
-def _frame_sizes(
-    table: CellTable, columns: SpoterColumns, settings: DataSettings, bad: BadClips
-) -> Float[np.ndarray, "R 2"]:
-    """Width and height of each row's image, from the file, else the settings, else NaN."""
-    widths = _positive_numbers(table, columns.width, WIDTH, bad)
-    heights = _positive_numbers(table, columns.height, HEIGHT, bad)
-    default = settings.frame_size or (math.nan, math.nan)
-    return np.array(
-        [(w, h) if w and h else default for w, h in zip(widths, heights, strict=True)], dtype=float
-    )
