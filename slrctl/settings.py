@@ -62,7 +62,7 @@ class AugmentSettings(Section):
     """Probability that a given arm joint is rotated, once arm rotation was drawn."""
     mirror: Probability = 0.0
     """Probability that a clip is mirrored, left and right hand swapped."""
-    speed: Annotated[float, Field(ge=1, le=4)] = 1.25
+    speed: Annotated[float, Field(ge=1, le=4)] = 1.0
     """Clips are resampled to between 1/speed and speed times their length; 1 is off."""
     frame_dropout: Share = 0.0
     """Probability that a frame loses all its landmarks."""
@@ -120,7 +120,7 @@ class CMCLSettings(Section):
 
 
 class TrainSettings(Section):
-    epochs: Positive = 25
+    epochs: Positive = 24
     batch_size: Positive = 24
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     weight_decay: NonNegative = 0.01

@@ -72,9 +72,7 @@ CSV_FILES = [
 
 
 @pytest.mark.parametrize("name", CSV_FILES)
-def test_csv_files_train_and_evaluate_without_any_option_but_the_paths(
-    tmp_path, shared_data, name
-):
+def test_csv_files_train_and_evaluate_without_any_option_but_the_paths(tmp_path, shared_data, name):
     folder = shared_data / "csv"
     trained = slrctl(
         "train", "--train", folder / "ksl_train.csv", "--val", folder / name, "--epochs=1",
@@ -94,9 +92,7 @@ def test_a_stated_frame_size_makes_the_sizeless_file_the_sized_one(shared_data):
 
     folder = shared_data / "csv"
     sized = load_dataset(folder / "ksl_pixels_yup.csv")
-    given = load_dataset(
-        folder / "ksl_pixels_yup_nosize.csv", DataSettings(frame_size=(640, 480))
-    )
+    given = load_dataset(folder / "ksl_pixels_yup_nosize.csv", DataSettings(frame_size=(640, 480)))
 
     for clip, other in zip(sized, given, strict=True):
         np.testing.assert_allclose(clip.landmarks, other.landmarks, atol=1e-6)

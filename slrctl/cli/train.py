@@ -1,29 +1,20 @@
 """`slrctl train`."""
 
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
 
-from slrctl.cli.console import (
-    console_for,
-    print_facts,
-    print_json,
-    print_lines,
-    print_table,
-    report_errors,
-)
+from slrctl.cli.console import console_for, print_json, report_errors
 from slrctl.cli.live import describe_terms, training_view
 from slrctl.cli.options import ConfigOption, JsonOption, SetOption, setting_layers
+from slrctl.cli.train_views import show_header, show_results, show_settings
 from slrctl.errors import UsageError
-from slrctl.layers import Resolved, flatten, resolve
+from slrctl.layers import resolve
 
 if TYPE_CHECKING:
     from slrctl.core.data.splits import Parts
-    from slrctl.engine.bootstrap import Evaluation
-    from slrctl.engine.run import RunReport
     from slrctl.settings import Settings
 
 RUNS_DIR = Path("runs")
@@ -95,7 +86,7 @@ def train(
     ] = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
-    show_settings: Annotated[
+    show_only: Annotated[
         bool, typer.Option("--show-settings", help="Print every setting and its origin, and exit.")
     ] = False,
     dry_run: Annotated[
@@ -112,9 +103,9 @@ def train(
                 overrides,
                 preset=cmcl,
                 flags={
-                    "--train": ("data.train", train_path),
-                    "--val": ("data.val", val_path),
-                    "--test": ("data.test", test_path),
+                    "--train": ("data.train", _absolute(train_path)),
+                    "--val": ("data.val", _absolute(val_path)),
+                    "--test": ("data.test", _absolute(test_path)),
                     "--lambda-consistency": ("cmcl.lambda_consistency", lambda_consistency),
                     "--lambda-alignment": ("cmcl.lambda_alignment", lambda_alignment),
                     "--cmcl-temperature": ("cmcl.temperature", cmcl_temperature),
@@ -131,10 +122,15 @@ def train(
             )
         )
         console = console_for(as_json=as_json, quiet=quiet)
-        if show_settings:
-            _show_settings(console, resolved, as_json=as_json)
+        if show_only:
+            show_settings(console, resolved, as_json=as_json)
             return
         _train(resolved.settings, console, name, run_dir, force, dry_run, as_json)
+
+
+def _absolute(path: Path | None) -> Path | None:
+    """So that a run finds its data again, wherever `evaluate` is called from."""
+    return None if path is None else path.absolute()
 
 
 def _train(
@@ -160,7 +156,7 @@ def _train(
     if given is not None and not dry_run:
         check_run_dir(given, force=force)  # before the data, which may take long to read
     parts = load_parts(settings)
-    _show_header(console, settings, parts)
+    show_header(console, settings, parts)
     if dry_run:
         _try(settings, parts, console, as_json)
         return
@@ -195,7 +191,7 @@ def _run(
                 view.show_batch(report)
     draw_curves(history, run_dir / run_folder.CURVES)
     if finished is not None:
-        _show_results(console, finished, run_dir)
+        show_results(console, finished, run_dir)
         if as_json:
             print_json(finished.summary)
 
@@ -218,109 +214,3 @@ def _try(settings: "Settings", parts: "Parts", console: Console, as_json: bool) 
     )
     if as_json:
         print_json(facts)
-
-
-def _show_settings(console: Console, resolved: Resolved, *, as_json: bool) -> None:
-    values = flatten(resolved.settings.model_dump(mode="json"))
-    if as_json:
-        print_json(
-            {
-                key: {"value": value, "origin": resolved.origins[key]}
-                for key, value in values.items()
-            }
-        )
-        return
-    rows = [(key, _written(value), resolved.origins[key]) for key, value in values.items()]
-    widths = [max(len(row[column]) for row in rows) for column in range(2)]
-    print_lines(
-        console,
-        [f"{key:<{widths[0]}}  {value:<{widths[1]}}  {origin}" for key, value, origin in rows],
-    )
-
-
-def _written(value: object) -> str:
-    if value is None:
-        return "-"
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _show_header(console: Console, settings: "Settings", parts: "Parts") -> None:
-    from slrctl.core.data.parts import named_parts
-    from slrctl.core.model import build_model
-    from slrctl.engine.runtime import choose_device, describe_device
-
-    device = choose_device(settings.train.device)
-    model = build_model(settings.model, len(parts.train.classes), seed=settings.seed)
-    num_parameters = sum(parameter.numel() for parameter in model.parameters())
-    counts = ", ".join(f"{len(part)} {name}" for name, part in named_parts(parts).items())
-    print_facts(
-        console,
-        {
-            "data": f"{parts.train.name}: {counts} clips, {len(parts.train.classes)} glosses, "
-            f"{_signers(parts)}",
-            "hands": _missing_hands(parts),
-            "model": f"{settings.model.name}, {num_parameters:,} parameters, "
-            f"{settings.model.attention} attention, cross-attention "
-            f"{'on' if settings.model.cross_attention else 'off'}",
-            "loss": _describe_loss(settings),
-            "run": f"{settings.train.epochs} epochs, batch {settings.train.batch_size}, "
-            f"learning rate {settings.train.learning_rate:g}, recipe {settings.recipe}, "
-            f"seed {settings.seed}, {settings.train.precision} on {device} "
-            f"({describe_device(device)})",
-        },
-    )
-    print_lines(console, parts.notes)
-
-
-def _signers(parts: "Parts") -> str:
-    from slrctl.core.data.parts import named_parts
-
-    clips = [clip for part in named_parts(parts).values() for clip in part]
-    known = {clip.signer for clip in clips if clip.signer is not None}
-    return f"{len(known)} signers" if known else "signers not stated"
-
-
-def _missing_hands(parts: "Parts") -> str:
-    from slrctl.core.data.parts import missing_hand_share
-
-    left, right = missing_hand_share(parts.train)
-    return f"left missing in {100 * left:.0f} %, right in {100 * right:.0f} % of training frames"
-
-
-def _describe_loss(settings: "Settings") -> str:
-    cmcl = settings.cmcl
-    if not cmcl.is_on:
-        return "cross-entropy (CMCL off)"
-    return (
-        f"cross-entropy + {cmcl.lambda_consistency:g} consistency ({cmcl.divergence}, "
-        f"temperature {cmcl.temperature:g}) + {cmcl.lambda_alignment:g} alignment, "
-        f"{'adaptive' if cmcl.adaptive else 'fixed'} lambdas (CMCL {cmcl.preset})"
-    )
-
-
-def _show_results(console: Console, finished: "RunReport", run_dir: Path) -> None:
-    parts = [("validation", finished.validation), ("test", finished.test)]
-    columns = [(name, evaluation) for name, evaluation in parts if evaluation is not None]
-    headings = ["", *(heading for name, _ in columns for heading in (name, "95 % interval"))]
-    print_table(
-        console,
-        f"best epoch {finished.summary['best_epoch']} of {finished.summary['epochs']}",
-        headings,
-        list(_result_rows([evaluation for _, evaluation in columns])),
-    )
-    print_lines(
-        console,
-        [
-            *(f"{name}: {e.note}" for name, e in columns if e.note),
-            f"saved in {run_dir}; next:",
-            f"  slrctl evaluate {run_dir}",
-            "  slrctl train --help",
-        ],
-    )
-
-
-def _result_rows(evaluations: "Sequence[Evaluation]") -> Iterator[list[str]]:
-    from slrctl.reports.evaluation_tables import overall_rows
-
-    for rows in zip(*(overall_rows(evaluation) for evaluation in evaluations), strict=True):
-        yield [rows[0].metric, *(cell for row in rows for cell in (row.value, row.interval))]

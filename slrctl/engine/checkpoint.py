@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from slrctl.engine.files import replacing
@@ -45,10 +45,12 @@ def save_checkpoint(
         "progress": json.dumps(progress),
     }
     with replacing(path) as unfinished:
-        save_file(
-            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
-            unfinished,
-            metadata,
+        # Not save_file: it makes a file that only its owner may read.
+        unfinished.write_bytes(
+            save(
+                {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
+                metadata,
+            )
         )
 
 

@@ -81,7 +81,7 @@ def test_a_failed_write_leaves_the_last_checkpoint(run_dir, tiny_settings, monke
     def fail(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("slrctl.engine.checkpoint.save_file", fail)
+    monkeypatch.setattr("pathlib.Path.write_bytes", fail)
     with pytest.raises(OSError, match="No space"):
         save_checkpoint(path, {}, tiny_settings, CLASSES, {})
 

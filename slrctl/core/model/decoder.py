@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from slrctl.core.model.attention import MultiHeadAttention
 from slrctl.core.model.dropout import dropout
 from slrctl.core.model.encoder import FeedForward
+from slrctl.settings import ModelSettings
 
 
 class DecoderLayer(nn.Module):
@@ -37,13 +38,12 @@ class DecoderLayer(nn.Module):
 class ClassDecoder(nn.Module):
     """Pool the frames into one vector per clip by cross-attention from a learned query."""
 
-    def __init__(
-        self, embed_dim: int, num_heads: int, *, num_layers: int, ffn_dim: int, dropout: float
-    ) -> None:
+    def __init__(self, settings: ModelSettings, embed_dim: int) -> None:
         super().__init__()
         self.class_query = nn.Parameter(torch.zeros(1, embed_dim))
         self.layers = nn.ModuleList(
-            DecoderLayer(embed_dim, num_heads, ffn_dim, dropout) for _ in range(num_layers)
+            DecoderLayer(embed_dim, settings.decoder_heads, settings.ffn_dim, settings.dropout)
+            for _ in range(settings.num_decoder_layers)
         )
         self.norm = nn.LayerNorm(embed_dim)
 

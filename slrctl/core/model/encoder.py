@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from slrctl.core.model.attention import build_self_attention
 from slrctl.core.model.dropout import dropout, relu_dropout
+from slrctl.settings import ModelSettings
 
 
 class FeedForward(nn.Module):
@@ -53,22 +54,14 @@ class StreamEncoder(nn.Module):
     all features of a frame, which LayerNorm removes, and is shared by both hands.)
     """
 
-    def __init__(
-        self,
-        embed_dim: int,
-        num_heads: int,
-        *,
-        num_layers: int,
-        ffn_dim: int,
-        dropout: float,
-        attention: str,
-        max_frames: int,
-    ) -> None:
+    def __init__(self, settings: ModelSettings, embed_dim: int, num_heads: int) -> None:
         super().__init__()
-        self.positions = nn.Parameter(sinusoid(max_frames, embed_dim))
+        self.positions = nn.Parameter(sinusoid(settings.max_frames, embed_dim))
         self.layers = nn.ModuleList(
-            EncoderLayer(embed_dim, num_heads, ffn_dim, dropout, attention)
-            for _ in range(num_layers)
+            EncoderLayer(
+                embed_dim, num_heads, settings.ffn_dim, settings.dropout, settings.attention
+            )
+            for _ in range(settings.num_encoder_layers)
         )
         self.norm = nn.LayerNorm(embed_dim)
 

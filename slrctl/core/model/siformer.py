@@ -38,9 +38,9 @@ class SiFormer(nn.Module):
     @own_draws
     def __init__(self, settings: ModelSettings, num_classes: int, *, seed: int = 0) -> None:
         super().__init__()
-        self.left_encoder = self._encoder(settings, HAND_WIDTH, settings.hand_heads)
-        self.right_encoder = self._encoder(settings, HAND_WIDTH, settings.hand_heads)
-        self.body_encoder = self._encoder(settings, BODY_WIDTH, settings.body_heads)
+        self.left_encoder = StreamEncoder(settings, HAND_WIDTH, settings.hand_heads)
+        self.right_encoder = StreamEncoder(settings, HAND_WIDTH, settings.hand_heads)
+        self.body_encoder = StreamEncoder(settings, BODY_WIDTH, settings.body_heads)
         self.fusion = (
             CrossModalAttentionFusion(
                 HAND_WIDTH, BODY_WIDTH, settings.fusion_heads, settings.dropout
@@ -49,13 +49,7 @@ class SiFormer(nn.Module):
             else None
         )
         memory_width = 2 * HAND_WIDTH + BODY_WIDTH
-        self.decoder = ClassDecoder(
-            memory_width,
-            settings.decoder_heads,
-            num_layers=settings.num_decoder_layers,
-            ffn_dim=settings.ffn_dim,
-            dropout=settings.dropout,
-        )
+        self.decoder = ClassDecoder(settings, memory_width)
         self.classifier = nn.Linear(memory_width, num_classes)
         initialise(self, seed)
 
@@ -87,16 +81,4 @@ class SiFormer(nn.Module):
             logits=self.classifier(clip_features),
             attention=attention if return_attention else None,
             features=streams if return_features else None,
-        )
-
-    @staticmethod
-    def _encoder(settings: ModelSettings, embed_dim: int, num_heads: int) -> StreamEncoder:
-        return StreamEncoder(
-            embed_dim,
-            num_heads,
-            num_layers=settings.num_encoder_layers,
-            ffn_dim=settings.ffn_dim,
-            dropout=settings.dropout,
-            attention=settings.attention,
-            max_frames=settings.max_frames,
         )

@@ -19,22 +19,8 @@ class Spoter(nn.Module):
     def __init__(self, settings: ModelSettings, num_classes: int, *, seed: int = 0) -> None:
         super().__init__()
         embed_dim = 2 * HAND_WIDTH + BODY_WIDTH
-        self.encoder = StreamEncoder(
-            embed_dim,
-            settings.decoder_heads,
-            num_layers=settings.num_encoder_layers,
-            ffn_dim=settings.ffn_dim,
-            dropout=settings.dropout,
-            attention=settings.attention,
-            max_frames=settings.max_frames,
-        )
-        self.decoder = ClassDecoder(
-            embed_dim,
-            settings.decoder_heads,
-            num_layers=settings.num_decoder_layers,
-            ffn_dim=settings.ffn_dim,
-            dropout=settings.dropout,
-        )
+        self.encoder = StreamEncoder(settings, embed_dim, settings.decoder_heads)
+        self.decoder = ClassDecoder(settings, embed_dim)
         self.classifier = nn.Linear(embed_dim, num_classes)
         initialise(self, seed)
 

@@ -215,6 +215,15 @@ def test_bad_clips_are_counted_by_kind(tmp_path):
     assert notes[0] == "left out 3 of 6 clips: 2 unequal list lengths, 1 inf"
 
 
+def test_the_first_fault_of_a_row_is_the_one_that_counts(tmp_path):
+    changes = {(1, "labels"): "book", (1, "nose_X"): "[0.5]"}
+    path = write_csv(tmp_path / "signs.csv", [person(3)] * 3, changes=changes)
+
+    assert "row 2, column 'labels': found 'book'" in error_of(path)
+    notes = load_dataset(path, DataSettings(skip_bad_clips=True)).notes
+    assert notes[0] == "left out 1 of 3 clips: 1 label that is no integer"
+
+
 def test_a_file_of_bad_clips_alone_is_an_error_even_if_they_are_skipped(tmp_path):
     path = csv_with(tmp_path, "nose_X", "[0.5]")
     path = write_csv(path, [person(3)] * 2, changes={(n, "nose_X"): "[0.5]" for n in (0, 1)})

@@ -334,6 +334,24 @@ def test_pixels_without_a_size_keep_their_shape_and_warn(tmp_path):
     assert "data.frame_size" in warning
 
 
+def test_clips_of_one_file_are_divided_each_by_its_own_size(tmp_path):
+    clips = [person(4, seed=1), person(5, seed=2), person(4, seed=3)]
+    scales = [[640, 480], [1280, 720], [640, 480]]
+    pixels = [(clip * scale).round(3) for clip, scale in zip(clips, scales, strict=True)]
+    size = {"video_size_width": [640, 1280, ""], "video_size_height": [480, 720, ""]}
+
+    dataset = load_dataset(write_csv(tmp_path / "signs.csv", pixels, extra=size))
+
+    largest = max(clip.max() for clip in pixels)
+    assert_allclose(dataset[0].landmarks, clips[0], atol=2e-6)
+    assert_allclose(dataset[1].landmarks, clips[1], atol=2e-6)
+    assert_allclose(dataset[2].landmarks, pixels[2] / largest, atol=1e-6)
+    assert [clip.aspect for clip in dataset] == [640 / 480, 1280 / 720, 1.0]
+    assert "pixel coordinates: divided by the frame size (2 sizes, 1280x720 to 640x480)" in (
+        dataset.notes
+    )
+
+
 def test_without_noses_pixels_are_told_by_all_landmarks(tmp_path):
     clip = person(4)
     clip[:, NOSE] = np.nan
@@ -342,9 +360,9 @@ def test_without_noses_pixels_are_told_by_all_landmarks(tmp_path):
     assert_allclose(landmarks_of(path, frame_size=(640, 480)), clip, atol=2e-6)
 
 
-def test_a_hand_far_outside_the_image_does_not_make_pixels(tmp_path):
+def test_hands_far_outside_the_image_does_not_make_pixels(tmp_path):
     clip = person(4)
-    clip[:, 20:40, 0] = 5.0
+    clip[:, 12:, 0] = 5.0
 
     assert_allclose(landmarks_of(write_csv(tmp_path / "signs.csv", [clip])), clip, atol=1e-6)
 
@@ -364,6 +382,14 @@ def test_a_set_with_y_pointing_up_is_turned_round(tmp_path, are_zeros_turned):
     assert_allclose(dataset[0].landmarks, clips[0], atol=1e-6)
     assert_allclose(dataset[1].landmarks, clips[1], atol=1e-6)
     assert "y axis points up: turned round, y becomes 1 - y" in dataset.notes
+
+
+def test_missing_shoulders_do_not_hide_that_y_points_up(tmp_path):
+    clip = person(9)
+    clip[2:, [RIGHT_SHOULDER, LEFT_SHOULDER]] = np.nan
+    turned = np.stack([np.nan_to_num(clip[..., 0]), 1 - np.nan_to_num(clip[..., 1])], -1).round(5)
+
+    assert_allclose(landmarks_of(write_csv(tmp_path / "signs.csv", [turned])), clip, atol=1e-6)
 
 
 @pytest.mark.parametrize("absent", [[NOSE], [RIGHT_SHOULDER, LEFT_SHOULDER]])

@@ -27,7 +27,7 @@ def glosses_of(
     """
     shift, note = 0, ""
     if classes is None:
-        base = 0 if min(labels, default=0) == 0 else 1
+        base = 0 if min(labels if names is None else names, default=0) == 0 else 1
         note = f"labels count from {base}"
     else:
         shift, note = _shift_to_training(labels, _training_labels(names, classes))

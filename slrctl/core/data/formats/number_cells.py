@@ -45,5 +45,3 @@ def parse_cell(cell: bytes) -> Float32[np.ndarray, " N"] | tuple[str, str]:
             )
     with np.errstate(over="ignore"):  # found and reported as infinite
         return np.array([float(word) for word in words]).astype(np.float32)
-
-

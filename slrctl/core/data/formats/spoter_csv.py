@@ -6,27 +6,28 @@ neither counts the header.
 
 import csv
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Float32, Int64
 
 from slrctl.core import skeleton
 from slrctl.core.clip import Clip
 from slrctl.core.data.formats.cleaning import clean_frames, neck_between_shoulders
 from slrctl.core.data.formats.csv_table import CellTable, read_cells
-from slrctl.core.data.formats.labels import glosses_of, read_gloss_names
 from slrctl.core.data.formats.number_lists import parse_lists
-from slrctl.core.data.formats.reading import BadClips, Reading, count_of, quote, some_of
+from slrctl.core.data.formats.reading import BadClips, Reading, count_of, some_of
 from slrctl.core.data.formats.spoter_columns import (
     FPS,
-    HEIGHT,
-    LABELS,
-    WIDTH,
     SpoterColumns,
     find_columns,
     is_spoter_header,
+)
+from slrctl.core.data.formats.spoter_values import (
+    read_frame_sizes,
+    read_glosses,
+    read_positive_numbers,
 )
 from slrctl.settings import DataSettings
 
@@ -58,10 +59,10 @@ def read(path: Path, settings: DataSettings, classes: Sequence[str] | None) -> R
     columns = find_columns(path, table.header)
     if not table.blocks:  # no row can be split into cells: this raises
         bad.settle(table.num_rows, skip=settings.skip_bad_clips)
-    glosses, label_note = glosses(table, columns, settings, classes, bad)
+    glosses, label_note = read_glosses(table, columns, settings, classes, bad)
     frames, lengths = _frames(table, columns, bad)
-    sizes = frame_sizes(table, columns, settings, bad)
-    fps = positive_numbers(table, columns.fps, FPS, bad)
+    sizes = read_frame_sizes(table, columns, settings, bad)
+    fps = read_positive_numbers(table, columns.fps, FPS, bad)
     notes, dropped = bad.settle(table.num_rows, skip=settings.skip_bad_clips)
 
     # What holds for the whole set is decided on the good clips alone.

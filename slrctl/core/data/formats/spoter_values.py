@@ -26,7 +26,7 @@ def _number(text: str) -> float:
         return math.nan
 
 
-def positive_numbers(
+def read_positive_numbers(
     table: CellTable, position: int | None, name: str, bad: BadClips
 ) -> list[float | None]:
     """A number for each row; None where the column, or the cell in it, is empty, nan or 0."""
@@ -43,12 +43,12 @@ def positive_numbers(
     return numbers
 
 
-def frame_sizes(
+def read_frame_sizes(
     table: CellTable, columns: SpoterColumns, settings: DataSettings, bad: BadClips
 ) -> Float[np.ndarray, "R 2"]:
     """Width and height of each row's image, from the file, else the settings, else NaN."""
-    widths = positive_numbers(table, columns.width, WIDTH, bad)
-    heights = positive_numbers(table, columns.height, HEIGHT, bad)
+    widths = read_positive_numbers(table, columns.width, WIDTH, bad)
+    heights = read_positive_numbers(table, columns.height, HEIGHT, bad)
     default = settings.frame_size or (math.nan, math.nan)
     return np.array(
         [(w, h) if w and h else default for w, h in zip(widths, heights, strict=True)], dtype=float
@@ -68,7 +68,7 @@ def _labels(table: CellTable, columns: SpoterColumns, bad: BadClips) -> dict[int
     return labels
 
 
-def glosses(
+def read_glosses(
     table: CellTable,
     columns: SpoterColumns,
     settings: DataSettings,
