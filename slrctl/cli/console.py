@@ -18,12 +18,10 @@ INTERRUPTED = 130
 
 def console_for(*, as_json: bool = False, quiet: bool = False) -> Console:
     """Where people read: standard output, or standard error when JSON goes to the former."""
-    return Console(stderr=as_json, quiet=quiet, highlight=False, soft_wrap=not _is_wide(as_json))
-
-
-def _is_wide(on_stderr: bool) -> bool:
-    """Whether somebody looks at a window, to whose width lines are fitted."""
-    return (sys.stderr if on_stderr else sys.stdout).isatty()
+    stream = sys.stderr if as_json else sys.stdout
+    # A pipe has no width to fit lines to, and a folded line is hard to search.
+    width = None if stream.isatty() else 200
+    return Console(stderr=as_json, quiet=quiet, highlight=False, width=width)
 
 
 @contextmanager
@@ -51,23 +49,30 @@ def print_json(value: Mapping[str, Any]) -> None:
 def print_lines(console: Console, lines: Sequence[str]) -> None:
     """Plain lines; text from a user's file is never read as markup."""
     for line in lines:
-        console.print(Text(line))
+        console.print(Text(line), soft_wrap=not console.is_terminal)
 
 
 def print_facts(console: Console, facts: Mapping[str, str]) -> None:
     """A short list of names and what they are."""
     width = max(map(len, facts))
     for name, fact in facts.items():
-        console.print(Text.assemble((f"{name:<{width}}  ", "bold cyan"), fact))
+        line = Text.assemble((f"{name:<{width}}  ", "bold cyan"), fact)
+        console.print(line, soft_wrap=not console.is_terminal)
 
 
 def print_table(
-    console: Console, title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]
+    console: Console,
+    title: str,
+    headings: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    num_texts: int = 1,
 ) -> None:
-    """A table whose first column is text and whose others are numbers."""
+    """A table whose first columns are text and whose others are numbers."""
     table = Table(title=Text(title), title_justify="left", title_style="bold")
     for number, heading in enumerate(headings):
-        table.add_column(heading, justify="left" if number == 0 else "right", overflow="fold")
+        justify = "left" if number < num_texts else "right"
+        table.add_column(heading, justify=justify, overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     console.print(table)

@@ -187,6 +187,7 @@ def _show(
                 (pair.truth, pair.predicted, str(pair.clips), percent(pair.share))
                 for pair in most_confused(evaluation)
             ],
+            num_texts=2,
         )
     print_lines(console, [f"tables and figures in {folder}"])
 

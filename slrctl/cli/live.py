@@ -94,16 +94,12 @@ def _bars(console: Console, num_epochs: int) -> Iterator[TrainingView]:
     columns = (
         TextColumn("{task.description:<8}"),
         BarColumn(bar_width=20),
-        _WholeCount(),
+        MofNCompleteColumn(),  # whole epochs, while the bar moves with every batch
         TimeRemainingColumn(compact=True),
         TextColumn("{task.fields[note]}", markup=False),
     )
     with Progress(*columns, console=console, speed_estimate_period=120) as progress:
         yield _Bars(progress, num_epochs)
-
-
-class _WholeCount(MofNCompleteColumn):
-    """Whole epochs, while the bar itself moves with every batch (its count is truncated)."""
 
 
 def _epoch_line(report: "EpochReport", num_epochs: int) -> str:
