@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from matplotlib import font_manager
 
-LONGEST_NAME = 18
+LONGEST_NAME = 32
 
 # For scripts that matplotlib's own font lacks; a character is taken from the first that has it.
 _OTHER_FONTS = (

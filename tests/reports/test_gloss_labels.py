@@ -9,7 +9,7 @@ from slrctl.reports.gloss_labels import LONGEST_NAME, available_families, gloss_
         ("thank you", "thank you"),
         ("x" * LONGEST_NAME, "x" * LONGEST_NAME),
         ("two\nlines\tand  more", "two lines and more"),
-        ("thank you very much indeed", "thank you v…indeed"),
+        ("thank you very much indeed, you know who you are", "thank you very much i…ho you are"),
     ],
 )
 def test_a_gloss_is_put_on_one_line_of_bounded_length(gloss, label):
