@@ -73,7 +73,9 @@ def resolve(layers: Sequence[Layer]) -> Resolved:
     stack = [Layer(f"recipe {recipe}", _recipe(recipe)), *expanded]
     origins = dict.fromkeys(flatten(Settings().model_dump()), "default")
     for layer in stack:
-        for key in flatten(layer.values):
+        for key, value in flatten(layer.values).items():
+            if isinstance(value, Mapping) and _is_section(key, origins):
+                continue  # an empty section of a config file says nothing
             _check_key(key, origins, layer.origin)
             origins[key] = layer.origin
     try:
@@ -81,6 +83,14 @@ def resolve(layers: Sequence[Layer]) -> Resolved:
     except ValidationError as error:
         raise UsageError(_explain(error, origins)) from None
     return Resolved(settings, origins)
+
+
+def cmcl_name(settings: Settings) -> str:
+    """The preset in force; `own lambdas` where single values differ from every preset."""
+    cmcl = settings.cmcl
+    values = CMCL_PRESETS[cmcl.preset]
+    is_preset = all(getattr(cmcl, key) == value for key, value in values.items())
+    return cmcl.preset if is_preset else "own lambdas"
 
 
 def read_config(path: Path) -> Layer:
@@ -115,10 +125,10 @@ def nested(key: str, value: Any) -> dict[str, Any]:
 
 
 def flatten(tree: Tree, prefix: str = "") -> dict[str, Any]:
-    """Dotted keys and their values."""
+    """Dotted keys and their values; an empty section is a value of its own."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and value:
             flat |= flatten(value, f"{prefix}{key}.")
         else:
             flat[f"{prefix}{key}"] = value
@@ -158,9 +168,13 @@ def _recipe(name: object) -> dict[str, Any]:
 def _check_key(key: str, known: Mapping[str, str], origin: str) -> None:
     if key in known:
         return
-    if any(candidate.startswith(f"{key}.") for candidate in known):
+    if _is_section(key, known):
         raise UsageError(f"{origin}: {key} is a section; set one of its keys, as {key}.name=value")
     raise UsageError(f"{origin}: no setting {key!r}; the nearest is {nearest_key(key, known)!r}")
+
+
+def _is_section(key: str, known: Iterable[str]) -> bool:
+    return any(candidate.startswith(f"{key}.") for candidate in known)
 
 
 def _explain(error: ValidationError, origins: Mapping[str, str]) -> str:

@@ -4,6 +4,7 @@ A section goes whole to what it describes: `SiFormer(settings.model, num_classes
 the data (classes, signers) are not settings; they come from the data set.
 """
 
+import math
 from collections.abc import Mapping
 from functools import reduce
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(strict=True, ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -93,6 +94,32 @@ class ModelSettings(Section):
     max_frames: Positive = 204
     """Longest clip the model takes; longer ones are resampled evenly to this length."""
 
+    @model_validator(mode="after")
+    def _heads_divide_their_width(self) -> Self:
+        for key, widths in _WIDTHS_OF_HEADS.items():
+            heads = getattr(self, key)
+            for width in widths:
+                if width % heads:
+                    raise ValueError(
+                        f"model.{key} is {heads}, which must divide the stream's width {width}; "
+                        f"take one of {_common_divisors(widths)}"
+                    )
+        return self
+
+
+# What the flattened landmarks of a hand, of the body and of all parts come to.
+_WIDTHS_OF_HEADS = {
+    "hand_heads": (42,),
+    "body_heads": (24,),
+    "fusion_heads": (42, 24),
+    "decoder_heads": (108,),
+}
+
+
+def _common_divisors(numbers: tuple[int, ...]) -> str:
+    common = math.gcd(*numbers)
+    return ", ".join(str(n) for n in range(1, common + 1) if common % n == 0)
+
 
 class CMCLSettings(Section):
     preset: Literal["off", "conservative", "balanced", "aggressive", "adaptive"] = "off"
@@ -101,7 +128,7 @@ class CMCLSettings(Section):
     """Weight of the consistency term."""
     lambda_alignment: NonNegative = 0.0
     """Weight of the alignment term."""
-    temperature: Annotated[float, Field(gt=0)] = 1.0
+    temperature: Annotated[float, Field(ge=1e-3)] = 1.0
     """Softens both maps before they are compared, applied once."""
     divergence: Literal["kl", "symmetric", "js"] = "kl"
     """How the two maps are compared; kl is the published formula."""
@@ -158,7 +185,7 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Settings(Section):
-    seed: Annotated[int, Field(ge=0)] = 379
+    seed: Annotated[int, Field(strict=True, ge=0)] = 379
     """Everything random in a run follows from this number."""
     recipe: Literal["slrctl", "siformer"] = "slrctl"
     """siformer: the published optimizer, schedule and augmentation."""
@@ -189,7 +216,7 @@ class Settings(Section):
         if self.cmcl.is_on and self.model.name != "siformer":
             raise ValueError(
                 f"cmcl compares three streams, but model.name {self.model.name!r} has one; set "
-                " model.name to 'siformer', or cmcl.preset to 'off'"
+                "model.name to 'siformer', or cmcl.preset to 'off'"
             )
         if self.cmcl.is_on and not self.model.cross_attention:
             raise ValueError(

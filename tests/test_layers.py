@@ -147,6 +147,14 @@ def test_a_typo_suggests_the_nearest_key(assignment, nearest):
         ("recipe=mine", r"'mine' is not one of slrctl, siformer"),
         ("recipe=[1]", r"recipe: \[1\] is not one of slrctl, siformer"),
         ("cmcl.preset=max", r"cmcl\.preset: .*'off', 'conservative'"),
+        ("train.epochs=true", r"train\.epochs: .*integer"),
+        (
+            "model.hand_heads=5",
+            r"model\.hand_heads is 5, which must divide .* 42; take one of 1, 2",
+        ),
+        ("model.fusion_heads=4", r"must divide the stream's width 42; take one of 1, 2, 3, 6"),
+        ("modle={}", r"no setting 'modle'"),
+        ("cmcl.temperature=1e-38", r"cmcl\.temperature: .*greater than or equal to 0\.001"),
         ("seed=-1", r"seed: .*greater than or equal to 0"),
     ],
 )
@@ -168,6 +176,10 @@ def test_a_wrong_value_is_named_with_its_rule(assignment, message):
 def test_cmcl_says_what_it_needs(assignments, advice):
     with pytest.raises(UsageError, match=advice):
         resolve([flag("--cmcl balanced", "cmcl.preset", "balanced"), *read_overrides(assignments)])
+
+
+def test_an_empty_section_changes_nothing():
+    assert resolve([Layer("config", {"train": {}})]).settings == Settings()
 
 
 def test_a_schedule_without_lambdas_is_refused():

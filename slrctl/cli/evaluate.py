@@ -9,8 +9,8 @@ from rich.console import Console
 from slrctl.cli.console import console_for, print_json, print_lines, print_table, report_errors
 from slrctl.cli.options import ConfigOption, JsonOption, SetOption, setting_layers
 from slrctl.cli.train import RUNS_DIR
-from slrctl.errors import SlrctlError
-from slrctl.layers import Layer, resolve
+from slrctl.errors import DataError, SlrctlError, UsageError
+from slrctl.layers import Layer, flatten, resolve
 
 if TYPE_CHECKING:
     from slrctl.core.data.dataset import SignDataset
@@ -37,8 +37,14 @@ def evaluate(
     ] = None,
     split: Annotated[
         str | None,
-        typer.Option("--split", help="Which part: test if there is one, else val, by default."),
+        typer.Option(
+            "--split", help="Which part, or all; test if there is one, else val, by default."
+        ),
     ] = None,
+    skip_bad_clips: Annotated[
+        bool,
+        typer.Option("--skip-bad-clips", help="Leave bad clips of --data out and say how many."),
+    ] = False,
     output: Annotated[
         Path | None, typer.Option("--output", metavar="DIR", help="Folder for tables and figures.")
     ] = None,
@@ -53,10 +59,17 @@ def evaluate(
         from slrctl.engine.run_folder import newest_run, read_settings
 
         run_dir = run or newest_run(RUNS_DIR)
-        layers = setting_layers(config, overrides, flags={"--device": ("train.device", device)})
-        settings = resolve([Layer(f"run {run_dir}", read_settings(run_dir)), *layers]).settings
+        flags = {
+            "--device": ("train.device", device),
+            "--skip-bad-clips": ("data.skip_bad_clips", skip_bad_clips or None),
+        }
+        layers = setting_layers(config, overrides, flags=flags)
+        saved = Layer(f"run {run_dir}", read_settings(run_dir))
+        own = resolve([saved]).settings
+        settings = resolve([saved, *layers]).settings
+        _check_overrides(layers)
         console = console_for(as_json=as_json)
-        subject, predictions, evaluation = _evaluate(run_dir, settings, data, split)
+        subject, predictions, evaluation = _evaluate(run_dir, own, settings, data, split)
         folder = output or run_dir / f"evaluation-{subject.name}"
         _save(folder, subject, run_dir, predictions, evaluation)
         print_lines(console, subject.notes)
@@ -65,9 +78,21 @@ def evaluate(
             print_json(_summary(run_dir, subject, evaluation))
 
 
+def _check_overrides(layers: list[Layer]) -> None:
+    """Refuse what a trained model has settled: its size, its preparation, its training."""
+    for layer in layers:
+        for key in flatten(layer.values):
+            if not key.startswith(("data.", "evaluate.")) and key not in ("seed", "train.device"):
+                raise UsageError(
+                    f"{layer.origin}: {key} is settled by the run; evaluate takes data.*, "
+                    "evaluate.*, seed and train.device"
+                )
+
+
 def _evaluate(
-    run_dir: Path, settings: "Settings", data: Path | None, split: str | None
+    run_dir: Path, own: "Settings", settings: "Settings", data: Path | None, split: str | None
 ) -> tuple[Subject, "Predictions", "Evaluation"]:
+    """Predict the chosen clips; `own` are the run's settings, `settings` those asked for now."""
     from slrctl.engine.bootstrap import evaluate_predictions
     from slrctl.engine.run import predict_part
     from slrctl.engine.run_folder import load_run
@@ -75,7 +100,15 @@ def _evaluate(
 
     device = choose_device(settings.train.device)
     run = load_run(run_dir, device)
-    subject = _choose_clips(settings, run.classes, data, split)
+    if (own.model, own.prepare) != (run.settings.model, run.settings.prepare):
+        raise DataError(
+            f"{run_dir}: settings.toml names another model or preparation than its checkpoint was "
+            "trained with; put the file back as it was"
+        )
+    if data is None:
+        subject = _own_clips(run_dir, own, run.classes, split)
+    else:
+        subject = _other_clips(settings, run.classes, data, split)
     with deterministic():
         predictions = predict_part(run, settings, subject.dataset, device)
     evaluation = evaluate_predictions(
@@ -84,33 +117,50 @@ def _evaluate(
     return subject, predictions, evaluation
 
 
-def _choose_clips(
-    settings: "Settings", classes: tuple[str, ...], data: Path | None, split: str | None
+def _own_clips(
+    run_dir: Path, own: "Settings", classes: tuple[str, ...], split: str | None
 ) -> Subject:
-    """The run's own test or validation part, or (a part of) another file."""
-    from slrctl.core.data.dataset import load_dataset
+    """A part of the data the run was made with, if it is still the same."""
     from slrctl.core.data.parts import load_parts, named_parts
+    from slrctl.engine.run_folder import read_fingerprints
 
-    if data is None:
-        parts = load_parts(settings)
-        named = named_parts(parts)
-        name = split or ("test" if "test" in named else "val")
-        if name not in named:
-            raise SlrctlError(
-                f"--split {name}: the run's data has the parts {', '.join(named)}; name one of them"
-            )
-        return Subject(named[name], name, parts.notes)
+    parts = load_parts(own)
+    named = named_parts(parts)
+    name = split or ("test" if "test" in named else "val")
+    if name not in named:
+        raise UsageError(
+            f"--split {name}: the run's data has the parts {', '.join(named)}; name one of them"
+        )
+    fingerprint = read_fingerprints(run_dir).get(name)
+    if parts.train.classes != classes or fingerprint != named[name].fingerprint():
+        raise DataError(
+            f"{own.data.train or 'demo set'}: the {name} clips are not those the run was made with "
+            "(their fingerprint differs); put the file back, or name clips with --data"
+        )
+    return Subject(named[name], name, parts.notes)
+
+
+def _other_clips(
+    settings: "Settings", classes: tuple[str, ...], data: Path, split: str | None
+) -> Subject:
+    """A file, or the rows of it that its split column marks."""
+    from slrctl.core.data.dataset import load_dataset
+    from slrctl.core.data.splits import part_of
+
     dataset = load_dataset(data, settings.data, classes=classes)
-    splits = sorted({clip.split for clip in dataset if clip.split is not None})
-    name = split or ("test" if "test" in splits else None)
-    if name is None:
+    marks = {clip.clip_id: part_of(clip.split) or clip.split for clip in dataset}
+    splits = sorted({mark for mark in marks.values() if mark is not None})
+    if split == "all" or (split is None and not splits):
         return Subject(dataset, data.stem, dataset.notes)
-    if name not in splits:
-        has = f"has {', '.join(splits)}" if splits else "has no split column"
-        raise SlrctlError(f"{data}: --split {name} asked for, but the file {has}")
-    chosen = dataset.part(clip for clip in dataset if clip.split == name)
-    note = f"{len(chosen)} of {len(dataset)} clips of {data}: those of split {name}"
-    return Subject(chosen, f"{data.stem}-{name}", (*dataset.notes, note))
+    wanted = split or "test"
+    if wanted not in splits:
+        has = f"has {', '.join(splits)}" if splits else "is empty or absent"
+        raise UsageError(
+            f"{data}: no row for --split {wanted}, the split column {has}; name another, or all"
+        )
+    chosen = dataset.part(clip for clip in dataset if marks[clip.clip_id] == wanted)
+    note = f"{len(chosen)} of {len(dataset)} clips of {data}: those of split {wanted}"
+    return Subject(chosen, f"{data.stem}-{wanted}", (*dataset.notes, note))
 
 
 def _save(

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from slrctl.layers import Layer, nested, read_config, read_overrides
+from slrctl.settings import Settings
 
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="TOML file of settings.", show_default=False)
@@ -44,3 +45,13 @@ def setting_layers(
         if value is not None
     ]
     return layers
+
+
+def with_absolute_paths(settings: Settings) -> Settings:
+    """The settings of a run, which finds its data again wherever `evaluate` is called from.
+
+    Relative paths, those of a config file too, start at the current folder.
+    """
+    paths = {name: path.absolute() for name, path in settings.data if isinstance(path, Path)}
+    data = settings.data.model_copy(update=paths)
+    return settings.model_copy(update={"data": data})

@@ -6,12 +6,18 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.console import Console
 
-from slrctl.cli.console import console_for, print_json, report_errors
+from slrctl.cli.console import console_for, print_json, print_lines, report_errors
 from slrctl.cli.live import describe_terms, training_view
-from slrctl.cli.options import ConfigOption, JsonOption, SetOption, setting_layers
+from slrctl.cli.options import (
+    ConfigOption,
+    JsonOption,
+    SetOption,
+    setting_layers,
+    with_absolute_paths,
+)
 from slrctl.cli.train_views import show_header, show_results, show_settings
 from slrctl.errors import UsageError
-from slrctl.layers import resolve
+from slrctl.layers import cmcl_name, resolve
 
 if TYPE_CHECKING:
     from slrctl.core.data.splits import Parts
@@ -103,9 +109,9 @@ def train(
                 overrides,
                 preset=cmcl,
                 flags={
-                    "--train": ("data.train", _absolute(train_path)),
-                    "--val": ("data.val", _absolute(val_path)),
-                    "--test": ("data.test", _absolute(test_path)),
+                    "--train": ("data.train", train_path),
+                    "--val": ("data.val", val_path),
+                    "--test": ("data.test", test_path),
                     "--lambda-consistency": ("cmcl.lambda_consistency", lambda_consistency),
                     "--lambda-alignment": ("cmcl.lambda_alignment", lambda_alignment),
                     "--cmcl-temperature": ("cmcl.temperature", cmcl_temperature),
@@ -121,16 +127,14 @@ def train(
                 },
             )
         )
-        console = console_for(as_json=as_json, quiet=quiet)
         if show_only:
-            show_settings(console, resolved, as_json=as_json)
+            show_settings(console_for(), resolved, as_json=as_json)
             return
-        _train(resolved.settings, console, name, run_dir, force, dry_run, as_json)
-
-
-def _absolute(path: Path | None) -> Path | None:
-    """So that a run finds its data again, wherever `evaluate` is called from."""
-    return None if path is None else path.absolute()
+        # A dry run is asked for what it says.
+        console = console_for(as_json=as_json, quiet=quiet and not dry_run)
+        _train(
+            with_absolute_paths(resolved.settings), console, name, run_dir, force, dry_run, as_json
+        )
 
 
 def _train(
@@ -148,14 +152,16 @@ def _train(
 
     if name is not None and run_dir is not None:
         raise UsageError(f"--name {name} and --run-dir {run_dir}: both name the folder; give one")
-    if name is not None and (Path(name).name != name or name in (".", "..")):
+    if name is not None and (Path(name).name != name or name in ("", ".", "..")):
         raise UsageError(
             f"--name {name!r}: a name is one folder under {RUNS_DIR}/; use --run-dir for a path"
         )
-    given = run_dir or (RUNS_DIR / name if name else None)
+    given = RUNS_DIR / name if name is not None else run_dir
     if given is not None and not dry_run:
         check_run_dir(given, force=force)  # before the data, which may take long to read
     parts = load_parts(settings)
+    if console.quiet:
+        print_lines(console_for(as_json=True), [n for n in parts.notes if "warning: " in n])
     show_header(console, settings, parts)
     if dry_run:
         _try(settings, parts, console, as_json)
@@ -166,8 +172,7 @@ def _train(
 def _default_run_dir(settings: "Settings", parts: "Parts") -> Path:
     from slrctl.engine.run_folder import free_run_dir
 
-    loss = settings.cmcl.preset if settings.cmcl.is_on else "ce"
-    loss = "cmcl" if loss == "off" else loss  # lambdas given one by one
+    loss = cmcl_name(settings).replace(" ", "-") if settings.cmcl.is_on else "ce"
     return free_run_dir(RUNS_DIR, f"{parts.train.name}-{loss}-seed{settings.seed}")
 
 

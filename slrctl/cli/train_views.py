@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from slrctl.cli.console import print_facts, print_json, print_lines, print_table
-from slrctl.layers import Resolved, flatten
+from slrctl.layers import Resolved, cmcl_name, flatten
 
 if TYPE_CHECKING:
     from slrctl.core.data.splits import Parts
@@ -90,7 +90,7 @@ def _describe_loss(settings: "Settings") -> str:
     return (
         f"cross-entropy + {cmcl.lambda_consistency:g} consistency ({cmcl.divergence}, "
         f"temperature {cmcl.temperature:g}) + {cmcl.lambda_alignment:g} alignment, "
-        f"{'adaptive' if cmcl.adaptive else 'fixed'} lambdas (CMCL {cmcl.preset})"
+        f"{'adaptive' if cmcl.adaptive else 'fixed'} lambdas (CMCL {cmcl_name(settings)})"
     )
 
 

@@ -1,6 +1,7 @@
 """The folder of a run: what is in it, how it is made, found and read back."""
 
 import json
+import shutil
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +24,7 @@ BEST = "best.safetensors"
 LAST = "last.safetensors"
 PREDICTIONS = "predictions.parquet"
 CURVES = "curves.png"
+EVALUATION = "evaluation-"
 FILES = (SETTINGS, ENVIRONMENT, METRICS, SUMMARY, BEST, LAST, PREDICTIONS, CURVES)
 
 
@@ -68,6 +70,8 @@ def start_run_dir(run_dir: Path, settings: Settings, environment: Mapping[str, A
         run_dir.mkdir(parents=True, exist_ok=True)
         for name in FILES:
             (run_dir / name).unlink(missing_ok=True)
+        for summary in run_dir.glob(f"{EVALUATION}*/metrics.json"):
+            shutil.rmtree(summary.parent)  # the numbers of another model
         write_text(run_dir / SETTINGS, settings_toml(settings))
         write_json(run_dir / ENVIRONMENT, environment)
     except OSError as error:
@@ -100,6 +104,18 @@ def read_settings(run_dir: Path) -> dict[str, Any]:
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: not a TOML file any more ({error})") from None
+
+
+def read_fingerprints(run_dir: Path) -> dict[str, str]:
+    """The fingerprint of each part of the data a run was made with."""
+    path = run_dir / ENVIRONMENT
+    try:
+        parts = json.loads(path.read_text(encoding="utf-8"))["data"]
+        return {name: part["fingerprint"] for name, part in parts.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise DataError(
+            f"{path}: cannot be read as what slrctl train wrote; name clips with --data"
+        ) from None
 
 
 def newest_run(runs_dir: Path) -> Path:

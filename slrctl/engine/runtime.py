@@ -12,8 +12,9 @@ from slrctl.errors import UsageError
 def choose_device(name: str) -> torch.device:
     """The named device, or for `auto` an accelerator where there is one."""
     if name == "auto":
-        accelerator = torch.accelerator.current_accelerator(check_available=True)
-        return accelerator or torch.device("cpu")
+        accelerator = torch.accelerator.current_accelerator()
+        is_there = accelerator is not None and torch.accelerator.is_available()
+        return accelerator if is_there and accelerator is not None else torch.device("cpu")
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
@@ -38,11 +39,12 @@ def arithmetic(precision: str, device: torch.device) -> AbstractContextManager[o
 def deterministic() -> Iterator[None]:
     """Let torch use only algorithms that give the same bits again; as before afterwards."""
     before = torch.are_deterministic_algorithms_enabled()
+    only_warned = torch.is_deterministic_algorithms_warn_only_enabled()
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before)
+        torch.use_deterministic_algorithms(before, warn_only=only_warned)
 
 
 def describe_device(device: torch.device) -> str:

@@ -87,7 +87,7 @@ def _train_step(state: TrainingState, batch: ClipBatch, rate: float) -> None:
                 return_features=state.loss.needs_features,
             )
         terms = state.loss(output, batch, epoch=progress.epoch)
-        _stop_if_not_finite(terms, progress.epoch, progress.step, batch)
+        _stop_if_not_finite(state, terms, batch)
         if state.settings.cmcl.is_on and progress.step % settings.diagnostics_every == 0:
             _measure_gradients(state, terms)
         state.optimizer.zero_grad(set_to_none=True)
@@ -97,7 +97,7 @@ def _train_step(state: TrainingState, batch: ClipBatch, rate: float) -> None:
         settings.clip_gradient or math.inf,
     )
     if not torch.isfinite(norm):
-        raise _diverged("the gradient", norm, progress.epoch, progress.step, batch)
+        raise _diverged(state, "the gradient", norm, batch)
     for group in state.optimizer.param_groups:
         group["lr"] = rate
     state.optimizer.step()
@@ -140,11 +140,6 @@ def _finish_epoch(state: TrainingState, data: TrainingData, epoch: int) -> Epoch
     progress, totals = state.progress, state.progress.totals
     validation = validate(state.model, state.loss, data.validation(), state.device, epoch)
     accuracy, loss = validation["val_accuracy"], validation["val_classification"]
-    if not math.isfinite(loss):
-        raise TrainingDiverged(
-            f"epoch {epoch + 1}: the validation loss is {loss}, which must be finite; "
-            "lower --learning-rate"
-        )
     is_best = progress.is_improved_by(accuracy, loss)
     if is_best:
         progress.best_epoch = epoch + 1
@@ -174,21 +169,22 @@ def _finish_epoch(state: TrainingState, data: TrainingData, epoch: int) -> Epoch
     return EpochReport(epoch + 1, metrics, is_best)
 
 
-def _stop_if_not_finite(terms: LossTerms, epoch: int, step: int, batch: ClipBatch) -> None:
+def _stop_if_not_finite(state: TrainingState, terms: LossTerms, batch: ClipBatch) -> None:
     if torch.isfinite(terms.total):
         return
     for name in ("classification", "consistency", "alignment"):
         term = getattr(terms, name)
         if term is not None and not torch.isfinite(term):
-            raise _diverged(f"the {name} term", term, epoch, step, batch)
-    raise _diverged("the sum of the terms", terms.total, epoch, step, batch)
+            raise _diverged(state, f"the {name} term", term, batch)
+    raise _diverged(state, "the sum of the terms", terms.total, batch)
 
 
 def _diverged(
-    what: str, value: torch.Tensor, epoch: int, step: int, batch: ClipBatch
+    state: TrainingState, what: str, value: torch.Tensor, batch: ClipBatch
 ) -> TrainingDiverged:
-    clips = ", ".join(batch.clip_ids[:5]) + (", ..." if len(batch) > 5 else "")
+    lambdas = "--lambda-consistency, --lambda-alignment or " if state.settings.cmcl.is_on else ""
     return TrainingDiverged(
-        f"epoch {epoch + 1}, step {step + 1}: {what} is {value.item()}, which must be finite "
-        f"(clips {clips}); lower --lambda-consistency and --lambda-alignment or --learning-rate"
+        f"epoch {state.progress.epoch + 1}, step {state.progress.step + 1}: {what} is "
+        f"{value.item()}, which must be finite; lower {lambdas}--learning-rate, "
+        f"and look at the clips of the batch: {', '.join(batch.clip_ids)}"
     )

@@ -1,5 +1,6 @@
 """What a model does on the validation clips after an epoch: accuracy, loss, diagnostics."""
 
+import math
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from slrctl.core.cmcl.diagnostics import effective_rank, entropy_ratio, feature_
 from slrctl.core.cmcl.loss import CrossModalConsistencyLoss
 from slrctl.core.model import SiFormer, Spoter
 from slrctl.core.model.siformer import SiFormerOutput
+from slrctl.errors import TrainingDiverged
 
 
 class _Pass(NamedTuple):
@@ -42,6 +44,9 @@ def validate(
 
     Means are over clips, or over those that contribute to the term: the batch size changes
     nothing. Without cross-attention the terms of CMCL are left out.
+
+    Raises:
+        TrainingDiverged: the model gives a loss that is not finite.
     """
     model.eval()
     has_maps = isinstance(model, SiFormer) and model.fusion is not None
@@ -56,6 +61,11 @@ def validate(
         "val_accuracy": float(torch.cat(kept.is_right).double().mean()),
         "val_classification": float(torch.cat(kept.negative_log_likelihood).double().mean()),
     }
+    if not math.isfinite(metrics["val_classification"]):
+        raise TrainingDiverged(
+            f"epoch {epoch + 1}: the validation loss is {metrics['val_classification']}, "
+            "which must be finite; lower --learning-rate"
+        )
     if has_maps:
         metrics |= _map_metrics(kept, is_projected=loss.projections is not None)
     metrics["val_loss"] = _total(metrics, loss, epoch)
@@ -130,7 +140,7 @@ def _map_metrics(kept: _Pass, *, is_projected: bool) -> dict[str, Any]:
 
 
 def _total(metrics: dict[str, Any], loss: CrossModalConsistencyLoss, epoch: int) -> float:
-    """The training objective on the validation clips."""
+    """The training objective on the validation clips, without label smoothing."""
     factor, total = loss.factor(epoch), metrics["val_classification"]
     total += factor * loss.settings.lambda_consistency * (metrics.get("val_consistency") or 0.0)
     return total + factor * loss.settings.lambda_alignment * (metrics.get("val_alignment") or 0.0)

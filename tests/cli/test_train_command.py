@@ -252,7 +252,10 @@ def test_evaluate_reads_other_clips_and_other_folders(run, trained, clips_path, 
     ("arguments", "code", "message"),
     [
         (["nowhere"], 1, "not a run"),
-        (["runs/one", "--split", "holdout"], 1, "the parts train, val, test"),
+        (["runs/one", "--split", "holdout"], 2, "the parts train, val, test"),
+        (["runs/one", "--data", "tiny.parquet", "--split", "x"], 2, "has test, train, val"),
+        (["runs/one", "--set", "model.max_frames=300"], 2, "settled by the run"),
+        (["runs/one", "--set", "prepare.hand_box=3"], 2, "settled by the run"),
         (["runs/one", "--data", "none.csv"], 3, "none.csv"),
     ],
 )
@@ -262,6 +265,112 @@ def test_evaluate_says_what_is_wrong(run, trained, arguments, code, message):
     assert result.exit_code == code
     assert message in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_another_seed_moves_the_intervals_and_not_the_clips(run, clips_path, tiny_dataset):
+    from dataclasses import replace
+
+    write_parquet([replace(clip, split=None, signer=None) for clip in tiny_dataset], clips_path)
+    run("train", "--train", clips_path, "--name", "one", *TINY)
+
+    first, second = (
+        json.loads(run("evaluate", "--json", "--set", f"seed={seed}").stdout) for seed in (379, 5)
+    )
+
+    assert first["fingerprint"] == second["fingerprint"]
+    assert first["accuracy"] == second["accuracy"]
+
+
+@pytest.mark.parametrize("kept", [3, 4])
+def test_data_that_changed_after_the_training_is_refused(
+    run, trained, clips_path, tiny_dataset, kept
+):
+    glosses = tiny_dataset.classes[:kept]
+    clips = [clip for clip in tiny_dataset if clip.gloss in glosses][kept == 4 :]
+    changed = [clip for clip in clips if clip.split != "test"] + [
+        clip for clip in clips if clip.split == "test"
+    ][1:]
+    write_parquet(changed, clips_path)
+
+    result = run("evaluate", trained)
+
+    assert result.exit_code == 3
+    assert "not those the run was made with" in result.stderr
+
+
+def test_a_split_is_recognised_however_it_is_spelled(run, trained, clips_path, tiny_dataset):
+    from dataclasses import replace
+
+    spelled = {"train": "Training", "val": "dev", "test": "TEST "}
+    write_parquet([replace(c, split=spelled[c.split or ""]) for c in tiny_dataset], clips_path)
+
+    result = run("evaluate", trained, "--data", clips_path, "--json")
+
+    assert json.loads(result.stdout)["clips"] == 4
+
+
+def test_settings_edited_after_the_training_are_refused(run, trained):
+    path = trained / "settings.toml"
+    path.write_text(path.read_text().replace("ffn_dim = 16", "ffn_dim = 32"))
+
+    result = run("evaluate", trained)
+
+    assert result.exit_code == 3
+    assert "put the file back" in result.stderr
+
+
+def test_a_run_finds_its_data_from_another_folder(run, tmp_path, clips_path, monkeypatch):
+    (tmp_path / "run.toml").write_text('[data]\ntrain = "tiny.parquet"\n')
+    run("train", "--config", "run.toml", "--name", "one", *TINY)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+
+    assert run("evaluate", "../runs/one").exit_code == 0
+
+
+def test_force_removes_the_evaluations_of_the_old_model(run, trained, clips_path):
+    run("evaluate", trained)
+    assert (trained / "evaluation-test").is_dir()
+
+    run("train", "--train", clips_path, "--name", "one", "--force", *TINY)
+
+    assert not (trained / "evaluation-test").exists()
+
+
+def test_a_model_that_breaks_in_an_epochs_last_step_exits_4(run, clips_path):
+    result = run(
+        "train", "--train", clips_path, *TINY, "--batch-size", "64", "--epochs", "1",
+        "--set=train.warmup_epochs=0", "--learning-rate", "1e38", "--cmcl", "balanced",
+    )  # fmt: skip
+
+    assert result.exit_code == 4
+    assert "validation loss" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_one_gloss_alone_is_refused(run, tmp_path, tiny_dataset):
+    path = tmp_path / "single.parquet"
+    write_parquet([c for c in tiny_dataset if c.gloss == tiny_dataset.classes[0]], path)
+
+    result = run("train", "--train", path, *TINY)
+
+    assert result.exit_code == 3
+    assert "at least two glosses" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (["--cmcl", "balanced"], "CMCL balanced"),
+        (["--lambda-alignment", "0.1"], "CMCL own lambdas"),
+        (["--cmcl", "balanced", "--lambda-consistency", "0.7"], "CMCL own lambdas"),
+        ([], "CMCL off"),
+    ],
+)
+def test_the_header_names_a_preset_only_where_it_is_in_force(run, clips_path, arguments, name):
+    result = run("train", "--train", clips_path, "--dry-run", *arguments, *TINY)
+
+    assert f"({name})" in plain(result)
 
 
 def test_evaluate_without_any_run_says_how_to_make_one(run):

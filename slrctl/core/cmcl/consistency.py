@@ -1,6 +1,6 @@
 """The consistency term: what the left hand reads in the right must match the way back."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float
@@ -37,7 +37,14 @@ def consistency_loss(
     Returns:
         The mean over contributing clips of the mean over rows; exactly 0, with a working backward,
         where no clip has both hands.
+
+    Raises:
+        ValueError: the divergence is not one of the three, or the temperature is not above 0.
     """
+    if divergence not in get_args(Divergence):
+        raise ValueError(f"divergence {divergence!r} is not one of {get_args(Divergence)}")
+    if not temperature > 0:
+        raise ValueError(f"temperature ({temperature}) must be above 0")
     support = right_is_present[:, None, :].expand(-1, left_is_present.shape[1], -1)
     log_p = _log_distribution(_mean_over_heads(left_to_right), support, temperature)
     log_q = _log_distribution(_mean_over_heads(right_to_left).transpose(1, 2), support, temperature)

@@ -8,7 +8,7 @@ from slrctl.core.data.dataset import SignDataset, load_dataset
 from slrctl.core.data.splits import Parts, choose_parts
 from slrctl.core.data.synthetic import synthesise
 from slrctl.core.skeleton import LEFT_HAND, RIGHT_HAND
-from slrctl.errors import UsageError
+from slrctl.errors import DataError, UsageError
 from slrctl.settings import Settings
 
 
@@ -41,6 +41,11 @@ def load_parts(settings: Settings) -> Parts:
         seed=settings.seed,
         skip_bad_clips=data.skip_bad_clips,
     )
+    if len(set(parts.train.classes)) < 2:
+        raise DataError(
+            f"{train.name}: all training clips show {''.join(parts.train.classes)!r}; "
+            "recognition needs clips of at least two glosses"
+        )
     read = [
         f"{dataset.name}: {note}"
         for dataset in (train, val, test)

@@ -35,6 +35,11 @@ class Parts:
     notes: tuple[str, ...] = ()
 
 
+def part_of(split: str | None) -> str | None:
+    """train, val or test, however a file spells it; None for anything else."""
+    return None if split is None else _PART_OF.get(split.strip().lower())
+
+
 def choose_parts(
     train: SignDataset,
     val: SignDataset | None,
@@ -90,7 +95,7 @@ def _rows_of_training_file(train: SignDataset) -> tuple[dict[str, list[Clip]], l
         rows["train"] = list(train)
         return rows, []
     for row, clip in enumerate(train):
-        part = None if clip.split is None else _PART_OF.get(clip.split.strip().lower())
+        part = part_of(clip.split)
         if part is None:
             found = "null, while other rows have one" if clip.split is None else quote(clip.split)
             raise DataError(
@@ -109,9 +114,7 @@ def _rows_of_training_file(train: SignDataset) -> tuple[dict[str, list[Clip]], l
 
 def _rows_of_given_file(given: SignDataset, part: str, overridden: int) -> tuple[SignDataset, str]:
     """The clips of a file named for a part: the rows marked for it if there are any, else all."""
-    marked = [
-        clip for clip in given if clip.split and _PART_OF.get(clip.split.strip().lower()) == part
-    ]
+    marked = [clip for clip in given if part_of(clip.split) == part]
     name = _LONG_NAME[part]
     clips = count_of(len(marked) or len(given), "clip")
     if marked and len(marked) < len(given):

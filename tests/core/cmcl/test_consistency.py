@@ -199,3 +199,11 @@ def test_half_precision_maps_are_compared_in_float32(rng):
 
     assert loss.dtype == torch.float32
     assert_close(loss, consistency_loss(lr, rl, everywhere, everywhere), atol=5e-3, rtol=0.02)
+
+
+@pytest.mark.parametrize("wrong", [{"divergence": "foo"}, {"temperature": 0.0}])
+def test_a_wrong_argument_is_refused(wrong):
+    everywhere = present([1] * T)
+
+    with pytest.raises((ValueError, TypeError), match=next(iter(wrong))):
+        consistency_loss(permutation_map(0), permutation_map(0), everywhere, everywhere, **wrong)
