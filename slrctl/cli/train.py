@@ -202,11 +202,12 @@ def _run(
 
 
 def _try(settings: "Settings", parts: "Parts", console: Console, as_json: bool) -> None:
+    from slrctl.core.model import num_parameters
     from slrctl.engine.run import try_one_batch
 
     trial = try_one_batch(settings, parts)
     facts = {
-        "parameters": trial.num_parameters,
+        "parameters": num_parameters(settings.model, len(parts.train.classes)),
         "batches_per_epoch": trial.report.num_batches,
         "clips_in_batch": trial.report.num_clips,
         "seconds": trial.seconds,

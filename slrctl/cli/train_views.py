@@ -42,12 +42,11 @@ def _written(value: object) -> str:
 
 def show_header(console: Console, settings: "Settings", parts: "Parts") -> None:
     from slrctl.core.data.parts import named_parts
-    from slrctl.core.model import build_model
+    from slrctl.core.model import num_parameters
     from slrctl.engine.runtime import choose_device, describe_device
 
     device = choose_device(settings.train.device)
-    model = build_model(settings.model, len(parts.train.classes), seed=settings.seed)
-    num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    num_weights = num_parameters(settings.model, len(parts.train.classes))
     counts = ", ".join(f"{len(part)} {name}" for name, part in named_parts(parts).items())
     print_facts(
         console,
@@ -55,9 +54,8 @@ def show_header(console: Console, settings: "Settings", parts: "Parts") -> None:
             "data": f"{parts.train.name}: {counts} clips, {len(parts.train.classes)} glosses, "
             f"{_signers(parts)}",
             "hands": _missing_hands(parts),
-            "model": f"{settings.model.name}, {num_parameters:,} parameters, "
-            f"{settings.model.attention} attention, cross-attention "
-            f"{'on' if settings.model.cross_attention else 'off'}",
+            "model": f"{settings.model.name}, {num_weights:,} parameters, "
+            f"{settings.model.attention} attention, {_describe_streams(settings)}",
             "loss": _describe_loss(settings),
             "run": f"{settings.train.epochs} epochs, batch {settings.train.batch_size}, "
             f"learning rate {settings.train.learning_rate:g}, recipe {settings.recipe}, "
@@ -66,6 +64,12 @@ def show_header(console: Console, settings: "Settings", parts: "Parts") -> None:
         },
     )
     print_lines(console, parts.notes)
+
+
+def _describe_streams(settings: "Settings") -> str:
+    if settings.model.name == "spoter":
+        return "one stream"
+    return f"cross-attention {'on' if settings.model.cross_attention else 'off'}"
 
 
 def _signers(parts: "Parts") -> str:

@@ -42,7 +42,6 @@ class RunReport(NamedTuple):
 class TrialBatch(NamedTuple):
     """What one batch showed, where nothing is to be kept."""
 
-    num_parameters: int
     report: BatchReport
     seconds: float
 
@@ -77,7 +76,7 @@ def try_one_batch(settings: Settings, parts: Parts) -> TrialBatch:
         report = next(train_epochs(state, data))
         if not isinstance(report, BatchReport):
             raise TypeError("the first report of a training is that of its first batch")
-        return TrialBatch(num_parameters(state), report, time.perf_counter() - started)
+        return TrialBatch(report, time.perf_counter() - started)
 
 
 def training_data(settings: Settings, parts: Parts) -> TrainingData:
@@ -96,11 +95,6 @@ def predict_part(
     """Predict a data set with a trained model."""
     batches = evaluation_batches(prepare_clips(part, settings), settings.evaluate.batch_size)
     return predict(run.model, part, batches, device)
-
-
-def num_parameters(state: TrainingState) -> int:
-    """Weights of the model; the loss's projections are not among them."""
-    return sum(parameter.numel() for parameter in state.model.parameters())
 
 
 def _save_epoch(state: TrainingState, report: EpochReport, run_dir: Path) -> None:

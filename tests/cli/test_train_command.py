@@ -267,7 +267,7 @@ def test_evaluate_says_what_is_wrong(run, trained, arguments, code, message):
     assert result.stderr.count("\n") == 1
 
 
-def test_another_seed_moves_the_intervals_and_not_the_clips(run, clips_path, tiny_dataset):
+def test_another_seed_evaluates_the_same_clips_to_the_same_numbers(run, clips_path, tiny_dataset):
     from dataclasses import replace
 
     write_parquet([replace(clip, split=None, signer=None) for clip in tiny_dataset], clips_path)
@@ -371,6 +371,20 @@ def test_the_header_names_a_preset_only_where_it_is_in_force(run, clips_path, ar
     result = run("train", "--train", clips_path, "--dry-run", *arguments, *TINY)
 
     assert f"({name})" in plain(result)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "streams"),
+    [
+        ([], "cross-attention on"),
+        (["--no-cross-attention"], "cross-attention off"),
+        (["--set", "model.name=spoter"], "one stream"),
+    ],
+)
+def test_the_header_says_how_the_streams_meet(run, clips_path, arguments, streams):
+    result = run("train", "--train", clips_path, "--dry-run", *arguments, *TINY)
+
+    assert f"full attention, {streams}\n" in plain(result)
 
 
 def test_evaluate_without_any_run_says_how_to_make_one(run):
