@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from slrctl.cli.data import data_app
 from slrctl.cli.evaluate import evaluate
 from slrctl.cli.train import train
 
@@ -38,6 +39,7 @@ def _slrctl(
 
 app.command()(train)
 app.command()(evaluate)
+app.add_typer(data_app)
 
 
 def main() -> None:

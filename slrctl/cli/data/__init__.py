@@ -1,0 +1,14 @@
+"""`slrctl data`: every command about clips in one visible list."""
+
+import typer
+
+from slrctl.cli.data.synth import synth
+
+data_app = typer.Typer(
+    name="data",
+    help="Read, check, convert and look at landmark clips.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+data_app.command()(synth)
