@@ -1,7 +1,7 @@
 """`slrctl evaluate`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -13,18 +13,10 @@ from slrctl.errors import DataError, SlrctlError, UsageError
 from slrctl.layers import Layer, flatten, resolve
 
 if TYPE_CHECKING:
-    from slrctl.core.data.dataset import SignDataset
     from slrctl.engine.bootstrap import Evaluation
     from slrctl.engine.predictions import Predictions
+    from slrctl.engine.subject import Subject
     from slrctl.settings import Settings
-
-
-class Subject(NamedTuple):
-    """The clips a model is evaluated on, and what to call them."""
-
-    dataset: "SignDataset"
-    name: str
-    notes: tuple[str, ...]
 
 
 def evaluate(
@@ -91,12 +83,13 @@ def _check_overrides(layers: list[Layer]) -> None:
 
 def _evaluate(
     run_dir: Path, own: "Settings", settings: "Settings", data: Path | None, split: str | None
-) -> tuple[Subject, "Predictions", "Evaluation"]:
+) -> tuple["Subject", "Predictions", "Evaluation"]:
     """Predict the chosen clips; `own` are the run's settings, `settings` those asked for now."""
     from slrctl.engine.bootstrap import evaluate_predictions
     from slrctl.engine.run import predict_part
     from slrctl.engine.run_folder import load_run
     from slrctl.engine.runtime import choose_device, deterministic
+    from slrctl.engine.subject import other_clips, own_clips
 
     device = choose_device(settings.train.device)
     run = load_run(run_dir, device)
@@ -106,9 +99,9 @@ def _evaluate(
             "trained with; put the file back as it was"
         )
     if data is None:
-        subject = _own_clips(run_dir, own, run.classes, split)
+        subject = own_clips(run_dir, own, run.classes, split)
     else:
-        subject = _other_clips(settings, run.classes, data, split)
+        subject = other_clips(settings, run.classes, data, split)
     with deterministic():
         predictions = predict_part(run, settings, subject.dataset, device)
     evaluation = evaluate_predictions(
@@ -117,55 +110,9 @@ def _evaluate(
     return subject, predictions, evaluation
 
 
-def _own_clips(
-    run_dir: Path, own: "Settings", classes: tuple[str, ...], split: str | None
-) -> Subject:
-    """A part of the data the run was made with, if it is still the same."""
-    from slrctl.core.data.parts import load_parts, named_parts
-    from slrctl.engine.run_folder import read_fingerprints
-
-    parts = load_parts(own)
-    named = named_parts(parts)
-    name = split or ("test" if "test" in named else "val")
-    if name not in named:
-        raise UsageError(
-            f"--split {name}: the run's data has the parts {', '.join(named)}; name one of them"
-        )
-    fingerprint = read_fingerprints(run_dir).get(name)
-    if parts.train.classes != classes or fingerprint != named[name].fingerprint():
-        raise DataError(
-            f"{own.data.train or 'demo set'}: the {name} clips are not those the run was made with "
-            "(their fingerprint differs); put the file back, or name clips with --data"
-        )
-    return Subject(named[name], name, parts.notes)
-
-
-def _other_clips(
-    settings: "Settings", classes: tuple[str, ...], data: Path, split: str | None
-) -> Subject:
-    """A file, or the rows of it that its split column marks."""
-    from slrctl.core.data.dataset import load_dataset
-    from slrctl.core.data.splits import part_of
-
-    dataset = load_dataset(data, settings.data, classes=classes)
-    marks = {clip.clip_id: part_of(clip.split) or clip.split for clip in dataset}
-    splits = sorted({mark for mark in marks.values() if mark is not None})
-    if split == "all" or (split is None and not splits):
-        return Subject(dataset, data.stem, dataset.notes)
-    wanted = split or "test"
-    if wanted not in splits:
-        has = f"has {', '.join(splits)}" if splits else "is empty or absent"
-        raise UsageError(
-            f"{data}: no row for --split {wanted}, the split column {has}; name another, or all"
-        )
-    chosen = dataset.part(clip for clip in dataset if marks[clip.clip_id] == wanted)
-    note = f"{len(chosen)} of {len(dataset)} clips of {data}: those of split {wanted}"
-    return Subject(chosen, f"{data.stem}-{wanted}", (*dataset.notes, note))
-
-
 def _save(
     folder: Path,
-    subject: Subject,
+    subject: "Subject",
     run_dir: Path,
     predictions: "Predictions",
     evaluation: "Evaluation",
@@ -187,7 +134,7 @@ def _save(
         ) from None
 
 
-def _summary(run_dir: Path, subject: Subject, evaluation: "Evaluation") -> dict[str, Any]:
+def _summary(run_dir: Path, subject: "Subject", evaluation: "Evaluation") -> dict[str, Any]:
     return {
         "run_dir": str(run_dir),
         "data": subject.name,
@@ -197,7 +144,7 @@ def _summary(run_dir: Path, subject: Subject, evaluation: "Evaluation") -> dict[
 
 
 def _show(
-    console: Console, run_dir: Path, subject: Subject, evaluation: "Evaluation", folder: Path
+    console: Console, run_dir: Path, subject: "Subject", evaluation: "Evaluation", folder: Path
 ) -> None:
     from slrctl.reports.evaluation_tables import (
         most_confused,
