@@ -3,6 +3,8 @@
 Left and right are the signer's own. Every array of landmarks in the project has this order.
 """
 
+from itertools import pairwise
+
 import numpy as np
 
 BODY_NAMES = (
@@ -52,6 +54,35 @@ RIGHT_EYE, LEFT_EYE = BODY_NAMES.index("rightEye"), BODY_NAMES.index("leftEye")
 RIGHT_SHOULDER, LEFT_SHOULDER = BODY_NAMES.index("rightShoulder"), BODY_NAMES.index("leftShoulder")
 RIGHT_ELBOW, LEFT_ELBOW = BODY_NAMES.index("rightElbow"), BODY_NAMES.index("leftElbow")
 RIGHT_WRIST, LEFT_WRIST = BODY_NAMES.index("rightWrist"), BODY_NAMES.index("leftWrist")
+
+_BODY_CHAINS = (
+    ("rightEar", "rightEye", "nose", "leftEye", "leftEar"),
+    ("nose", "neck"),
+    ("neck", "rightShoulder", "rightElbow", "rightWrist"),
+    ("neck", "leftShoulder", "leftElbow", "leftWrist"),
+)
+_HAND_CHAINS = (
+    ("wrist", "thumbCMC", "thumbMP", "thumbIP", "thumbTip"),
+    ("wrist", "indexMCP", "indexPIP", "indexDIP", "indexTip"),
+    ("middleMCP", "middlePIP", "middleDIP", "middleTip"),
+    ("ringMCP", "ringPIP", "ringDIP", "ringTip"),
+    ("wrist", "littleMCP", "littlePIP", "littleDIP", "littleTip"),
+    ("indexMCP", "middleMCP", "ringMCP", "littleMCP"),  # across the palm
+)
+
+
+def _edges(chains: tuple[tuple[str, ...], ...], suffix: str = "") -> tuple[tuple[int, int], ...]:
+    return tuple(
+        (LANDMARK_NAMES.index(first + suffix), LANDMARK_NAMES.index(second + suffix))
+        for chain in chains
+        for first, second in pairwise(chain)
+    )
+
+
+# Pairs of landmarks to join with a line in a picture; no computation rests on them.
+BODY_EDGES = _edges(_BODY_CHAINS)
+LEFT_HAND_EDGES = _edges(_HAND_CHAINS, "_left")
+RIGHT_HAND_EDGES = _edges(_HAND_CHAINS, "_right")
 
 
 def _mirrored(name: str) -> str:

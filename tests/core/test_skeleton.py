@@ -81,3 +81,25 @@ def test_mirrored_twice_is_back():
 )
 def test_an_index_points_at_its_name(index, name):
     assert skeleton.LANDMARK_NAMES[index] == name
+
+
+@pytest.mark.parametrize(
+    ("edges", "part"),
+    [
+        (skeleton.BODY_EDGES, skeleton.BODY),
+        (skeleton.LEFT_HAND_EDGES, skeleton.LEFT_HAND),
+        (skeleton.RIGHT_HAND_EDGES, skeleton.RIGHT_HAND),
+    ],
+)
+def test_the_edges_of_a_part_reach_all_of_its_landmarks_and_no_other(edges, part):
+    joined = {edges[0][0]}
+    for _ in edges:
+        joined |= {end for edge in edges if joined & set(edge) for end in edge}
+
+    assert joined == set(range(part.start, part.stop))
+
+
+def test_the_edges_of_the_hands_mirror_each_other():
+    mirrored = {tuple(skeleton.MIRROR[list(edge)].tolist()) for edge in skeleton.LEFT_HAND_EDGES}
+
+    assert mirrored == set(skeleton.RIGHT_HAND_EDGES)

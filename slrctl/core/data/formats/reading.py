@@ -10,19 +10,6 @@ from slrctl.errors import DataError
 _LONGEST_QUOTE = 60
 
 
-@dataclass
-class Reading:
-    """The clips of a file, one-line notes on how it was read, and the rows left out.
-
-    `dropped` holds (where, reason) of each clip that `data.skip_bad_clips` left out. A note that
-    starts with "warning: " tells of something the user should look at.
-    """
-
-    clips: list[Clip]
-    notes: list[str] = field(default_factory=list)
-    dropped: list[tuple[str, str]] = field(default_factory=list)
-
-
 @dataclass(frozen=True)
 class BadClip:
     """Why a clip cannot be read: its place, a few words for the tally, and the whole story."""
@@ -30,6 +17,19 @@ class BadClip:
     where: str
     kind: str
     message: str
+
+
+@dataclass
+class Reading:
+    """The clips of a file, one-line notes on how it was read, and the rows left out.
+
+    `dropped` holds each clip that `data.skip_bad_clips` left out. A note that starts with
+    "warning: " tells of something the user should look at.
+    """
+
+    clips: list[Clip]
+    notes: list[str] = field(default_factory=list)
+    dropped: list[BadClip] = field(default_factory=list)
 
 
 class BadClips:
@@ -44,11 +44,11 @@ class BadClips:
         where = f"row {row + 1}" + (f", column {column!r}" if column else "")
         self.rows.setdefault(row, BadClip(where, kind, message))
 
-    def settle(self, num_clips: int, *, skip: bool) -> tuple[list[str], list[tuple[str, str]]]:
+    def settle(self, num_clips: int, *, skip: bool) -> tuple[list[str], list[BadClip]]:
         """Stop at the first bad clip, or leave all of them out and tell which.
 
         Returns:
-            Notes for the user, and (where, reason) of each clip left out.
+            Notes for the user, and the clips left out.
 
         Raises:
             DataError: a clip is bad and `skip` is off, or no clip is left.
@@ -66,11 +66,11 @@ class BadClips:
                 f"{self.path}: none of its {num_clips} clips can be read; "
                 f"the first is {first.where}: {first.message}"
             )
-        tally = Counter(self.rows[row].kind for row in sorted(self.rows))
+        ordered = [self.rows[row] for row in sorted(self.rows)]
+        tally = Counter(clip.kind for clip in ordered)
         reasons = ", ".join(f"{count} {kind}" for kind, count in tally.most_common())
         note = f"left out {len(self.rows)} of {num_clips} clips: {reasons}"
-        ordered = [self.rows[row] for row in sorted(self.rows)]
-        return [note], [(clip.where, clip.message) for clip in ordered]
+        return [note], ordered
 
 
 def quote(value: object) -> str:

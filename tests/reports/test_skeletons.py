@@ -1,0 +1,241 @@
+import io
+
+import numpy as np
+import pytest
+from matplotlib.collections import LineCollection, PathCollection
+from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+from numpy.testing import assert_allclose
+from PIL import Image
+
+from slrctl.core import skeleton
+from slrctl.core.clip import Clip
+from slrctl.reports.skeleton_animation import draw_animation
+from slrctl.reports.skeleton_strips import draw_strip
+from slrctl.reports.skeletons import (
+    LEFT_COLOR,
+    PARTS,
+    RIGHT_COLOR,
+    draw_skeleton,
+    shown_frames,
+    window_of,
+)
+
+LEFT_WRIST, RIGHT_WRIST = 11, 10
+
+
+def signing(num_frames: int, *, gloss: str = "book", **facts) -> Clip:
+    """Landmarks around the middle of the image, all present."""
+    rng = np.random.default_rng(num_frames)
+    landmarks = rng.uniform(0.2, 0.8, (num_frames, 54, 2)).astype(np.float32)
+    return Clip("clips:0", gloss, landmarks, **facts)
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """The figures that were saved, to look at what is in them."""
+    saved = []
+    real_savefig = Figure.savefig
+
+    def savefig(figure, *args, **options):
+        saved.append(figure)
+        real_savefig(figure, *args, **options)
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
+    return saved
+
+
+def drawn(frame: np.ndarray, aspect: float = 1.0):
+    axes = Figure().subplots()
+    draw_skeleton(axes, frame, aspect=aspect)
+    return axes
+
+
+def segments(axes, color: str) -> list[np.ndarray]:
+    """The lines of one colour."""
+    return [
+        segment
+        for lines in axes.collections
+        if isinstance(lines, LineCollection) and np.allclose(lines.get_color(), to_rgba(color))
+        for segment in lines.get_segments()
+    ]
+
+
+def rings(axes) -> list[tuple[float, float]]:
+    return [
+        tuple(np.asarray(dots.get_offsets())[0].tolist())
+        for dots in axes.collections
+        if isinstance(dots, PathCollection) and np.allclose(dots.get_facecolor(), 1.0)
+    ]
+
+
+def panels(figure) -> list:
+    """The axes that hold a skeleton; the bar of presence has ticks."""
+    return [axes for axes in figure.axes if not len(axes.get_yticks())]
+
+
+def test_every_edge_of_a_whole_frame_is_drawn_where_its_landmarks_are():
+    frame = signing(1).landmarks[0]
+
+    axes = drawn(frame, aspect=2.0)
+
+    for part in PARTS:
+        lines = segments(axes, part.color)
+        expected = [frame[[first, second]] * [2.0, 1.0] for first, second in part.edges]
+        assert_allclose(lines, expected, rtol=1e-6)
+
+
+def test_left_and_right_hand_have_the_colours_of_their_own_landmarks():
+    frame = np.full((54, 2), np.nan, np.float32)
+    frame[skeleton.LEFT_HAND] = [0.2, 0.5]
+    frame[skeleton.RIGHT_HAND] = [0.8, 0.5]
+
+    axes = drawn(frame)
+
+    assert_allclose(np.array(segments(axes, LEFT_COLOR))[..., 0], 0.2, rtol=1e-6)
+    assert_allclose(np.array(segments(axes, RIGHT_COLOR))[..., 0], 0.8, rtol=1e-6)
+
+
+def test_a_missing_landmark_takes_only_its_own_lines_away():
+    frame = signing(1).landmarks[0]
+    frame[skeleton.LANDMARK_NAMES.index("indexDIP_left")] = np.nan
+
+    axes = drawn(frame)
+
+    assert len(segments(axes, LEFT_COLOR)) == len(PARTS[1].edges) - 2
+    assert len(segments(axes, RIGHT_COLOR)) == len(PARTS[2].edges)
+    assert np.isfinite(np.array(segments(axes, LEFT_COLOR))).all()
+
+
+@pytest.mark.parametrize(
+    ("hand", "wrist"), [(skeleton.LEFT_HAND, LEFT_WRIST), (skeleton.RIGHT_HAND, RIGHT_WRIST)]
+)
+def test_a_missing_hand_leaves_a_ring_at_its_wrist(hand, wrist):
+    frame = signing(1).landmarks[0]
+    frame[hand] = np.nan
+
+    assert rings(drawn(frame)) == [pytest.approx(frame[wrist].tolist())]
+
+
+def test_a_missing_hand_without_a_wrist_leaves_nothing():
+    frame = signing(1).landmarks[0]
+    frame[skeleton.LEFT_HAND] = np.nan
+    frame[LEFT_WRIST] = np.nan
+
+    assert rings(drawn(frame)) == []
+
+
+def test_y_points_down_and_a_unit_of_x_is_as_long_as_one_of_y():
+    axes = drawn(signing(1).landmarks[0])
+
+    assert axes.get_ylim()[0] > axes.get_ylim()[1]
+    assert axes.get_xlim()[0] < axes.get_xlim()[1]
+    assert axes.get_aspect() == 1.0
+
+
+def test_a_frame_without_landmarks_says_so():
+    axes = drawn(np.full((54, 2), np.nan, np.float32))
+
+    assert [text.get_text() for text in axes.texts] == ["no landmarks"]
+
+
+def test_the_window_holds_a_clip_and_ignores_a_stray_landmark():
+    clip = signing(50)
+    calm = window_of(clip.landmarks, 1.5)
+    clip.landmarks[7, 3] = [40.0, -40.0]
+
+    window = window_of(clip.landmarks, 1.5)
+
+    assert window == pytest.approx(calm, abs=0.02)
+    assert window.left < 1.5 * 0.21 < 1.5 * 0.79 < window.right
+    assert window.top < 0.21 < 0.79 < window.bottom
+
+
+@pytest.mark.parametrize("num_present", [0, 1])
+def test_the_window_of_next_to_nothing_has_an_extent(num_present):
+    landmarks = np.full((2, 54, 2), np.nan, np.float32)
+    landmarks[0, :num_present] = 0.5
+
+    window = window_of(landmarks, 1.0)
+
+    assert window.right - window.left >= 0.04
+    assert window.bottom - window.top >= 0.04
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "num_panels", "expected"),
+    [(20, 3, [0, 10, 19]), (4, 8, [0, 1, 2, 3]), (1, 8, [0]), (9, 5, [0, 2, 4, 6, 8])],
+)
+def test_panels_are_spread_from_the_first_frame_to_the_last(num_frames, num_panels, expected):
+    assert shown_frames(num_frames, num_panels).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "asked", "expected"), [(30, 8, 8), (30, 5, 5), (3, 8, 3), (1, 8, 1)]
+)
+def test_a_strip_has_as_many_panels_as_asked_for_if_it_has_the_frames(
+    figures, tmp_path, num_frames, asked, expected
+):
+    draw_strip(signing(num_frames), tmp_path / "strip.png", num_panels=asked)
+
+    assert len(panels(figures[0])) == expected
+    assert imread(tmp_path / "strip.png").shape[1] == 1440
+
+
+def test_all_panels_of_a_strip_show_the_same_part_of_the_image(figures, tmp_path):
+    draw_strip(signing(20), tmp_path / "strip.png")
+
+    assert len({(axes.get_xlim(), axes.get_ylim()) for axes in panels(figures[0])}) == 1
+
+
+def test_the_bar_below_is_filled_where_a_hand_is_there(figures, tmp_path):
+    clip = signing(10)
+    clip.landmarks[2:5, skeleton.LEFT_HAND] = np.nan
+    clip.landmarks[:, skeleton.RIGHT_HAND] = np.nan
+
+    draw_strip(clip, tmp_path / "strip.png")
+
+    (bar,) = (axes for axes in figures[0].axes if len(axes.get_yticks()))
+    left, right = bar.collections
+    spans = [path.get_extents() for path in left.get_paths()]
+    assert [(span.x0, span.x1) for span in spans] == [(-0.5, 1.5), (4.5, 9.5)]
+    assert right.get_paths() == []
+
+
+@pytest.mark.parametrize("gloss", ["$x^2$ $", "책", "a\nb", "x" * 200])
+def test_any_gloss_can_be_a_title(figures, tmp_path, gloss):
+    draw_strip(signing(3, gloss=gloss), tmp_path / "strip.png")
+
+    assert figures[0].texts[0].get_text()
+
+
+def test_the_same_clip_gives_the_same_picture(tmp_path):
+    for name in ("a.png", "b.png"):
+        draw_strip(signing(5), tmp_path / name)
+
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_an_animation_has_every_frame_at_the_speed_of_the_clip(tmp_path):
+    draw_animation(signing(7, fps=30.0), tmp_path / "clip.gif")
+
+    with Image.open(io.BytesIO((tmp_path / "clip.gif").read_bytes())) as gif:
+        durations = []
+        for number in range(gif.n_frames):  # pyright: ignore[reportAttributeAccessIssue]
+            gif.seek(number)
+            durations.append(gif.info["duration"])
+        assert gif.info["loop"] == 0
+    assert len(durations) == 7
+    # Hundredths of a second: 33.3 ms are 30 or 40, and 7 frames take 7 / 30 s together.
+    assert sum(durations) == 230
+    assert set(durations) == {30, 40}
+
+
+def test_an_animation_of_a_single_frame_without_landmarks_is_a_picture(tmp_path):
+    landmarks = np.full((1, 54, 2), np.nan, np.float32)
+
+    draw_animation(Clip("empty", "book", landmarks), tmp_path / "clip.gif")
+
+    with Image.open(tmp_path / "clip.gif") as gif:
+        assert gif.format == "GIF"
