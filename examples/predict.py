@@ -15,7 +15,7 @@ def main(run_dir: str, clips_path: str) -> None:
     run = load_run(run_dir)
     dataset = load_dataset(clips_path, run.settings.data, classes=run.classes)
     for clip in dataset:
-        landmarks = prepare_clip(clip.landmarks, run.settings.prepare)
+        landmarks = prepare_clip(clip.landmarks, run.settings.prepare, aspect=clip.aspect)
         batch = collate([replace(clip, landmarks=landmarks)])
         with torch.no_grad():
             probabilities = run.model(batch).logits.softmax(-1)[0]

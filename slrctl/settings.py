@@ -35,6 +35,8 @@ class DataSettings(Section):
     """Share of the training clips split off for validation where none are given."""
     frame_size: tuple[Positive, Positive] | None = None
     """Width and height of the image, for pixel coordinates in files that do not say."""
+    val_mirrored: bool = False
+    """Validate on every clip and its mirrored copy, so that mirrored signing counts."""
     gloss_names: Path | None = None
     """JSON or CSV file that maps integer labels to gloss names."""
     skip_bad_clips: bool = False
@@ -44,6 +46,8 @@ class DataSettings(Section):
 class PrepareSettings(Section):
     hand_box: Annotated[float, Field(ge=1)] = 1.2
     """Side of a hand's square box over the longer side of its landmarks' bounding box."""
+    dominant_hand: Literal["as_signed", "right"] = "as_signed"
+    """right: clips whose left hand does more are mirrored, in training and evaluation alike."""
 
 
 class AugmentSettings(Section):

@@ -74,7 +74,8 @@ def _check_overrides(layers: list[Layer]) -> None:
     """Refuse what a trained model has settled: its size, its preparation, its training."""
     for layer in layers:
         for key in flatten(layer.values):
-            if not key.startswith(("data.", "evaluate.")) and key not in ("seed", "train.device"):
+            is_open = key.startswith(("data.", "evaluate.")) or key in ("seed", "train.device")
+            if not is_open or key == "data.val_mirrored":
                 raise UsageError(
                     f"{layer.origin}: {key} is settled by the run; evaluate takes data.*, "
                     "evaluate.*, seed and train.device"

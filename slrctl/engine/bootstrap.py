@@ -14,6 +14,7 @@ import numpy as np
 import scipy.sparse
 from jaxtyping import Float, Int64
 
+from slrctl.core.data.mirror import original_id
 from slrctl.core.seeding import stable_seed
 from slrctl.engine.metrics import (
     METRIC_NAMES,
@@ -82,7 +83,10 @@ def resampling_units(predictions: Predictions) -> tuple[CIUnit, Int64[np.ndarray
     for unit, names in choices:
         if None not in names and len(set(names)) >= MIN_UNITS:
             return unit, np.unique(np.array(names, dtype=object), return_inverse=True)[1]
-    return "clip", np.arange(len(predictions))
+    # A clip and its mirrored copy err together: they are one unit, numbered as clips come.
+    numbers: dict[str, int] = {}
+    originals = [original_id(clip_id) for clip_id in predictions.clip_ids]
+    return "clip", np.array([numbers.setdefault(name, len(numbers)) for name in originals])
 
 
 def draw_counts(

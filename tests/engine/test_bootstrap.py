@@ -271,3 +271,13 @@ def test_the_accuracy_interval_covers_the_truth_about_95_times_in_100():
         covered += low <= truth <= high
 
     assert 0.91 <= covered / 300 <= 0.98
+
+
+def test_a_clip_and_its_mirrored_copy_are_resampled_together():
+    predictions = random_predictions(4, 2)
+    ids = ("b", "a", "b#mirrored", "c#mirrored")
+
+    unit, numbers = resampling_units(replace(predictions, clip_ids=ids))
+
+    assert unit == "clip"
+    assert numbers.tolist() == [0, 1, 0, 2]

@@ -16,6 +16,7 @@ from slrctl.core.clip import (
 )
 from slrctl.core.data.augment import add_noise, augment
 from slrctl.core.data.dataset import SignDataset
+from slrctl.core.data.mirror import lead_with_right
 from slrctl.core.data.prepare import normalise, resample_frames
 from slrctl.core.seeding import stable_seed
 from slrctl.settings import Settings
@@ -32,11 +33,14 @@ def num_batches(num_clips: int, batch_size: int) -> int:
     return -(-num_clips // batch_size)
 
 
-def _fitted(clip: Clip, max_frames: int) -> Float32[np.ndarray, "T 54 2"]:
-    """The clip's landmarks, resampled evenly where it is longer than the model takes."""
-    if clip.num_frames <= max_frames:
-        return clip.landmarks
-    return resample_frames(clip.landmarks, max_frames)
+def _fitted(clip: Clip, settings: Settings) -> Float32[np.ndarray, "T 54 2"]:
+    """The clip's landmarks with the settled hand leading, resampled where it is too long."""
+    landmarks = clip.landmarks
+    if settings.prepare.dominant_hand == "right":
+        landmarks = lead_with_right(landmarks, clip.aspect)
+    if clip.num_frames <= settings.model.max_frames:
+        return landmarks
+    return resample_frames(landmarks, settings.model.max_frames)
 
 
 def training_order(dataset: SignDataset, settings: Settings, epoch: int) -> list[list[Clip]]:
@@ -66,7 +70,7 @@ def _training_batch(
         [stable_seed(settings.seed, "augment", epoch, clip.clip_id) for clip in clips], np.uint64
     )
     aspect = np.array([clip.aspect for clip in clips], np.float64)
-    landmarks, is_valid = stack_landmarks([_fitted(clip, max_frames) for clip in clips])
+    landmarks, is_valid = stack_landmarks([_fitted(clip, settings) for clip in clips])
     landmarks, is_valid = augment(landmarks, is_valid, aspect, keys, settings.augment, max_frames)
     prepared = normalise(landmarks, settings.prepare)
     if settings.augment.enabled:
@@ -112,7 +116,7 @@ class PreparedClips:
 
 def prepare_clips(dataset: SignDataset, settings: Settings) -> PreparedClips:
     """Resample and normalise every clip, without augmentation, and sort them by length."""
-    fitted = [_fitted(clip, settings.model.max_frames) for clip in dataset]
+    fitted = [_fitted(clip, settings) for clip in dataset]
     order = sorted(range(len(fitted)), key=lambda number: len(fitted[number]))
     prepared: list[Clip] = []
     for first in range(0, len(order), PREPARED_TOGETHER):

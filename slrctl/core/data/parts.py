@@ -5,6 +5,8 @@ from dataclasses import replace
 import numpy as np
 
 from slrctl.core.data.dataset import SignDataset, load_dataset
+from slrctl.core.data.formats.reading import count_of
+from slrctl.core.data.mirror import with_mirrored_copies
 from slrctl.core.data.splits import Parts, choose_parts
 from slrctl.core.data.synthetic import synthesise
 from slrctl.core.skeleton import LEFT_HAND, RIGHT_HAND
@@ -41,6 +43,10 @@ def load_parts(settings: Settings) -> Parts:
         seed=settings.seed,
         skip_bad_clips=data.skip_bad_clips,
     )
+    if data.val_mirrored:
+        note = f"validation: {count_of(len(parts.val), 'clip')}, each beside its mirrored copy"
+        mirrored = with_mirrored_copies(parts.val)
+        parts = replace(parts, val=mirrored, notes=(*parts.notes, note))
     if len(set(parts.train.classes)) < 2:
         raise DataError(
             f"{train.name}: all training clips show {''.join(parts.train.classes)!r}; "

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
 from slrctl.core import skeleton
+from slrctl.core.data.mirror import lead_with_right
 from slrctl.settings import PrepareSettings
 
 # The body's box, in shoulder distances (SPEC, section 2).
@@ -111,11 +112,19 @@ def normalise(
 
 
 def prepare_clip(
-    landmarks: Float[np.ndarray, "T 54 2"], settings: PrepareSettings
+    landmarks: Float[np.ndarray, "T 54 2"], settings: PrepareSettings, *, aspect: float = 1.0
 ) -> Float32[np.ndarray, "T 54 2"]:
-    """Normalise the landmarks of one clip; see `normalise`."""
-    batch = torch.tensor(landmarks, dtype=torch.float32)[None]
-    return normalise(batch, settings)[0].numpy()
+    """Prepare one clip as training does: settle the leading hand, then see `normalise`.
+
+    Args:
+        landmarks: coordinates in the image, NaN where missing.
+        settings: those the model was trained with.
+        aspect: width of the image over its height, to measure which hand does more.
+    """
+    landmarks = landmarks.astype(np.float32)
+    if settings.dominant_hand == "right":
+        landmarks = lead_with_right(landmarks, aspect)
+    return normalise(torch.tensor(landmarks)[None], settings)[0].numpy()
 
 
 def even_frames(

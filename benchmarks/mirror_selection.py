@@ -1,0 +1,176 @@
+"""Choose how to deal with mirrored signing, without a look at any test clip.
+
+Run as `python benchmarks/mirror_selection.py RESULTS.jsonl [--clips CLIPS.parquet]`. With clips,
+each session that is not a test session is held out in turn; without, the demo set's validation
+signer is. Each option of `OPTIONS` is trained on the rest and asked about the held-out clips, as
+they are and mirrored. The last epoch counts: nothing of the held-out clips chooses it. A line a
+training is added to RESULTS.jsonl; a training that is in it already is not repeated.
+
+The default sizes are smaller than a real training's, so that the table costs minutes: narrow
+feed-forward layers and few epochs.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+
+from slrctl.core.data.dataset import SignDataset, load_dataset
+from slrctl.core.data.holdout import choose_stratified
+from slrctl.core.data.loader import (
+    evaluation_batches,
+    num_batches,
+    prepare_clips,
+    training_batches,
+)
+from slrctl.core.data.mirror import MIRRORED, with_mirrored_copies
+from slrctl.core.data.splits import part_of
+from slrctl.core.data.synthetic import synthesise
+from slrctl.engine.evaluation import predict
+from slrctl.engine.runtime import deterministic
+from slrctl.engine.state import TrainingState
+from slrctl.engine.training import TrainingData, train_epochs
+from slrctl.layers import Layer, read_overrides, resolve
+from slrctl.settings import Settings
+
+CPU = torch.device("cpu")
+RIGHT = "prepare.dominant_hand=right"
+OPTIONS: dict[str, tuple[str, ...]] = {
+    "none": (),
+    "augment": ("augment.mirror=0.5",),
+    "canonical": (RIGHT,),
+    "both": (RIGHT, "augment.mirror=0.5"),
+}
+
+
+class Fold(NamedTuple):
+    """What is trained on, and what is asked."""
+
+    held_out: str
+    train: SignDataset
+    asked: SignDataset
+
+
+def folds_of(clips_path: Path | None) -> Iterator[Fold]:
+    """Leave one session out, of those without a test clip; or the demo set's validation signer."""
+    if clips_path is None:
+        demo = synthesise().dataset
+        train = demo.part(clip for clip in demo if clip.split == "train")
+        yield Fold("val1", train, demo.part(clip for clip in demo if clip.split == "val"))
+        return
+    dataset = load_dataset(clips_path)
+    tested = {clip.session for clip in dataset if part_of(clip.split) == "test"}
+    open_clips = [clip for clip in dataset if clip.session not in tested]
+    for session in sorted({clip.session or "" for clip in open_clips}):
+        train = dataset.part(clip for clip in open_clips if clip.session != session)
+        yield Fold(session, train, dataset.part(c for c in open_clips if c.session == session))
+
+
+def thinned(dataset: SignDataset, share: float, seed: int) -> SignDataset:
+    """A share of the clips, gloss by gloss."""
+    if share == 1:
+        return dataset
+    chosen = choose_stratified(dataset.clips, share, seed)
+    return dataset.part(clip for clip in dataset if clip.clip_id in chosen)
+
+
+def train_and_ask(settings: Settings, fold: Fold) -> dict[str, Any]:
+    """Accuracy on the held-out clips as recorded, mirrored, and by both forms together."""
+    started = time.process_time()
+    asked = with_mirrored_copies(fold.asked)
+    prepared = prepare_clips(asked, settings)
+    watched = replace(prepared, clips=prepared.clips[:8])  # the loop wants something to validate on
+    data = TrainingData(
+        training=lambda epoch, start: training_batches(fold.train, settings, epoch, start=start),
+        num_batches=num_batches(len(fold.train), settings.train.batch_size),
+        validation=lambda: evaluation_batches(watched, settings.evaluate.batch_size),
+    )
+    state = TrainingState.initial(settings, fold.train.classes, CPU)
+    for _ in train_epochs(state, data):
+        pass
+    batches = evaluation_batches(prepared, settings.evaluate.batch_size)
+    predictions = predict(state.model, asked, batches, CPU)
+    is_mirrored = np.array([clip_id.endswith(MIRRORED) for clip_id in predictions.clip_ids])
+    is_right = predictions.predicted == predictions.target
+    # A copy follows its clip, so both halves are in one order.
+    scores = predictions.log_probabilities
+    together = (scores[~is_mirrored] + scores[is_mirrored]).argmax(axis=1)
+    return {
+        "train_clips": len(fold.train),
+        "clips": len(fold.asked),
+        "as_signed": float(is_right[~is_mirrored].mean()),
+        "mirrored": float(is_right[is_mirrored].mean()),
+        "averaged": float((together == predictions.target[~is_mirrored]).mean()),
+        "nll": float(-predictions.log_probability_of_truth.mean()),
+        "cpu_seconds": time.process_time() - started,
+    }
+
+
+def done_already(results: Path) -> list[dict[str, Any]]:
+    if not results.exists():
+        return []
+    return [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    frame = pd.DataFrame(rows)
+    measured = ["as_signed", "mirrored", "averaged", "nll", "cpu_seconds"]
+    keys = ["data", "option", "epochs", "ffn_dim", "share"]
+    table = frame.groupby(keys, sort=False)[measured].mean()
+    table["worst_mirrored"] = frame.groupby(keys, sort=False)["mirrored"].min()
+    table["folds"] = frame.groupby(keys, sort=False).size()
+    print(table.round(4).to_string())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("results", type=Path)
+    parser.add_argument("--clips", type=Path, help="clips with sessions; the demo set if absent")
+    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--ffn-dim", type=int, default=256)
+    parser.add_argument("--share", type=float, default=1.0, help="of the training clips")
+    parser.add_argument("--seed", type=int, default=379)
+    parser.add_argument("--option", nargs="*", default=list(OPTIONS), choices=list(OPTIONS))
+    given = parser.parse_args()
+
+    torch.set_num_threads(1)
+    rows = done_already(given.results)
+    for fold in folds_of(given.clips):
+        fold = fold._replace(train=thinned(fold.train, given.share, given.seed))
+        for option in given.option:
+            key = {
+                "data": "demo" if given.clips is None else given.clips.stem,
+                "held_out": fold.held_out,
+                "option": option,
+                "settings": list(OPTIONS[option]),
+                "epochs": given.epochs,
+                "ffn_dim": given.ffn_dim,
+                "share": given.share,
+                "seed": given.seed,
+            }
+            if any(key.items() <= row.items() for row in rows):
+                continue
+            sizes = {
+                "seed": given.seed,
+                "model": {"ffn_dim": given.ffn_dim},
+                "train": {"epochs": given.epochs},
+            }
+            layers = [Layer("sizes", sizes), *read_overrides(OPTIONS[option])]
+            with deterministic():
+                row = key | train_and_ask(resolve(layers).settings, fold)
+            rows.append(row)
+            with given.results.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+            print(json.dumps(row), flush=True)
+    show(rows)
+
+
+if __name__ == "__main__":
+    main()

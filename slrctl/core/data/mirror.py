@@ -1,0 +1,113 @@
+"""Mirror images of clips, and the choice of the hand that signs.
+
+Signers lead with either hand and the sign stays the same. A clip is mirrored by x -> 1 - x and by
+swapping the signer's left and right. The *canonical* form of a clip shows the more active hand on
+the right: a clip and its mirror image have the same one.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+from jaxtyping import Float, Float32
+
+from slrctl.core import skeleton
+from slrctl.core.clip import Clip
+from slrctl.core.data.dataset import SignDataset
+from slrctl.core.data.formats.reading import quote
+from slrctl.errors import DataError
+
+MIRRORED = "#mirrored"
+"""What the id of a mirrored copy ends with."""
+
+# A hand that is shown counts as if it had moved this far, in shoulder distances: in a sign held
+# still, being seen says more than the detector's jitter does. Chosen, with the median over three
+# frames, by how well it finds the known hand of made clips and keeps to one hand within a gloss.
+STANDING_TRAVEL = 0.3
+# Where no frame shows both shoulders: their usual distance in heights of the image.
+USUAL_SHOULDERS = 0.25
+
+
+def mirror_landmarks(landmarks: Float[np.ndarray, "T 54 2"]) -> Float[np.ndarray, "T 54 2"]:
+    """Show one clip in a mirror; missing landmarks stay missing."""
+    mirrored = landmarks[:, skeleton.MIRROR]
+    mirrored[..., 0] = 1 - mirrored[..., 0]
+    return mirrored
+
+
+def hand_activity(
+    landmarks: Float[np.ndarray, "T 54 2"], aspect: float = 1.0
+) -> tuple[float, float]:
+    """How much the left and the right hand do in a clip.
+
+    The share of frames that show the hand, times its travel plus `STANDING_TRAVEL`. Travel is the
+    path of the mean of its landmarks in shoulder distances, over the frames that show it, each
+    replaced by the median of itself and its neighbours, coordinate by coordinate: a detection far
+    off in a single frame adds nothing, and a gap is bridged by a straight line.
+
+    Args:
+        landmarks: coordinates in the image, NaN where missing.
+        aspect: width of the image over its height.
+    """
+    square = landmarks.astype(np.float64) * (aspect, 1.0)
+    unit = _shoulder_distance(square)
+    left, right = (
+        _activity(square[:, hand], unit) for hand in (skeleton.LEFT_HAND, skeleton.RIGHT_HAND)
+    )
+    return left, right
+
+
+def _shoulder_distance(square: Float[np.ndarray, "T 54 2"]) -> float:
+    gap = square[:, skeleton.LEFT_SHOULDER] - square[:, skeleton.RIGHT_SHOULDER]
+    distance = np.hypot(gap[:, 0], gap[:, 1])
+    known = distance[distance > 0]  # NaN is not
+    return float(np.median(known)) if len(known) else USUAL_SHOULDERS
+
+
+def _activity(hand: Float[np.ndarray, "T 21 2"], unit: float) -> float:
+    is_seen = ~np.isnan(hand).any(axis=2)
+    in_frame = is_seen.any(axis=1)
+    if not in_frame.any():
+        return 0.0
+    seen = np.where(is_seen[..., None], hand, 0.0)[in_frame]
+    centre = seen.sum(axis=1) / is_seen[in_frame].sum(axis=1)[:, None]
+    smooth = np.median(np.stack([centre[:-2], centre[1:-1], centre[2:]]), axis=0)
+    steps = np.diff(smooth, axis=0)
+    travel = np.hypot(steps[:, 0], steps[:, 1]).sum() / unit
+    return float(in_frame.mean() * (travel + STANDING_TRAVEL))
+
+
+def lead_with_right(
+    landmarks: Float32[np.ndarray, "T 54 2"], aspect: float = 1.0
+) -> Float32[np.ndarray, "T 54 2"]:
+    """Mirror a clip whose left hand is the more active one; hand back any other as it is."""
+    left, right = hand_activity(landmarks, aspect)
+    return mirror_landmarks(landmarks) if left > right else landmarks
+
+
+def mirrored_copy(clip: Clip) -> Clip:
+    """The same sign by somebody who signs with the other hand."""
+    landmarks = mirror_landmarks(clip.landmarks)
+    return replace(clip, clip_id=clip.clip_id + MIRRORED, landmarks=landmarks)
+
+
+def with_mirrored_copies(dataset: SignDataset) -> SignDataset:
+    """Every clip followed by its mirrored copy.
+
+    Raises:
+        DataError: a copy's id is taken, as in a set that holds mirrored copies already.
+    """
+    taken = {clip.clip_id for clip in dataset}
+    for clip in dataset:
+        if clip.clip_id + MIRRORED in taken:
+            raise DataError(
+                f"{dataset.source}: found clips {quote(clip.clip_id)} and "
+                f"{quote(clip.clip_id + MIRRORED)}; the mirrored copy of the first would have the "
+                "id of the second: leave data.val_mirrored off, or rename the second"
+            )
+    clips = tuple(copy for clip in dataset for copy in (clip, mirrored_copy(clip)))
+    return replace(dataset, clips=clips)
+
+
+def original_id(clip_id: str) -> str:
+    """The id of the clip that a mirrored copy was made of; of any other clip its own."""
+    return clip_id.removesuffix(MIRRORED)
