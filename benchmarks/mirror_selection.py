@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
 
 from slrctl.core.data.dataset import SignDataset, load_dataset
@@ -120,13 +119,17 @@ def done_already(results: Path) -> list[dict[str, Any]]:
 
 
 def show(rows: list[dict[str, Any]]) -> None:
-    frame = pd.DataFrame(rows)
-    measured = ["as_signed", "mirrored", "averaged", "nll", "cpu_seconds"]
-    keys = ["data", "option", "epochs", "ffn_dim", "share"]
-    table = frame.groupby(keys, sort=False)[measured].mean()
-    table["worst_mirrored"] = frame.groupby(keys, sort=False)["mirrored"].min()
-    table["folds"] = frame.groupby(keys, sort=False).size()
-    print(table.round(4).to_string())
+    """Means over the folds, an option a line."""
+    names = ("as_signed", "mirrored", "averaged", "nll")
+    print(f"{'data':<8}{'option':<22}{'folds':>6}" + "".join(f"{name:>11}" for name in names))
+    groups: dict[tuple[str, str, int, int, float], list[dict[str, Any]]] = {}
+    for row in rows:
+        key = (row["data"], row["option"], row["epochs"], row["ffn_dim"], row["share"])
+        groups.setdefault(key, []).append(row)
+    for (data, option, epochs, ffn_dim, share), folds in groups.items():
+        means = "".join(f"{np.mean([fold[name] for fold in folds]):>11.4f}" for name in names)
+        sizes = f"  {epochs} epochs, width {ffn_dim}, {share:g} of the clips"
+        print(f"{data:<8}{option:<22}{len(folds):>6}{means}{sizes}")
 
 
 def main() -> None:

@@ -64,12 +64,13 @@ def _shoulder_distance(square: Float[np.ndarray, "T 54 2"]) -> float:
 
 
 def _activity(hand: Float[np.ndarray, "T 21 2"], unit: float) -> float:
-    is_seen = ~np.isnan(hand).any(axis=2)
-    in_frame = is_seen.any(axis=1)
+    is_seen = np.logical_not(np.isnan(hand).any(-1))
+    num_seen = is_seen.sum(axis=1)
+    in_frame = num_seen > 0
     if not in_frame.any():
         return 0.0
-    seen = np.where(is_seen[..., None], hand, 0.0)[in_frame]
-    centre = seen.sum(axis=1) / is_seen[in_frame].sum(axis=1)[:, None]
+    total = np.where(is_seen[..., None], hand, 0.0).sum(axis=1)
+    centre = total[in_frame] / num_seen[in_frame, None]
     smooth = np.median(np.stack([centre[:-2], centre[1:-1], centre[2:]]), axis=0)
     steps = np.diff(smooth, axis=0)
     travel = np.hypot(steps[:, 0], steps[:, 1]).sum() / unit
