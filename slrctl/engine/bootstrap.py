@@ -83,10 +83,13 @@ def resampling_units(predictions: Predictions) -> tuple[CIUnit, Int64[np.ndarray
     for unit, names in choices:
         if None not in names and len(set(names)) >= MIN_UNITS:
             return unit, np.unique(np.array(names, dtype=object), return_inverse=True)[1]
-    # A clip and its mirrored copy err together: they are one unit, numbered as clips come.
-    numbers: dict[str, int] = {}
-    originals = [original_id(clip_id) for clip_id in predictions.clip_ids]
-    return "clip", np.array([numbers.setdefault(name, len(numbers)) for name in originals])
+    # A clip and its mirrored copy err together: they are one unit.
+    rows = {clip_id: row for row, clip_id in enumerate(predictions.clip_ids)}
+    firsts = [
+        row if original_id(clip_id) == clip_id else rows.get(original_id(clip_id), row)
+        for row, clip_id in enumerate(predictions.clip_ids)
+    ]
+    return "clip", np.unique(firsts, return_inverse=True)[1]
 
 
 def draw_counts(
