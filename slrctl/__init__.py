@@ -15,6 +15,9 @@ if TYPE_CHECKING:
         adaptive_factor,
         alignment_loss,
         consistency_loss,
+        contrastive_loss,
+        cycle_loss,
+        temporal_loss,
     )
     from slrctl.core.data.dataset import SignDataset, load_dataset
     from slrctl.core.data.prepare import prepare_clip
@@ -32,6 +35,9 @@ _PLACES = {
     "adaptive_factor": "slrctl.core.cmcl",
     "alignment_loss": "slrctl.core.cmcl",
     "consistency_loss": "slrctl.core.cmcl",
+    "contrastive_loss": "slrctl.core.cmcl",
+    "cycle_loss": "slrctl.core.cmcl",
+    "temporal_loss": "slrctl.core.cmcl",
     "SignDataset": "slrctl.core.data.dataset",
     "load_dataset": "slrctl.core.data.dataset",
     "prepare_clip": "slrctl.core.data.prepare",
@@ -58,9 +64,12 @@ __all__ = [
     "alignment_loss",
     "collate",
     "consistency_loss",
+    "contrastive_loss",
+    "cycle_loss",
     "load_dataset",
     "load_run",
     "prepare_clip",
+    "temporal_loss",
 ]
 
 

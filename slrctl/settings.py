@@ -135,7 +135,17 @@ class CMCLSettings(Section):
     temperature: Annotated[float, Field(ge=1e-3)] = 1.0
     """Softens both maps before they are compared, applied once."""
     divergence: Literal["kl", "symmetric", "js"] = "kl"
-    """How the two maps are compared; kl is the published formula."""
+    """How two rows are compared, in the kl form and by temporal; kl is the published formula."""
+    consistency: Literal["kl", "cycle"] = "kl"
+    """Form of the consistency term; cycle cannot be satisfied by attending to nothing."""
+    alignment: Literal["cosine", "contrastive"] = "cosine"
+    """Form of the alignment term; contrastive cannot be satisfied by constant embeddings."""
+    contrastive_temperature: Annotated[float, Field(ge=1e-3)] = 0.1
+    """What cosines are divided by in the contrastive form."""
+    temporal: bool = False
+    """Adds to consistency that attention moves on by one frame from frame to frame."""
+    multi_scale: bool = False
+    """Aligns the streams after every encoder layer as well, not only after the fusion."""
     projection_dim: Positive = 64
     """Common width the three streams are projected to for alignment."""
     adaptive: bool = False

@@ -45,6 +45,8 @@ class Progress:
     best_loss: float = float("inf")
     seconds: float = 0.0
     totals: EpochTotals = field(default_factory=EpochTotals)
+    streaks: dict[str, int] = field(default_factory=dict)
+    """For each condition worth a warning, the epochs in a row it has lasted."""
 
     def is_improved_by(self, accuracy: float, loss: float) -> bool:
         """More validation clips right, or as many at a lower loss."""
@@ -67,12 +69,7 @@ class TrainingState:
     def initial(cls, settings: Settings, classes: tuple[str, ...], device: torch.device) -> Self:
         """A training before its first step."""
         model = build_model(settings.model, len(classes), seed=settings.seed).to(device)
-        loss = build_loss(
-            settings.cmcl,
-            num_epochs=settings.train.epochs,
-            label_smoothing=settings.train.label_smoothing,
-            seed=settings.seed,
-        ).to(device)
+        loss = build_loss(settings).to(device)
         optimizer = torch.optim.AdamW(
             [*model.parameters(), *loss.parameters()],
             lr=settings.train.learning_rate,

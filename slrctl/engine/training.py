@@ -9,8 +9,10 @@ import torch
 from torch import nn
 
 from slrctl.core.clip import ClipBatch
-from slrctl.core.cmcl.diagnostics import contributing_clips
+from slrctl.core.cmcl.contributions import contributing_clips
+from slrctl.core.cmcl.diagnostics import gradient_measures
 from slrctl.core.cmcl.loss import LossTerms
+from slrctl.core.cmcl.warnings import Streaks, conditions
 from slrctl.core.model.siformer import SiFormerOutput
 from slrctl.core.seeding import scoped_seed, stable_seed
 from slrctl.engine.runtime import arithmetic
@@ -29,21 +31,26 @@ class TrainingData(NamedTuple):
 
 
 class BatchReport(NamedTuple):
-    """After every step: the position and the means of the epoch so far."""
+    """After every step: the position and the means of the epoch so far.
+
+    `gradients` are what each term asked of the model in this step, where that was measured.
+    """
 
     epoch: int
     batch: int
     num_batches: int
     num_clips: int
     means: dict[str, float | None]
+    gradients: dict[str, float]
 
 
 class EpochReport(NamedTuple):
-    """After every epoch: one line of `metrics.jsonl`."""
+    """After every epoch: one line of `metrics.jsonl`, and what the user should know of it."""
 
     epoch: int
     metrics: dict[str, Any]
     is_best: bool
+    warnings: list[str]
 
 
 def train_epochs(state: TrainingState, data: TrainingData) -> Iterator[BatchReport | EpochReport]:
@@ -61,7 +68,7 @@ def train_epochs(state: TrainingState, data: TrainingData) -> Iterator[BatchRepo
         state.model.train()
         for batch in data.training(epoch, state.progress.step):
             rate = learning_rate(settings, epoch, state.progress.step / data.num_batches)
-            _train_step(state, batch.to(state.device), rate)
+            gradients = _train_step(state, batch.to(state.device), rate)
             state.progress.seconds = seconds_before + time.perf_counter() - started
             yield BatchReport(
                 epoch + 1,
@@ -69,6 +76,7 @@ def train_epochs(state: TrainingState, data: TrainingData) -> Iterator[BatchRepo
                 data.num_batches,
                 len(batch),
                 {name: state.progress.totals.mean(name) for name in _SHOWN},
+                gradients,
             )
         yield _finish_epoch(state, data, epoch)
 
@@ -76,8 +84,10 @@ def train_epochs(state: TrainingState, data: TrainingData) -> Iterator[BatchRepo
 _SHOWN = ("loss", "classification", "consistency", "alignment", "accuracy")
 
 
-def _train_step(state: TrainingState, batch: ClipBatch, rate: float) -> None:
+def _train_step(state: TrainingState, batch: ClipBatch, rate: float) -> dict[str, float]:
+    """Take a step; return what was measured of the terms' gradients, in most steps nothing."""
     settings, progress = state.settings.train, state.progress
+    measured: dict[str, float] = {}
     draws = stable_seed(state.settings.seed, "dropout", progress.epoch, progress.step)
     with scoped_seed(draws, state.device):
         with arithmetic(settings.precision, state.device):
@@ -85,11 +95,12 @@ def _train_step(state: TrainingState, batch: ClipBatch, rate: float) -> None:
                 batch,
                 return_attention=state.loss.needs_attention,
                 return_features=state.loss.needs_features,
+                return_layer_features=state.loss.needs_layer_features,
             )
         terms = state.loss(output, batch, epoch=progress.epoch)
         _stop_if_not_finite(state, terms, batch)
         if state.settings.cmcl.is_on and progress.step % settings.diagnostics_every == 0:
-            _measure_gradients(state, terms)
+            measured = gradient_measures(terms, list(state.model.parameters()))
         state.optimizer.zero_grad(set_to_none=True)
         terms.total.backward()
     norm = nn.utils.clip_grad_norm_(
@@ -102,14 +113,26 @@ def _train_step(state: TrainingState, batch: ClipBatch, rate: float) -> None:
         group["lr"] = rate
     state.optimizer.step()
     _take_in(state, output, terms, batch, float(norm))
+    for name, value in measured.items():
+        progress.totals.add(name, value, 1)
     progress.step += 1
+    return measured
+
+
+_GRADIENTS = (
+    "gradient_norm_classification",
+    "gradient_norm_consistency",
+    "gradient_norm_alignment",
+    "gradient_cosine_consistency",
+    "gradient_cosine_alignment",
+)
 
 
 def _take_in(
     state: TrainingState, output: SiFormerOutput, terms: LossTerms, batch: ClipBatch, norm: float
 ) -> None:
     """Add a step to the epoch's totals, each term weighed by the clips it is a mean over."""
-    totals, contributions = state.progress.totals, contributing_clips(batch)
+    totals, contributions = state.progress.totals, contributing_clips(batch, state.settings.cmcl)
     is_right = output.logits.detach().argmax(-1) == batch.target
     totals.add("loss", terms.total.item(), len(batch))
     totals.add("classification", terms.classification.item(), len(batch))
@@ -120,20 +143,6 @@ def _take_in(
         totals.add("consistency", terms.consistency.item(), contributions.consistency)
     if terms.alignment is not None:
         totals.add("alignment", terms.alignment.item(), contributions.alignment)
-
-
-def _measure_gradients(state: TrainingState, terms: LossTerms) -> None:
-    """Norm of the gradient each term sends into the model, its lambda included."""
-    parts = {"classification": (1.0, terms.classification)}
-    if terms.consistency is not None:
-        parts["consistency"] = (terms.lambda_consistency, terms.consistency)
-    if terms.alignment is not None:
-        parts["alignment"] = (terms.lambda_alignment, terms.alignment)
-    parameters = list(state.model.parameters())
-    for name, (factor, term) in parts.items():
-        gradients = torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True)
-        norm = torch.stack([g.norm() for g in gradients if g is not None]).norm()
-        state.progress.totals.add(f"gradient_norm_{name}", factor * norm.item(), 1)
 
 
 def _finish_epoch(state: TrainingState, data: TrainingData, epoch: int) -> EpochReport:
@@ -157,16 +166,16 @@ def _finish_epoch(state: TrainingState, data: TrainingData, epoch: int) -> Epoch
         # Of the epoch's first step: the last step's would be 0 at the end of a cosine.
         "learning_rate": learning_rate(state.settings.train, epoch, 0.0),
         "gradient_norm": totals.mean("gradient_norm"),
-        **{
-            f"gradient_norm_{name}": totals.mean(f"gradient_norm_{name}")
-            for name in ("classification", "consistency", "alignment")
-        },
+        **{name: totals.mean(name) for name in _GRADIENTS},
         "seconds": seconds,
         "clips_per_second": clips / seconds if seconds else None,
     }
+    streaks = Streaks(progress.streaks)
+    warnings = streaks.take_in(conditions(metrics))
+    progress.streaks = streaks.lengths
     progress.epoch, progress.step, progress.seconds = epoch + 1, 0, 0.0
     progress.totals = type(totals)()
-    return EpochReport(epoch + 1, metrics, is_best)
+    return EpochReport(epoch + 1, metrics, is_best, warnings)
 
 
 def _stop_if_not_finite(state: TrainingState, terms: LossTerms, batch: ClipBatch) -> None:

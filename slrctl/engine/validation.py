@@ -9,13 +9,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from slrctl.core.clip import ClipBatch
-from slrctl.core.cmcl.alignment import alignment_loss, mean_over_frames
-from slrctl.core.cmcl.consistency import consistency_loss
+from slrctl.core.cmcl.contributions import aligned_clips, contributing_clips
 from slrctl.core.cmcl.diagnostics import effective_rank, entropy_ratio, feature_variance
-from slrctl.core.cmcl.loss import CrossModalConsistencyLoss
+from slrctl.core.cmcl.loss import CrossModalConsistencyLoss, consistency_term
+from slrctl.core.cmcl.projections import stream_means
 from slrctl.core.model import SiFormer, Spoter
+from slrctl.core.model.fusion import Streams
 from slrctl.core.model.siformer import SiFormerOutput
 from slrctl.errors import TrainingDiverged
+
+# Clips that the contrastive form tells apart at a time, in order of length.
+_CONTRASTED_TOGETHER = 64
 
 
 class _Pass(NamedTuple):
@@ -23,12 +27,11 @@ class _Pass(NamedTuple):
 
     is_right: list[Tensor]
     negative_log_likelihood: list[Tensor]
-    left: list[Tensor]
-    right: list[Tensor]
-    body: list[Tensor]
+    target: list[Tensor]
+    embeddings: list[list[Streams]]
     has_left: list[Tensor]
     has_right: list[Tensor]
-    consistency: list[Tensor]
+    consistency: list[tuple[float, int]]
     entropy: dict[str, list[tuple[float, int]]]
 
 
@@ -50,10 +53,15 @@ def validate(
     """
     model.eval()
     has_maps = isinstance(model, SiFormer) and model.fusion is not None
-    kept = _Pass([], [], [], [], [], [], [], [], {"left_to_right": [], "right_to_left": []})
+    kept = _Pass([], [], [], [], [], [], [], {"left_to_right": [], "right_to_left": []})
     for batch in batches:
         batch = batch.to(device)
-        output = model(batch, return_attention=has_maps, return_features=has_maps)
+        output = model(
+            batch,
+            return_attention=has_maps,
+            return_features=has_maps,
+            return_layer_features=has_maps and loss.needs_layer_features,
+        )
         _keep_logits(kept, output, batch)
         if has_maps:
             _keep_maps(kept, output, batch, loss)
@@ -67,7 +75,7 @@ def validate(
             "which must be finite; lower --learning-rate"
         )
     if has_maps:
-        metrics |= _map_metrics(kept, is_projected=loss.projections is not None)
+        metrics |= _map_metrics(kept, loss)
     metrics["val_loss"] = _total(metrics, loss, epoch)
     return metrics
 
@@ -75,6 +83,7 @@ def validate(
 def _keep_logits(kept: _Pass, output: SiFormerOutput, batch: ClipBatch) -> None:
     if batch.target is None:
         raise ValueError("validation needs targets; collate the clips with their classes")
+    kept.target.append(batch.target.cpu())
     kept.is_right.append((output.logits.argmax(-1) == batch.target).cpu())
     kept.negative_log_likelihood.append(
         F.cross_entropy(output.logits.float(), batch.target, reduction="none").cpu()
@@ -90,53 +99,63 @@ def _keep_maps(
     left, right = batch.left_is_present, batch.right_is_present
     kept.entropy["left_to_right"].append(entropy_ratio(maps.left_to_right, left, right))
     kept.entropy["right_to_left"].append(entropy_ratio(maps.right_to_left, right, left))
-    embeddings = (
-        loss.projections(features, batch)
-        if loss.projections is not None
-        else (
-            mean_over_frames(features.left_hand, left),
-            mean_over_frames(features.right_hand, right),
-            mean_over_frames(features.body, batch.is_valid),
-        )
+    scales = (
+        [stream_means(features, batch)]
+        if loss.projections is None
+        else loss.embeddings(output, batch)
     )
-    for place, embedding in zip((kept.left, kept.right, kept.body), embeddings, strict=True):
-        place.append(embedding.cpu())
+    kept.embeddings.append([Streams._make(one.cpu() for one in streams) for streams in scales])
     kept.has_left.append(left.any(-1).cpu())
     kept.has_right.append(right.any(-1).cpu())
-    num_both = int((left.any(-1) & right.any(-1)).sum())
-    if num_both:
-        term = consistency_loss(
-            maps.left_to_right,
-            maps.right_to_left,
-            left,
-            right,
-            temperature=loss.settings.temperature,
-            divergence=loss.settings.divergence,
-        )
-        kept.consistency.append(torch.tensor([float(term)] * num_both, dtype=torch.float64))
+    count = contributing_clips(batch, loss.settings).consistency
+    if count:
+        kept.consistency.append((float(consistency_term(maps, batch, loss.settings)), count))
 
 
-def _map_metrics(kept: _Pass, *, is_projected: bool) -> dict[str, Any]:
+def _map_metrics(kept: _Pass, loss: CrossModalConsistencyLoss) -> dict[str, Any]:
     has_left, has_right = torch.cat(kept.has_left), torch.cat(kept.has_right)
-    left, right, body = torch.cat(kept.left), torch.cat(kept.right), torch.cat(kept.body)
-    consistency = torch.cat(kept.consistency) if kept.consistency else None
+    scales = [
+        Streams._make(torch.cat(parts) for parts in zip(*batches, strict=True))
+        for batches in zip(*kept.embeddings, strict=True)
+    ]
+    left, right, body = scales[0]
     metrics: dict[str, Any] = {
-        "val_consistency": None if consistency is None else float(consistency.mean()),
+        "val_consistency": _weighted_mean(kept.consistency),
         # The unprojected streams have no common width, so they have no cosine.
-        "val_alignment": (
-            float(alignment_loss(left, right, body, has_left, has_right)) if is_projected else None
-        ),
+        "val_alignment": None if loss.projections is None else _alignment(kept, loss, scales),
     }
     for direction, parts in kept.entropy.items():
-        clips = sum(count for _, count in parts)
-        mean = sum(value * count for value, count in parts) / clips if clips else None
-        metrics[f"val_entropy_{direction}"] = mean
+        metrics[f"val_entropy_{direction}"] = _weighted_mean(parts)
     shown = {"left_hand": left[has_left], "right_hand": right[has_right], "body": body}
     for stream, embedding in shown.items():
         enough = len(embedding) > 1
         metrics[f"val_variance_{stream}"] = feature_variance(embedding) if enough else None
         metrics[f"val_rank_{stream}"] = effective_rank(embedding) if enough else None
     return metrics
+
+
+def _weighted_mean(parts: list[tuple[float, int]]) -> float | None:
+    clips = sum(count for _, count in parts)
+    return sum(value * count for value, count in parts) / clips if clips else None
+
+
+def _alignment(kept: _Pass, loss: CrossModalConsistencyLoss, scales: list[Streams]) -> float | None:
+    """The alignment term, in groups whose size has nothing to do with the batches.
+
+    A clip's cosine does not depend on its group; in the contrastive form a group is what a clip is
+    told apart from.
+    """
+    target = torch.cat(kept.target)
+    has_left, has_right = torch.cat(kept.has_left), torch.cat(kept.has_right)
+    parts = []
+    for start in range(0, len(target), _CONTRASTED_TOGETHER):
+        group = slice(start, start + _CONTRASTED_TOGETHER)
+        embeddings = [Streams._make(one[group] for one in streams) for streams in scales]
+        masks = has_left[group], has_right[group], target[group]
+        count = int(aligned_clips(*masks, loss.settings).sum())
+        if count:
+            parts.append((float(loss.alignment_of(embeddings, *masks)), count))
+    return _weighted_mean(parts)
 
 
 def _total(metrics: dict[str, Any], loss: CrossModalConsistencyLoss, epoch: int) -> float:

@@ -46,20 +46,20 @@ def consistency_loss(
     if not temperature > 0:
         raise ValueError(f"temperature ({temperature}) must be above 0")
     support = right_is_present[:, None, :].expand(-1, left_is_present.shape[1], -1)
-    log_p = _log_distribution(_mean_over_heads(left_to_right), support, temperature)
-    log_q = _log_distribution(_mean_over_heads(right_to_left).transpose(1, 2), support, temperature)
-    per_row = _row_divergence(log_p, log_q, support, divergence)
+    log_p = log_distribution(mean_over_heads(left_to_right), support, temperature)
+    log_q = log_distribution(mean_over_heads(right_to_left).transpose(1, 2), support, temperature)
+    per_row = row_divergence(log_p, log_q, support, divergence)
     rows = left_is_present & right_is_present.any(-1, keepdim=True)
     per_clip = (per_row * rows).sum(-1) / rows.sum(-1).clamp(min=1)
     return per_clip.sum() / rows.any(-1).sum().clamp(min=1)
 
 
-def _mean_over_heads(weights: Tensor) -> Float[Tensor, "B T T"]:
+def mean_over_heads(weights: Tensor) -> Float[Tensor, "B T T"]:
     weights = weights.to(torch.promote_types(weights.dtype, torch.float32))
     return weights.mean(1) if weights.ndim == 4 else weights
 
 
-def _log_distribution(
+def log_distribution(
     weights: Float[Tensor, "B T T"], support: Bool[Tensor, "B T T"], temperature: float
 ) -> Float[Tensor, "B T T"]:
     """Log-probabilities over the support; a huge negative number, not -inf, outside it."""
@@ -67,7 +67,7 @@ def _log_distribution(
     return logs.masked_fill(~support, torch.finfo(logs.dtype).min / 4).log_softmax(-1)
 
 
-def _row_divergence(
+def row_divergence(
     log_p: Float[Tensor, "B T T"],
     log_q: Float[Tensor, "B T T"],
     support: Bool[Tensor, "B T T"],

@@ -1,25 +1,45 @@
 """Numbers that show whether CMCL does anything: entropy, spread of features, who contributes."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
-from slrctl.core.clip import ClipBatch
-
-
-class Contributions(NamedTuple):
-    """How many clips of a batch each term is a mean over."""
-
-    consistency: int
-    alignment: int
+from slrctl.core.cmcl.loss import LossTerms
 
 
-def contributing_clips(batch: ClipBatch) -> Contributions:
-    """Consistency needs a frame with each hand, alignment a frame with either."""
-    has_left, has_right = batch.left_is_present.any(-1), batch.right_is_present.any(-1)
-    return Contributions(int((has_left & has_right).sum()), int((has_left | has_right).sum()))
+def gradient_measures(terms: LossTerms, parameters: Sequence[nn.Parameter]) -> dict[str, float]:
+    """What each term of a batch's loss asks of the model, its lambda included.
+
+    Returns:
+        `gradient_norm_<term>` for every term that was computed, and `gradient_cosine_<term>` with
+        the gradient of the cross-entropy: below 0 the two fight. A zero gradient has cosine 0.
+    """
+    gradients = {"classification": _gradient(terms.classification, parameters)}
+    for name in ("consistency", "alignment"):
+        term: Tensor | None = getattr(terms, name)
+        if term is not None:
+            gradients[name] = getattr(terms, f"lambda_{name}") * _gradient(term, parameters)
+    own = gradients["classification"]
+    measures = {f"gradient_norm_{name}": float(g.norm()) for name, g in gradients.items()}
+    for name, gradient in gradients.items():
+        if name != "classification":
+            cosine = F.cosine_similarity(gradient, own, dim=0)
+            measures[f"gradient_cosine_{name}"] = float(cosine)
+    return measures
+
+
+def _gradient(term: Float[Tensor, ""], parameters: Sequence[nn.Parameter]) -> Float[Tensor, " N"]:
+    """All gradients of a term behind one another; 0 for a weight it does not reach."""
+    gradients = torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True)
+    return torch.cat(
+        [
+            torch.zeros_like(parameter).flatten() if gradient is None else gradient.flatten()
+            for parameter, gradient in zip(parameters, gradients, strict=True)
+        ]
+    )
 
 
 def entropy_ratio(

@@ -1,21 +1,25 @@
 """The whole loss: L = CE + lambda_1 * L_consistency + lambda_2 * L_alignment."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from slrctl.core.clip import ClipBatch
-from slrctl.core.cmcl.alignment import alignment_loss, mean_over_frames
+from slrctl.core.cmcl.alignment import alignment_loss
 from slrctl.core.cmcl.consistency import consistency_loss
+from slrctl.core.cmcl.contrastive import contrastive_loss
+from slrctl.core.cmcl.cycle import cycle_loss
+from slrctl.core.cmcl.projections import StreamProjections, stream_means
 from slrctl.core.cmcl.schedule import adaptive_factor, default_warmup
-from slrctl.core.model.fusion import Streams
+from slrctl.core.cmcl.temporal import temporal_loss
+from slrctl.core.model.fusion import CrossModalAttention, Streams
 from slrctl.core.model.initial_values import initialise, own_draws
 from slrctl.core.model.siformer import SiFormerOutput
-from slrctl.core.skeleton import BODY_WIDTH, HAND_WIDTH
-from slrctl.settings import CMCLSettings
+from slrctl.settings import CMCLSettings, Settings
 
 
 class LossTerms(NamedTuple):
@@ -29,41 +33,31 @@ class LossTerms(NamedTuple):
     lambda_alignment: float
 
 
-class StreamProjections(nn.Module):
-    """A linear map per stream to a width they share, for alignment only."""
-
-    def __init__(self, projection_dim: int) -> None:
-        super().__init__()
-        self.left_hand = nn.Linear(HAND_WIDTH, projection_dim)
-        self.right_hand = nn.Linear(HAND_WIDTH, projection_dim)
-        self.body = nn.Linear(BODY_WIDTH, projection_dim)
-
-    def forward(self, features: Streams, batch: ClipBatch) -> Streams:
-        """Project each stream's mean over its present frames: three embeddings `B D`."""
-        return Streams(
-            self.left_hand(mean_over_frames(features.left_hand, batch.left_is_present)),
-            self.right_hand(mean_over_frames(features.right_hand, batch.right_is_present)),
-            self.body(mean_over_frames(features.body, batch.is_valid)),
-        )
-
-
 class CrossModalConsistencyLoss(nn.Module):
     """Cross-entropy, consistency and alignment of a batch, under fixed lambdas.
 
     A term whose lambda is 0 is not computed, and needs nothing of the model's output. The module
     holds the projections of the alignment term, which are trained beside the model and saved with
-    the state of the training.
+    the state of the training; in the multi-scale form, one set more for every encoder layer.
     """
 
     @own_draws
     def __init__(
-        self, settings: CMCLSettings, *, label_smoothing: float = 0.0, seed: int = 0
+        self,
+        settings: CMCLSettings,
+        *,
+        label_smoothing: float = 0.0,
+        num_encoder_layers: int = 3,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         self.settings = settings
         self.label_smoothing = label_smoothing
-        self.projections = (
-            StreamProjections(settings.projection_dim) if settings.lambda_alignment > 0 else None
+        is_aligned = settings.lambda_alignment > 0
+        num_layers = num_encoder_layers if is_aligned and settings.multi_scale else 0
+        self.projections = StreamProjections(settings.projection_dim) if is_aligned else None
+        self.layer_projections = nn.ModuleList(
+            StreamProjections(settings.projection_dim) for _ in range(num_layers)
         )
         initialise(self, seed)
 
@@ -75,6 +69,10 @@ class CrossModalConsistencyLoss(nn.Module):
     def needs_features(self) -> bool:
         return self.settings.lambda_alignment > 0
 
+    @property
+    def needs_layer_features(self) -> bool:
+        return self.needs_features and self.settings.multi_scale
+
     def factor(self, epoch: int) -> float:
         """What both lambdas are multiplied by in an epoch, counted from 0: here always 1."""
         return 1.0
@@ -83,7 +81,8 @@ class CrossModalConsistencyLoss(nn.Module):
         """Return the loss and its terms, in float32 whatever the model's arithmetic.
 
         Args:
-            output: with attention if `needs_attention`, with features if `needs_features`.
+            output: with attention if `needs_attention`, with features if `needs_features`, with
+                layer features if `needs_layer_features`.
             batch: must hold targets.
             epoch: counted from 0; the lambdas may follow it.
         """
@@ -110,31 +109,83 @@ class CrossModalConsistencyLoss(nn.Module):
         )
 
     def consistency(self, output: SiFormerOutput, batch: ClipBatch) -> Float[Tensor, ""]:
-        """The consistency term alone."""
+        """The consistency term alone, in the form the settings name."""
         if output.attention is None:
             raise ValueError(
                 "consistency needs the maps: call the model with return_attention=True"
             )
-        return consistency_loss(
-            output.attention.left_to_right,
-            output.attention.right_to_left,
-            batch.left_is_present,
-            batch.right_is_present,
-            temperature=self.settings.temperature,
-            divergence=self.settings.divergence,
-        )
+        return consistency_term(output.attention, batch, self.settings)
 
     def alignment(self, output: SiFormerOutput, batch: ClipBatch) -> Float[Tensor, ""]:
-        """The alignment term alone."""
+        """The alignment term alone, in the form the settings name."""
+        if batch.target is None:
+            raise ValueError("alignment needs targets; collate the clips with their classes")
+        return self.alignment_of(
+            self.embeddings(output, batch),
+            batch.left_is_present.any(-1),
+            batch.right_is_present.any(-1),
+            batch.target,
+        )
+
+    def embeddings(self, output: SiFormerOutput, batch: ClipBatch) -> list[Streams]:
+        """The projected streams of each clip, after the fusion and then after every layer used."""
         if output.features is None or self.projections is None:
             raise ValueError(
                 "alignment needs features (call the model with return_features=True) "
                 "and a lambda_alignment above 0"
             )
-        left, right, body = self.projections(output.features, batch)
-        return alignment_loss(
-            left, right, body, batch.left_is_present.any(-1), batch.right_is_present.any(-1)
-        )
+        fused = self.projections(*stream_means(output.features, batch))
+        if not self.needs_layer_features:
+            return [fused]
+        if output.layer_features is None:
+            raise ValueError(
+                "multi-scale alignment needs the streams after every layer: "
+                "call the model with return_layer_features=True"
+            )
+        by_layer = zip(self.layer_projections, output.layer_features, strict=True)
+        return [fused, *(project(*stream_means(streams, batch)) for project, streams in by_layer)]
+
+    def alignment_of(
+        self,
+        embeddings: Sequence[Streams],
+        has_left: Bool[Tensor, " B"],
+        has_right: Bool[Tensor, " B"],
+        target: Int64[Tensor, " B"],
+    ) -> Float[Tensor, ""]:
+        """The alignment term of projected embeddings, the mean over the scales."""
+        terms = [
+            alignment_loss(*streams, has_left, has_right)
+            if self.settings.alignment == "cosine"
+            else contrastive_loss(
+                *streams,
+                target,
+                has_left,
+                has_right,
+                temperature=self.settings.contrastive_temperature,
+            )
+            for streams in embeddings
+        ]
+        return torch.stack(terms).mean()
+
+
+def consistency_term(
+    attention: CrossModalAttention, batch: ClipBatch, settings: CMCLSettings
+) -> Float[Tensor, ""]:
+    """Consistency of the maps between the hands in the form the settings name."""
+    maps = (
+        attention.left_to_right,
+        attention.right_to_left,
+        batch.left_is_present,
+        batch.right_is_present,
+    )
+    temperature, divergence = settings.temperature, settings.divergence
+    if settings.consistency == "kl":
+        term = consistency_loss(*maps, temperature=temperature, divergence=divergence)
+    else:
+        term = cycle_loss(*maps)
+    if settings.temporal:
+        term = term + temporal_loss(*maps, temperature=temperature, divergence=divergence)
+    return term
 
 
 class AdaptiveCMCL(CrossModalConsistencyLoss):
@@ -146,9 +197,15 @@ class AdaptiveCMCL(CrossModalConsistencyLoss):
         *,
         num_epochs: int,
         label_smoothing: float = 0.0,
+        num_encoder_layers: int = 3,
         seed: int = 0,
     ) -> None:
-        super().__init__(settings, label_smoothing=label_smoothing, seed=seed)
+        super().__init__(
+            settings,
+            label_smoothing=label_smoothing,
+            num_encoder_layers=num_encoder_layers,
+            seed=seed,
+        )
         self.warmup_epochs = settings.warmup_epochs or default_warmup(num_epochs)
 
     def factor(self, epoch: int) -> float:
@@ -156,12 +213,19 @@ class AdaptiveCMCL(CrossModalConsistencyLoss):
         return adaptive_factor(epoch, self.warmup_epochs, self.settings.decay)
 
 
-def build_loss(
-    settings: CMCLSettings, *, num_epochs: int, label_smoothing: float, seed: int
-) -> CrossModalConsistencyLoss:
+def build_loss(settings: Settings) -> CrossModalConsistencyLoss:
     """The loss the settings name: adaptive or with fixed lambdas."""
-    if settings.adaptive:
+    if settings.cmcl.adaptive:
         return AdaptiveCMCL(
-            settings, num_epochs=num_epochs, label_smoothing=label_smoothing, seed=seed
+            settings.cmcl,
+            num_epochs=settings.train.epochs,
+            label_smoothing=settings.train.label_smoothing,
+            num_encoder_layers=settings.model.num_encoder_layers,
+            seed=settings.seed,
         )
-    return CrossModalConsistencyLoss(settings, label_smoothing=label_smoothing, seed=seed)
+    return CrossModalConsistencyLoss(
+        settings.cmcl,
+        label_smoothing=settings.train.label_smoothing,
+        num_encoder_layers=settings.model.num_encoder_layers,
+        seed=settings.seed,
+    )

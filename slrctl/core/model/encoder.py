@@ -67,7 +67,8 @@ class StreamEncoder(nn.Module):
 
     def forward(
         self, frames: Float[Tensor, "B T D"], is_valid: Bool[Tensor, "B T"]
-    ) -> Float[Tensor, "B T D"]:
+    ) -> tuple[Float[Tensor, "B T D"], list[Float[Tensor, "B T D"]]]:
+        """Return the encoded frames, and what every layer gave."""
         num_frames, max_frames = frames.shape[1], len(self.positions)
         if num_frames > max_frames:
             raise ValueError(
@@ -75,9 +76,11 @@ class StreamEncoder(nn.Module):
                 "resample it first"
             )
         frames = frames + self.positions[:num_frames]
+        after_layers = []
         for layer in self.layers:
             frames = layer(frames, is_valid)
-        return self.norm(frames)
+            after_layers.append(frames)
+        return self.norm(frames), after_layers
 
 
 def sinusoid(num_frames: int, embed_dim: int, amplitude: float = 0.1) -> Float[Tensor, "T D"]:

@@ -21,11 +21,15 @@ from slrctl.settings import ModelSettings
 
 
 class SiFormerOutput(NamedTuple):
-    """What a model says of a batch; `attention` and `features` only where they were asked for."""
+    """What a model says of a batch; all but the logits only where it was asked for.
+
+    `features` are the fused streams, `layer_features` the streams after every encoder layer.
+    """
 
     logits: Float[Tensor, "B K"]
     attention: CrossModalAttention | None = None
     features: Streams | None = None
+    layer_features: tuple[Streams, ...] | None = None
 
 
 class SiFormer(nn.Module):
@@ -54,7 +58,12 @@ class SiFormer(nn.Module):
         initialise(self, seed)
 
     def forward(
-        self, batch: ClipBatch, *, return_attention: bool = False, return_features: bool = False
+        self,
+        batch: ClipBatch,
+        *,
+        return_attention: bool = False,
+        return_features: bool = False,
+        return_layer_features: bool = False,
     ) -> SiFormerOutput:
         """Classify a batch; asking for attention or features changes no bit of the logits.
 
@@ -67,11 +76,11 @@ class SiFormer(nn.Module):
                 "attention was asked of a model without cross-attention; "
                 "build it with model.cross_attention = true"
             )
-        streams = Streams(
-            self.left_encoder(batch.left_hand, batch.is_valid),
-            self.right_encoder(batch.right_hand, batch.is_valid),
-            self.body_encoder(batch.body, batch.is_valid),
-        )
+        left, left_layers = self.left_encoder(batch.left_hand, batch.is_valid)
+        right, right_layers = self.right_encoder(batch.right_hand, batch.is_valid)
+        body, body_layers = self.body_encoder(batch.body, batch.is_valid)
+        streams = Streams(left, right, body)
+        layers = zip(left_layers, right_layers, body_layers, strict=True)
         attention = None
         if self.fusion is not None:
             present = StreamPresence(batch.left_is_present, batch.right_is_present, batch.is_valid)
@@ -81,4 +90,5 @@ class SiFormer(nn.Module):
             logits=self.classifier(clip_features),
             attention=attention if return_attention else None,
             features=streams if return_features else None,
+            layer_features=tuple(map(Streams._make, layers)) if return_layer_features else None,
         )

@@ -25,18 +25,23 @@ class Spoter(nn.Module):
         initialise(self, seed)
 
     def forward(
-        self, batch: ClipBatch, *, return_attention: bool = False, return_features: bool = False
+        self,
+        batch: ClipBatch,
+        *,
+        return_attention: bool = False,
+        return_features: bool = False,
+        return_layer_features: bool = False,
     ) -> SiFormerOutput:
         """Classify a batch: logits `B K`. There are no streams, so neither maps nor features.
 
         Raises:
             ValueError: attention between the streams, or their features, was asked for.
         """
-        if return_attention or return_features:
+        if return_attention or return_features or return_layer_features:
             raise ValueError(
                 "spoter has one stream, so it has no cross-modal attention and no features to "
                 "give; build model.name = 'siformer' for them"
             )
         frames = torch.cat([batch.left_hand, batch.right_hand, batch.body], dim=-1)
-        memory = self.encoder(frames, batch.is_valid)
+        memory, _ = self.encoder(frames, batch.is_valid)
         return SiFormerOutput(self.classifier(self.decoder(memory, batch.is_valid)))

@@ -8,7 +8,7 @@ from torch.testing import assert_close
 from slrctl.core.cmcl import AdaptiveCMCL, CrossModalConsistencyLoss, alignment_loss
 from slrctl.core.cmcl.loss import build_loss
 from slrctl.core.model import SiFormer
-from slrctl.settings import CMCLSettings
+from slrctl.settings import CMCLSettings, Settings, TrainSettings
 
 BALANCED = CMCLSettings(preset="balanced", lambda_consistency=0.1, lambda_alignment=0.05)
 
@@ -90,14 +90,14 @@ def test_the_adaptive_schedule_moves_both_lambdas(output, batch, epoch, factor):
 
 
 def test_a_short_adaptive_run_warms_up_for_a_tenth_of_it():
-    settings = BALANCED.model_copy(update={"adaptive": True})
-    loss = build_loss(settings, num_epochs=40, label_smoothing=0.0, seed=0)
+    cmcl = BALANCED.model_copy(update={"adaptive": True})
+    loss = build_loss(Settings(cmcl=cmcl, train=TrainSettings(epochs=40)))
 
     assert [loss.factor(epoch) for epoch in (0, 3, 4)] == pytest.approx([0.25, 1.0, 0.95])
 
 
 def test_fixed_lambdas_do_not_follow_the_epoch(output, batch):
-    loss = build_loss(BALANCED, num_epochs=40, label_smoothing=0.0, seed=0)
+    loss = build_loss(Settings(cmcl=BALANCED))
 
     assert_close(loss(output, batch, epoch=39).total, loss(output, batch, epoch=0).total)
 
