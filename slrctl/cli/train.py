@@ -1,7 +1,7 @@
 """`slrctl train`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import typer
 from rich.console import Console
@@ -98,6 +98,15 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Read the data, run one batch, write nothing.")
     ] = False,
+    find_lambdas: Annotated[
+        bool,
+        typer.Option(
+            "--find-lambdas", help="Train 200 steps, say which lambdas matter, write nothing."
+        ),
+    ] = False,
+    diagnostics: Annotated[
+        bool, typer.Option("--diagnostics", help="Show what CMCL does, after every epoch.")
+    ] = False,
     as_json: JsonOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print errors only.")] = False,
 ) -> None:
@@ -130,21 +139,40 @@ def train(
         if show_only:
             show_settings(console_for(), resolved, as_json=as_json)
             return
-        # A dry run is asked for what it says.
-        console = console_for(as_json=as_json, quiet=quiet and not dry_run)
-        _train(
-            with_absolute_paths(resolved.settings), console, name, run_dir, force, dry_run, as_json
-        )
+        # These two are asked for what they say.
+        console = console_for(as_json=as_json, quiet=quiet and not (dry_run or find_lambdas))
+        view = _View(console, as_json, diagnostics)
+        settings = with_absolute_paths(resolved.settings)
+        if find_lambdas:
+            _find_lambdas(settings, view)
+        else:
+            _train(settings, view, name, run_dir, force, dry_run)
+
+
+class _View(NamedTuple):
+    """Where and how much is shown."""
+
+    console: Console
+    as_json: bool
+    diagnostics: bool
+
+
+def _find_lambdas(settings: "Settings", view: _View) -> None:
+    from slrctl.cli.find_lambdas import show_lambdas
+    from slrctl.core.data.parts import load_parts
+
+    parts = load_parts(settings)
+    show_header(view.console, settings, parts)
+    show_lambdas(settings, parts, view.console, as_json=view.as_json)
 
 
 def _train(
     settings: "Settings",
-    console: Console,
+    view: _View,
     name: str | None,
     run_dir: Path | None,
     force: bool,
     dry_run: bool,
-    as_json: bool,
 ) -> None:
     # Imported late: torch takes seconds, and neither --help nor a wrong setting needs it.
     from slrctl.core.data.parts import load_parts
@@ -160,13 +188,13 @@ def _train(
     if given is not None and not dry_run:
         check_run_dir(given, force=force)  # before the data, which may take long to read
     parts = load_parts(settings)
-    if console.quiet:
+    if view.console.quiet:
         print_lines(console_for(as_json=True), [n for n in parts.notes if "warning: " in n])
-    show_header(console, settings, parts)
+    show_header(view.console, settings, parts)
     if dry_run:
-        _try(settings, parts, console, as_json)
+        _try(settings, parts, view)
         return
-    _run(settings, parts, given or _default_run_dir(settings, parts), console, as_json)
+    _run(settings, parts, given or _default_run_dir(settings, parts), view)
 
 
 def _default_run_dir(settings: "Settings", parts: "Parts") -> Path:
@@ -176,32 +204,31 @@ def _default_run_dir(settings: "Settings", parts: "Parts") -> Path:
     return free_run_dir(RUNS_DIR, f"{parts.train.name}-{loss}-seed{settings.seed}")
 
 
-def _run(
-    settings: "Settings", parts: "Parts", run_dir: Path, console: Console, as_json: bool
-) -> None:
+def _run(settings: "Settings", parts: "Parts", run_dir: Path, view: _View) -> None:
     from slrctl.engine import run_folder
     from slrctl.engine.run import RunReport, run_training
     from slrctl.engine.training import EpochReport
     from slrctl.reports.figures import draw_curves
 
     history, finished = [], None
-    with training_view(console, settings.train.epochs) as view:
+    shown = training_view(view.console, settings.train.epochs, diagnostics=view.diagnostics)
+    with shown as training:
         for report in run_training(settings, parts, run_dir):
             if isinstance(report, RunReport):
                 finished = report
             elif isinstance(report, EpochReport):
                 history.append(report.metrics)
-                view.show_epoch(report)
+                training.show_epoch(report)
             else:
-                view.show_batch(report)
+                training.show_batch(report)
     draw_curves(history, run_dir / run_folder.CURVES)
     if finished is not None:
-        show_results(console, finished, run_dir)
-        if as_json:
+        show_results(view.console, finished, run_dir)
+        if view.as_json:
             print_json(finished.summary)
 
 
-def _try(settings: "Settings", parts: "Parts", console: Console, as_json: bool) -> None:
+def _try(settings: "Settings", parts: "Parts", view: _View) -> None:
     from slrctl.core.model import num_parameters
     from slrctl.engine.run import try_one_batch
 
@@ -213,10 +240,10 @@ def _try(settings: "Settings", parts: "Parts", console: Console, as_json: bool) 
         "seconds": trial.seconds,
         **trial.report.means,
     }
-    console.print(
+    view.console.print(
         f"one batch of {trial.report.num_clips} clips: {describe_terms(trial.report.means)}; "
         f"{trial.report.num_batches} such batches an epoch, {settings.train.epochs} epochs. "
         "Nothing was written."
     )
-    if as_json:
+    if view.as_json:
         print_json(facts)

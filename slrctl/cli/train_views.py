@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from slrctl.core.data.splits import Parts
     from slrctl.engine.bootstrap import Evaluation
     from slrctl.engine.run import RunReport
-    from slrctl.settings import Settings
+    from slrctl.settings import CMCLSettings, Settings
 
 
 def show_settings(console: Console, resolved: Resolved, *, as_json: bool) -> None:
@@ -92,10 +92,21 @@ def _describe_loss(settings: "Settings") -> str:
     if not cmcl.is_on:
         return "cross-entropy (CMCL off)"
     return (
-        f"cross-entropy + {cmcl.lambda_consistency:g} consistency ({cmcl.divergence}, "
-        f"temperature {cmcl.temperature:g}) + {cmcl.lambda_alignment:g} alignment, "
+        f"cross-entropy + {cmcl.lambda_consistency:g} consistency ({_consistency_form(cmcl)}) "
+        f"+ {cmcl.lambda_alignment:g} alignment ({_alignment_form(cmcl)}), "
         f"{'adaptive' if cmcl.adaptive else 'fixed'} lambdas (CMCL {cmcl_name(settings)})"
     )
+
+
+def _consistency_form(cmcl: "CMCLSettings") -> str:
+    form = cmcl.divergence if cmcl.consistency == "kl" else "cycle"
+    temporal = " + temporal" if cmcl.temporal else ""
+    is_softened = cmcl.consistency == "kl" or cmcl.temporal
+    return f"{form}{temporal}" + (f", temperature {cmcl.temperature:g}" if is_softened else "")
+
+
+def _alignment_form(cmcl: "CMCLSettings") -> str:
+    return f"{cmcl.alignment}, every layer" if cmcl.multi_scale else cmcl.alignment
 
 
 def show_results(console: Console, finished: "RunReport", run_dir: Path) -> None:

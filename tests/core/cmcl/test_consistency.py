@@ -4,28 +4,13 @@ import math
 
 import pytest
 import torch
+from maps import permutation_map, present, random_maps
 from torch.testing import assert_close
 
 from slrctl.core.cmcl import consistency_loss
 
-B, H, T = 3, 2, 5
+T = 5
 LN_1E9 = math.log(1e9)
-
-
-def permutation_map(shift: int, size: int = T) -> torch.Tensor:
-    """One clip: frame i attends to frame i + shift alone."""
-    return torch.eye(size).roll(shift, dims=1)[None]
-
-
-def present(*rows: list[int]) -> torch.Tensor:
-    return torch.tensor(rows, dtype=torch.bool)
-
-
-def random_maps(rng, keys_present: torch.Tensor, dtype=torch.float32) -> torch.Tensor:
-    """Rows sum to 1 over the present keys; all 0 where there is none."""
-    shape = (len(keys_present), H, T, T)
-    weights = torch.rand(shape, generator=rng, dtype=dtype) * keys_present[:, None, None]
-    return weights / weights.sum(-1, keepdim=True).clamp(min=1e-30)
 
 
 def plain_consistency(lr, rl, left, right, temperature=1.0, divergence="kl") -> float:
@@ -87,7 +72,9 @@ def test_a_doubly_stochastic_map_and_its_transpose_are_consistent(rng, temperatu
 def test_opposite_shifts_are_consistent(shift):
     everywhere = present([1] * T)
 
-    loss = consistency_loss(permutation_map(shift), permutation_map(-shift), everywhere, everywhere)
+    loss = consistency_loss(
+        permutation_map(shift, T), permutation_map(-shift, T), everywhere, everywhere
+    )
 
     assert_close(loss, torch.tensor(0.0), atol=1e-6, rtol=0)
 
@@ -96,7 +83,9 @@ def test_opposite_shifts_are_consistent(shift):
 def test_shifts_that_do_not_undo_each_other_cost_the_whole_floor(shift, back):
     everywhere = present([1] * T)
 
-    loss = consistency_loss(permutation_map(shift), permutation_map(back), everywhere, everywhere)
+    loss = consistency_loss(
+        permutation_map(shift, T), permutation_map(back, T), everywhere, everywhere
+    )
 
     assert_close(loss, torch.tensor(LN_1E9), atol=1e-3, rtol=0)
 
@@ -165,8 +154,8 @@ def test_it_is_never_negative(rng, divergence):
 
 def test_zeros_in_the_weights_give_finite_gradients(rng):
     everywhere = present([1] * T)
-    lr = permutation_map(1).requires_grad_()
-    rl = permutation_map(2).requires_grad_()
+    lr = permutation_map(1, T).requires_grad_()
+    rl = permutation_map(2, T).requires_grad_()
 
     consistency_loss(lr, rl, everywhere, everywhere).backward()
 
@@ -206,4 +195,6 @@ def test_a_wrong_argument_is_refused(wrong):
     everywhere = present([1] * T)
 
     with pytest.raises((ValueError, TypeError), match=next(iter(wrong))):
-        consistency_loss(permutation_map(0), permutation_map(0), everywhere, everywhere, **wrong)
+        consistency_loss(
+            permutation_map(0, T), permutation_map(0, T), everywhere, everywhere, **wrong
+        )
