@@ -50,8 +50,8 @@ def _show(console: Console, report: "LambdaReport") -> None:
     print_lines(
         console,
         [
-            f"medians of {report.measured} of the last {report.steps - report.steps // 2} of "
-            f"{report.steps} steps; nothing was written",
+            f"medians of {report.measured} measurements in the later half of {report.steps} steps; "
+            "nothing was written",
             "set them with --lambda-consistency and --lambda-alignment",
         ],
     )

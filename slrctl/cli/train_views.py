@@ -93,7 +93,7 @@ def _describe_loss(settings: "Settings") -> str:
         return "cross-entropy (CMCL off)"
     return (
         f"cross-entropy + {cmcl.lambda_consistency:g} consistency ({_consistency_form(cmcl)}) "
-        f"+ {cmcl.lambda_alignment:g} alignment ({_alignment_form(cmcl)}), "
+        f"+ {cmcl.lambda_alignment:g} alignment{_alignment_form(cmcl)}, "
         f"{'adaptive' if cmcl.adaptive else 'fixed'} lambdas (CMCL {cmcl_name(settings)})"
     )
 
@@ -106,7 +106,9 @@ def _consistency_form(cmcl: "CMCLSettings") -> str:
 
 
 def _alignment_form(cmcl: "CMCLSettings") -> str:
-    return f"{cmcl.alignment}, every layer" if cmcl.multi_scale else cmcl.alignment
+    differs = [cmcl.alignment] if cmcl.alignment != "cosine" else []
+    differs += ["every layer"] if cmcl.multi_scale else []
+    return f" ({', '.join(differs)})" if differs else ""
 
 
 def show_results(console: Console, finished: "RunReport", run_dir: Path) -> None:

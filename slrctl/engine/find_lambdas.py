@@ -46,8 +46,9 @@ def find_lambdas(
     """Train for some steps, measuring gradients in every fifth, and write nothing.
 
     The training is the one the settings describe, cut short; a lambda that is 0 is taken from the
-    balanced preset, for a term is measured while it is at work. The first half of the steps is
-    left out of the medians: at the start attention is nearly uniform and gradients are large.
+    balanced preset, for a term is measured while it is at work. The first half of the
+    measurements is left out of the medians: at the start attention is nearly uniform and the
+    gradients are large.
     """
     settings = _with_both_terms(settings)
     measured: dict[str, list[float]] = defaultdict(list)
@@ -59,16 +60,16 @@ def find_lambdas(
             if not isinstance(report, BatchReport):
                 continue
             done += 1
-            if done > steps // 2:
-                _note(measured, report.gradients, state, report.epoch - 1)
+            _note(measured, report.gradients, state, report.epoch - 1)
             yield report
             if done == steps:
                 break
+    late = {name: values[len(values) // 2 :] for name, values in measured.items()}
     yield LambdaReport(
-        _scale(measured, "consistency"),
-        _scale(measured, "alignment"),
+        _scale(late, "consistency"),
+        _scale(late, "alignment"),
         done,
-        len(measured["consistency"]),
+        len(late.get("consistency", [])),
     )
 
 
@@ -98,6 +99,8 @@ def _note(
 
 
 def _scale(measured: dict[str, list[float]], name: str) -> TermScale:
-    ratio = statistics.median(measured[name]) if measured[name] else None
-    cosine = statistics.median(measured[f"{name} cosine"]) if measured[name] else None
+    if not measured.get(name):
+        return TermScale(None, None, dict.fromkeys(SHARES))
+    ratio = statistics.median(measured[name])
+    cosine = statistics.median(measured[f"{name} cosine"])
     return TermScale(ratio, cosine, {share: share / ratio if ratio else None for share in SHARES})

@@ -431,3 +431,49 @@ def test_every_public_name_can_be_imported():
     import slrctl
 
     assert all(getattr(slrctl, name) is not None for name in slrctl.__all__)
+
+
+def test_diagnostics_show_what_the_terms_do_after_every_epoch(run, clips_path):
+    arguments = ["train", "--train", clips_path, "--cmcl", "balanced", *TINY]
+
+    without = plain(run(*arguments))
+    shown = plain(run(*arguments, "--diagnostics"))
+
+    assert "gradient over that of CE" not in without
+    assert shown.count("gradient over that of CE: consistency ") == 2
+    assert shown.count("entropy over uniform: left to right ") == 2
+    assert shown.count("clips that contribute to consistency: ") == 2
+
+
+def test_a_term_that_does_nothing_is_warned_of_once(run, clips_path):
+    result = run(
+        "train", "--train", clips_path, "--lambda-consistency=1e-9", *TINY, "--epochs=5"
+    )  # fmt: skip
+
+    lines = [line for line in plain(result).splitlines() if "consistency is inert" in line]
+    assert len(lines) == 1
+    assert lines[0].startswith("warning: epoch 3: ")
+
+
+def test_find_lambdas_writes_nothing_and_reports_both_terms(run, clips_path, tmp_path):
+    arguments = ["train", "--train", clips_path, "--find-lambdas", *TINY, "--epochs=8"]
+
+    result = run(*arguments, "--json")
+    shown = plain(run(*arguments))
+
+    report = json.loads(result.stdout)
+    assert set(report) == {"steps", "measured", "consistency", "alignment"}
+    lambdas = report["consistency"]["lambdas"]
+    assert lambdas["0.1"] == pytest.approx(10 * lambdas["0.01"])
+    assert "10 % of CE's" in shown
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_header_names_the_forms_of_cmcl(run, clips_path):
+    forms = ["cmcl.consistency=cycle", "cmcl.alignment=contrastive", "cmcl.multi_scale=true"]
+    result = run(
+        "train", "--train", clips_path, "--cmcl", "balanced", "--dry-run", *TINY,
+        *(f"--set={form}" for form in forms),
+    )  # fmt: skip
+
+    assert "0.1 consistency (cycle) + 0.05 alignment (contrastive, every layer)" in plain(result)
