@@ -48,6 +48,10 @@ class PrepareSettings(Section):
     """Side of a hand's square box over the longer side of its landmarks' bounding box."""
     dominant_hand: Literal["as_signed", "right"] = "as_signed"
     """right: clips whose left hand does more are mirrored, in training and evaluation alike."""
+    rectify: bool = False
+    """Whether joints of the hands are turned back towards what a hand can do."""
+    rectify_alpha: Probability = 0.4
+    """Share of the excess by which a joint out of its range is turned back."""
 
 
 class AugmentSettings(Section):

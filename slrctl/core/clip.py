@@ -1,6 +1,6 @@
 """One recorded sign, and a padded batch of prepared ones."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -67,6 +67,31 @@ class ClipBatch:
             right_is_present=self.right_is_present.to(device, non_blocking=True),
             target=None if self.target is None else self.target.to(device, non_blocking=True),
         )
+
+
+def groups_of_clips(clips: Iterable[Clip], num_frames: int) -> Iterator[list[Clip]]:
+    """Cut clips into groups of about so many frames, to work on together."""
+    group: list[Clip] = []
+    frames = 0
+    for clip in clips:
+        group.append(clip)
+        frames += clip.num_frames
+        if frames >= num_frames:
+            yield group
+            group, frames = [], 0
+    if group:
+        yield group
+
+
+def frames_behind_one_another(
+    clips: Sequence[Clip],
+) -> tuple[Float32[np.ndarray, "F 54 2"], Float32[np.ndarray, " F"]]:
+    """All frames of some clips in one array, and the aspect of each of them."""
+    aspects = np.array([clip.aspect for clip in clips], np.float32)
+    return (
+        np.concatenate([clip.landmarks for clip in clips]),
+        np.repeat(aspects, [clip.num_frames for clip in clips]),
+    )
 
 
 def stack_landmarks(

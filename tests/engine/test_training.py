@@ -3,12 +3,14 @@
 import json
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch.testing import assert_close
 
+from slrctl.core.data.rectify import rectify_dataset
 from slrctl.engine.run import training_data
 from slrctl.engine.state import EpochTotals, TrainingState
 from slrctl.engine.training import BatchReport, EpochReport, train_epochs
@@ -76,6 +78,29 @@ def test_a_training_that_is_put_back_goes_on_to_the_same_bits(settings, tiny_par
 
     assert same_tensors(resumed.tensors(), whole.tensors())
     assert [without_times(r) for r in rest] == [without_times(r) for r in reports[stop_after:]]
+
+
+def test_training_and_validation_see_rectified_clips_where_asked(tiny_settings, tiny_parts):
+    settings = Settings.layered(tiny_settings.model_dump(), {"prepare": {"rectify": True}})
+    rectified = replace(
+        tiny_parts,
+        train=rectify_dataset(tiny_parts.train, settings.prepare),
+        val=rectify_dataset(tiny_parts.val, settings.prepare),
+    )
+
+    data = training_data(settings, tiny_parts)
+    expected = training_data(tiny_settings, rectified)
+    plain = training_data(tiny_settings, tiny_parts)
+
+    for batches, wanted, unwanted in (
+        (data.training(1, 0), expected.training(1, 0), plain.training(1, 0)),
+        (data.validation(), expected.validation(), plain.validation()),
+    ):
+        hand, wanted_hand, unwanted_hand = (
+            next(iter(part)).right_hand for part in (batches, wanted, unwanted)
+        )
+        assert torch.equal(hand, wanted_hand)
+        assert not torch.equal(hand, unwanted_hand)
 
 
 def test_reports_come_after_every_batch_and_every_epoch(settings, tiny_parts):

@@ -18,6 +18,7 @@ from slrctl.core.data.augment import add_noise, augment
 from slrctl.core.data.dataset import SignDataset
 from slrctl.core.data.mirror import lead_with_right
 from slrctl.core.data.prepare import normalise, resample_frames
+from slrctl.core.data.rectify import rectify_dataset
 from slrctl.core.seeding import stable_seed
 from slrctl.settings import Settings
 
@@ -88,7 +89,7 @@ def training_batches(
     beside it change nothing but its padding.
 
     Args:
-        dataset: cleaned clips.
+        dataset: cleaned clips, already through `rectify_dataset`: it is not done in every epoch.
         settings: the whole tree: seed, augment, prepare, model.max_frames, train.batch_size.
         epoch: counted from 0.
         start: the batch to begin with; a training that stopped after k batches goes on with k.
@@ -115,7 +116,8 @@ class PreparedClips:
 
 
 def prepare_clips(dataset: SignDataset, settings: Settings) -> PreparedClips:
-    """Resample and normalise every clip, without augmentation, and sort them by length."""
+    """Rectify, resample and normalise every clip, without augmentation, and sort by length."""
+    dataset = rectify_dataset(dataset, settings.prepare)
     fitted = [_fitted(clip, settings) for clip in dataset]
     order = sorted(range(len(fitted)), key=lambda number: len(fitted[number]))
     prepared: list[Clip] = []

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from slrctl.core import skeleton
 from slrctl.core.data.mirror import lead_with_right
+from slrctl.core.data.rectify import rectify
 from slrctl.settings import PrepareSettings
 
 # The body's box, in shoulder distances (SPEC, section 2).
@@ -114,14 +115,16 @@ def normalise(
 def prepare_clip(
     landmarks: Float[np.ndarray, "T 54 2"], settings: PrepareSettings, *, aspect: float = 1.0
 ) -> Float32[np.ndarray, "T 54 2"]:
-    """Prepare one clip as training does: settle the leading hand, then see `normalise`.
+    """Prepare one clip as training does: rectify it, settle the leading hand, then `normalise`.
 
     Args:
-        landmarks: coordinates in the image, NaN where missing.
+        landmarks: cleaned coordinates in the image, NaN where missing.
         settings: those the model was trained with.
-        aspect: width of the image over its height, to measure which hand does more.
+        aspect: width of the image over its height, to measure angles and which hand does more.
     """
     landmarks = landmarks.astype(np.float32)
+    if settings.rectify:
+        landmarks = rectify(landmarks, np.full(len(landmarks), aspect), settings.rectify_alpha)
     if settings.dominant_hand == "right":
         landmarks = lead_with_right(landmarks, aspect)
     return normalise(torch.tensor(landmarks)[None], settings)[0].numpy()

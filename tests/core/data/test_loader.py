@@ -15,6 +15,7 @@ from slrctl.core.data.loader import (
     training_order,
 )
 from slrctl.core.data.prepare import prepare_clip, resample_frames
+from slrctl.core.data.rectify import rectify_dataset
 from slrctl.settings import Settings
 
 CLASSES = ("a", "b", "c")
@@ -236,6 +237,27 @@ def test_evaluation_shows_every_clip_prepared_and_once():
         target, _, _, shown, *_ = rows[clip.clip_id]
         assert_close(shown, torch.from_numpy(np.nan_to_num(body)).flatten(1), rtol=0, atol=0)
         assert CLASSES[target] == clip.gloss
+
+
+def test_rectified_clips_look_the_same_in_training_evaluation_and_alone():
+    dataset = random_dataset(20, longest=80)
+    settings = Settings.layered(
+        {"prepare": {"rectify": True}, "augment": {"enabled": False}, "model": {"max_frames": 60}}
+    )
+
+    trained = rows_by_clip(
+        list(training_batches(rectify_dataset(dataset, settings.prepare), settings, 0))
+    )
+    evaluated = rows_by_clip(list(evaluation_batches(prepare_clips(dataset, settings), 7)))
+
+    for clip in dataset:
+        picked = resample_frames(clip.landmarks, min(clip.num_frames, 60))
+        alone = prepare_clip(picked, settings.prepare, aspect=clip.aspect)
+        hand = torch.from_numpy(np.nan_to_num(alone[:, skeleton.RIGHT_HAND])).flatten(1)
+        assert torch.equal(trained[clip.clip_id][2], hand)
+        assert torch.equal(evaluated[clip.clip_id][2], hand)
+        plain = prepare_clip(picked, Settings().prepare)[:, skeleton.RIGHT_HAND]
+        assert not torch.equal(hand, torch.from_numpy(np.nan_to_num(plain)).flatten(1))
 
 
 def test_an_evaluation_batch_of_one_shows_what_a_larger_one_does():
