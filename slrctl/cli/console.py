@@ -2,6 +2,7 @@
 
 import json
 import sys
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +15,11 @@ from rich.text import Text
 from slrctl.errors import SlrctlError
 
 INTERRUPTED = 130
+
+# Categories of Unicode: control characters, and halves of characters, which cannot be encoded.
+_COMMANDS = ("Cc", "Cs")
+# Joiners have a place in Persian and in Hindi; marks of direction have none in a line of ours.
+_DIRECTIONS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 
 
 def console_for(*, as_json: bool = False, quiet: bool = False) -> Console:
@@ -41,6 +47,24 @@ def report_errors() -> Iterator[None]:
         raise typer.Exit(1) from None
 
 
+def visible(text: str) -> str:
+    """Text of a stranger's file, with characters that command a terminal written out.
+
+    An escape sequence in a gloss could recolour, move or hide what is printed after it, and marks
+    of writing direction could turn a line round.
+    """
+    return "".join(
+        ascii(character)[1:-1] if _is_command(character) else character for character in text
+    )
+
+
+def _is_command(character: str) -> bool:
+    return (
+        unicodedata.category(character) in _COMMANDS
+        or unicodedata.bidirectional(character) in _DIRECTIONS
+    )
+
+
 def print_json(value: Mapping[str, Any]) -> None:
     """One JSON object on standard output."""
     sys.stdout.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
@@ -49,14 +73,14 @@ def print_json(value: Mapping[str, Any]) -> None:
 def print_lines(console: Console, lines: Sequence[str]) -> None:
     """Plain lines; text from a user's file is never read as markup."""
     for line in lines:
-        console.print(Text(line), soft_wrap=not console.is_terminal)
+        console.print(Text(visible(line)), soft_wrap=not console.is_terminal)
 
 
 def print_facts(console: Console, facts: Mapping[str, str]) -> None:
     """A short list of names and what they are."""
     width = max(map(len, facts))
     for name, fact in facts.items():
-        line = Text.assemble((f"{name:<{width}}  ", "bold cyan"), fact)
+        line = Text.assemble((f"{name:<{width}}  ", "bold cyan"), visible(fact))
         console.print(line, soft_wrap=not console.is_terminal)
 
 
@@ -69,15 +93,15 @@ def print_table(
     num_texts: int = 1,
 ) -> None:
     """A table whose first columns are text and whose others are numbers."""
-    table = Table(title=Text(title), title_justify="left", title_style="bold")
+    table = Table(title=Text(visible(title)), title_justify="left", title_style="bold")
     for number, heading in enumerate(headings):
         justify = "left" if number < num_texts else "right"
         table.add_column(heading, justify=justify, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(visible(cell)) for cell in row))
     console.print(table)
 
 
 def _complain(message: str) -> None:
     """One line, whatever the message holds."""
-    sys.stderr.write(" ".join(message.split()) + "\n")
+    sys.stderr.write(visible(" ".join(message.split())) + "\n")

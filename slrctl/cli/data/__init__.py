@@ -2,6 +2,7 @@
 
 import typer
 
+from slrctl.cli.data.convert import convert
 from slrctl.cli.data.synth import synth
 
 data_app = typer.Typer(
@@ -11,4 +12,5 @@ data_app = typer.Typer(
     rich_markup_mode=None,
 )
 
+data_app.command()(convert)
 data_app.command()(synth)

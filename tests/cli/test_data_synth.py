@@ -1,0 +1,131 @@
+"""`slrctl data synth` as a user meets it."""
+
+import json
+import shlex
+from collections import Counter
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from numpy.testing import assert_array_equal
+
+from slrctl.core.data.dataset import load_dataset
+from slrctl.core.data.selection import spread_over_glosses
+from slrctl.core.data.synthetic import SynthesisParameters, synthesise
+from slrctl.settings import DataSettings
+
+DATASETS = Path(__file__).resolve().parents[2] / "datasets"
+SMALL = [
+    *("--glosses=3", "--train-signers=2", "--val-signers=1", "--test-signers=1", "--sessions=1"),
+    *("--repetitions=2", "--min-frames=8", "--max-frames=12", "--max-lag=2"),
+]
+
+
+def test_without_options_it_is_the_demo_set(run):
+    result = run("data", "synth", "demo.parquet")
+
+    assert result.exit_code == 0, result.output
+    assert "1,152 clips (720 train, 144 val, 288 test) written to demo.parquet" in result.output
+    assert load_dataset("demo.parquet").fingerprint() == synthesise().dataset.fingerprint()
+
+
+@pytest.mark.parametrize("field", [field.name for field in fields(SynthesisParameters)])
+def test_every_parameter_has_an_option_that_reaches_the_generator(run, field):
+    values = {"jitter": 0.5, "hand_dropout": 0.5, "landmark_dropout": 0.5, "min_frames": 9}
+    values |= {"max_frames": 14, "num_sessions": 2}
+    value = values.get(field, 3)
+    option = f"--{field.removeprefix('num_').replace('_', '-')}"
+
+    result = run("data", "synth", "made.parquet", "--json", *SMALL, f"{option}={value}")
+
+    assert result.exit_code == 0, result.output
+    parameters = json.loads(result.stdout)["parameters"]
+    assert parameters[field] == value
+    assert (
+        load_dataset("made.parquet").fingerprint()
+        == synthesise(SynthesisParameters(**parameters)).dataset.fingerprint()
+    )
+
+
+def test_the_seed_decides(run):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        run("data", "synth", f"{name}.parquet", "--seed", seed, *SMALL)
+
+    same, again, other = (Path(f"{name}.parquet").read_bytes() for name in "abc")
+    assert same == again
+    assert same != other
+
+
+def test_few_clips_are_spread_over_the_glosses(run):
+    run("data", "synth", "made.parquet", "--clips=7", *SMALL)
+
+    counts = Counter(clip.gloss for clip in load_dataset("made.parquet"))
+    assert sorted(counts.values()) == [2, 2, 3]
+
+
+def test_the_choice_of_clips_does_not_hang_on_their_order(tiny_dataset):
+    forwards = spread_over_glosses(tiny_dataset.clips, 6, 0)
+    backwards = spread_over_glosses(tiny_dataset.clips[::-1], 6, 0)
+
+    assert [clip.clip_id for clip in forwards] == [clip.clip_id for clip in backwards[::-1]]
+
+
+def test_the_truth_is_written_beside_if_asked_for(run):
+    run("data", "synth", "made.parquet", "--truth", "truth.json", "--clips=5", *SMALL)
+
+    truth = json.loads(Path("truth.json").read_text())
+    assert list(truth) == [clip.clip_id for clip in load_dataset("made.parquet")]
+    assert set(truth[next(iter(truth))]) == {
+        *("dominant_hand", "leading_hand", "lag", "kind", "is_two_handed", "stroke"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["x.parquet", "--glosses=1"], "num_glosses (1) must be from 2"),
+        (["x.parquet", "--clips=0", *SMALL], "--clips 0: must be from 1 to 24"),
+        (["x.parquet", "--clips=25", *SMALL], "--clips 25: must be from 1 to 24"),
+        (["x.txt"], "says no format we write"),
+        (["there.parquet"], "is there already"),
+        (["x.parquet", "--truth", "there.parquet"], "is there already"),
+    ],
+)
+def test_what_cannot_be_made_is_refused(run, tmp_path, arguments, words):
+    (tmp_path / "there.parquet").touch()
+
+    result = run("data", "synth", *arguments)
+
+    assert result.exit_code == 2
+    assert words in result.stderr
+    assert not Path("x.parquet").exists()
+
+
+def test_the_sample_is_what_its_command_makes_to_the_byte(run):
+    lines = (DATASETS / "README.md").read_text(encoding="utf-8").splitlines()
+    (command,) = (line for line in lines if line.startswith("slrctl data synth"))
+
+    result = run(*shlex.split(command)[1:])
+
+    assert result.exit_code == 0, result.output
+    for name in ("sample.csv", "sample.glosses.json"):
+        assert Path("datasets", name).read_bytes() == (DATASETS / name).read_bytes()
+
+
+def test_the_sample_reads_back_as_the_clips_it_was_made_of(run):
+    lines = (DATASETS / "README.md").read_text(encoding="utf-8").splitlines()
+    (command,) = (line for line in lines if line.startswith("slrctl data synth"))
+    run(*shlex.split(command.replace("sample.csv", "sample.parquet"))[1:])
+    made = load_dataset("datasets/sample.parquet")
+
+    settings = DataSettings(gloss_names=DATASETS / "sample.glosses.json")
+    sample = load_dataset(DATASETS / "sample.csv", settings)
+
+    assert len(sample) == 12
+    for clip, original in zip(sample, made, strict=True):
+        assert (clip.gloss, clip.fps, clip.aspect) == (
+            *(original.gloss, original.fps),
+            pytest.approx(original.aspect),
+        )
+        # The generator rounds to five decimals, the file holds six.
+        assert_array_equal(clip.landmarks, original.landmarks)
