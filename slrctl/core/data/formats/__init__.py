@@ -8,16 +8,20 @@ by the size of the image, NaN where a landmark is missing.
 from collections.abc import Sequence
 from pathlib import Path
 
-from slrctl.core.data.formats import parquet, spoter_csv
+from slrctl.core.data.formats import competition, mediapipe_frames, parquet, spoter_csv
 from slrctl.core.data.formats.reading import Reading, quote
 from slrctl.errors import DataError
 from slrctl.settings import DataSettings
 
 # The first that recognises a file reads it, so the particular stand before the general: our own
 # Parquet claims any Parquet file, the CSV reader any file whose name ends in .csv.
-READERS = (parquet, spoter_csv)
+READERS = (competition, mediapipe_frames, parquet, spoter_csv)
 
-_KINDS = "a SPOTER/WLASL CSV or our own Parquet"
+_KINDS = (
+    "a SPOTER/WLASL CSV, our own Parquet, a folder of MediaPipe vectors as "
+    "<gloss>/<clip>/<frame>.npy, or the train.csv of the Google competition (or its folder, with "
+    "a long Parquet file a clip)"
+)
 _STARTS = {
     b"\x1f\x8b": "a gzip archive; unpack it first",
     b"PK\x03\x04": "a zip archive or an Excel file; unpack it, or save the sheet as CSV (UTF-8)",
@@ -58,7 +62,7 @@ def _first_bytes(path: Path) -> bytes:
 def _what_it_is(path: Path, start: bytes | None) -> str:
     """What a path leads to that no reader recognises, and what to do."""
     if start is None:
-        return f"is a folder without clips we can read; name a file: {_KINDS}"
+        return f"is a folder without clips we can read; we read {_KINDS}"
     for magic, kind in _STARTS.items():
         if start.startswith(magic):
             return f"is {kind}; we read {_KINDS}"

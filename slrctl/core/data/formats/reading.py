@@ -32,6 +32,14 @@ class Reading:
     dropped: list[BadClip] = field(default_factory=list)
 
 
+class ClipProblem(Exception):  # noqa: N818 - the clip is what is wrong
+    """Why one clip cannot be read: a few words for the tally, and the whole story."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
 class BadClips:
     """The clips of one file that cannot be read, by row index; the first reason counts."""
 
@@ -39,9 +47,14 @@ class BadClips:
         self.path = path
         self.rows: dict[int, BadClip] = {}
 
-    def add(self, row: int, kind: str, message: str, *, column: str = "") -> None:
-        """Note a bad clip. `row` counts the clips of the file from 0; messages count from 1."""
-        where = f"row {row + 1}" + (f", column {column!r}" if column else "")
+    def add(
+        self, row: int, kind: str, message: str, *, column: str = "", where: str | None = None
+    ) -> None:
+        """Note a bad clip. `row` counts the clips of the file from 0; messages count from 1.
+
+        A clip that is no row of a table, but a file or a folder, has a name of its own: `where`.
+        """
+        where = where or f"row {row + 1}" + (f", column {column!r}" if column else "")
         self.rows.setdefault(row, BadClip(where, kind, message))
 
     def settle(self, num_clips: int, *, skip: bool) -> tuple[list[str], list[BadClip]]:
