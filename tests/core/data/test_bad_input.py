@@ -320,7 +320,7 @@ def test_a_path_to_nothing_is_explained(tmp_path):
 
 
 def test_a_folder_is_explained(tmp_path):
-    assert "is a folder without clips we can read; name a file" in error_of(tmp_path)
+    assert "is a folder without clips we can read; name one of: a SPOTER" in error_of(tmp_path)
 
 
 def test_a_csv_by_another_name_is_still_read(tmp_path):

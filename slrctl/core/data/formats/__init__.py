@@ -62,7 +62,7 @@ def _first_bytes(path: Path) -> bytes:
 def _what_it_is(path: Path, start: bytes | None) -> str:
     """What a path leads to that no reader recognises, and what to do."""
     if start is None:
-        return f"is a folder without clips we can read; we read {_KINDS}"
+        return f"is a folder without clips we can read; name one of: {_KINDS}"
     for magic, kind in _STARTS.items():
         if start.startswith(magic):
             return f"is {kind}; we read {_KINDS}"
