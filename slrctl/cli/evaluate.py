@@ -89,10 +89,11 @@ def _evaluate(
     from slrctl.engine.bootstrap import evaluate_predictions
     from slrctl.engine.run import predict_part
     from slrctl.engine.run_folder import load_run
-    from slrctl.engine.runtime import choose_device, deterministic
+    from slrctl.engine.runtime import choose_device, deterministic, keep_freed_memory
     from slrctl.engine.subject import other_clips, own_clips
 
     device = choose_device(settings.train.device)
+    keep_freed_memory()
     run = load_run(run_dir, device)
     if (own.model, own.prepare) != (run.settings.model, run.settings.prepare):
         raise DataError(

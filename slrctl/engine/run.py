@@ -26,7 +26,7 @@ from slrctl.engine.evaluation import predict
 from slrctl.engine.files import replacing
 from slrctl.engine.predictions import Predictions
 from slrctl.engine.run_folder import load_run
-from slrctl.engine.runtime import choose_device, deterministic
+from slrctl.engine.runtime import choose_device, deterministic, keep_freed_memory
 from slrctl.engine.state import TrainingState
 from slrctl.engine.training import BatchReport, EpochReport, TrainingData, train_epochs
 from slrctl.settings import Settings
@@ -56,6 +56,7 @@ def run_training(
     """
     started = time.perf_counter()
     device = choose_device(settings.train.device)
+    keep_freed_memory()
     with deterministic():
         environment = describe_environment(device, named_parts(parts))
         run_folder.start_run_dir(run_dir, settings, environment)

@@ -149,6 +149,8 @@ def test_models_without_cross_attention_train_too(tiny_settings, tiny_parts, cha
 
 
 def test_bf16_training_follows_fp32(settings, tiny_parts):
+    # Without dropout, for masks of bf16 are other draws.
+    settings = Settings.layered(settings.model_dump(), {"model": {"dropout": 0.0}})
     half = Settings.layered(settings.model_dump(), {"train": {"precision": "bf16"}})
 
     _, plain = trained(settings, tiny_parts, steps=2)

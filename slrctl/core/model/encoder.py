@@ -5,9 +5,12 @@ import math
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from slrctl.core.model import fast
 from slrctl.core.model.attention import build_self_attention
-from slrctl.core.model.dropout import dropout, relu_dropout
+from slrctl.core.model.dropout import dropout
+from slrctl.core.model.fast.feed_forward import feed_forward
 from slrctl.settings import ModelSettings
 
 
@@ -21,7 +24,14 @@ class FeedForward(nn.Module):
         self.dropout = dropout
 
     def forward(self, features: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
-        hidden = relu_dropout(self.expand(features), self.dropout, self.training)
+        if fast.applies_to(features):
+            return feed_forward(
+                features,
+                (self.expand.weight, self.expand.bias),
+                (self.contract.weight, self.contract.bias),
+                self.dropout if self.training else 0.0,
+            )
+        hidden = dropout(F.relu(self.expand(features)), self.dropout, self.training)
         return self.contract(hidden)
 
 

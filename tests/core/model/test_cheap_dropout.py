@@ -4,14 +4,14 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from slrctl.core.model.dropout import dropout, relu_dropout
+from slrctl.core.model.dropout import dropout
 
-COUNT = 1_000_003  # no multiple of the four elements a random word serves
+COUNT = 1_000_003  # two blocks, the second shorter by an element
 
 
 def mask(rate: float, seed: int = 1) -> torch.Tensor:
     torch.manual_seed(seed)
-    return dropout(torch.ones(COUNT), rate, is_training=True) == 0
+    return dropout(torch.ones(COUNT, 1), rate, is_training=True)[:, 0] == 0
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.25, 0.5, 0.9])
@@ -30,15 +30,8 @@ def test_elements_are_dropped_independently(distance):
     assert abs(both - 0.09) < 4 * (0.09 * 0.91 / COUNT) ** 0.5 + 1e-4
 
 
-@pytest.mark.parametrize("lane", range(4))
-def test_each_of_a_words_four_elements_has_the_same_rate(lane):
-    dropped = mask(0.1)[lane::4].double()
-
-    assert abs(dropped.mean().item() - 0.1) < 4 * (0.09 / len(dropped)) ** 0.5 + 2**-17
-
-
 def test_the_mean_is_kept(rng):
-    features = torch.rand(COUNT, generator=rng)
+    features = torch.rand(COUNT, 1, generator=rng)
     torch.manual_seed(1)
 
     assert_close(dropout(features, 0.1, True).mean(), features.mean(), rtol=2e-3, atol=0)
@@ -68,22 +61,3 @@ def test_nothing_is_dropped_at_evaluation_or_at_rate_0(rate, is_training):
 
 def test_half_precision_stays_half_precision():
     assert dropout(torch.ones(9, dtype=torch.bfloat16), 0.5, True).dtype == torch.bfloat16
-
-
-@pytest.mark.parametrize("rate", [0.0, 0.1, 0.5])
-@pytest.mark.parametrize("is_training", [True, False])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_relu_and_dropout_in_one_equal_the_two_in_turn(rng, rate, is_training, dtype):
-    features = torch.randn(7, 33, generator=rng).to(dtype)
-    weights = torch.randn(7, 33, generator=rng).to(dtype)
-    apart, together = (features.clone().requires_grad_() for _ in range(2))
-
-    torch.manual_seed(1)
-    expected = dropout(apart.relu(), rate, is_training)
-    torch.manual_seed(1)
-    result = relu_dropout(together, rate, is_training)
-    (expected * weights).sum().backward()
-    (result * weights).sum().backward()
-
-    assert_close(result, expected)
-    assert_close(together.grad, apart.grad)

@@ -1,0 +1,43 @@
+"""The fast path of a training step on a CPU, behind one door.
+
+Every function here computes what a plain one beside it computes, with the same random draws; the
+plain one is the reference, and what other devices run. `applies_to` is the door: on a CPU, in
+float32, under bfloat16 autocast or in float64, the fast path is taken. What it does differently
+is to stay in the cache: it works through blocks of rows, writes into buffers it has already
+touched, and draws its dropout masks as whole words.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import torch
+from torch import Tensor
+
+_is_wanted = ContextVar("is_wanted", default=True)
+
+
+def applies_to(features: Tensor) -> bool:
+    """Whether these features take the fast path."""
+    return (
+        _is_wanted.get()
+        and features.device.type == "cpu"
+        and features.dtype in (torch.float32, torch.float64)
+    )
+
+
+@contextmanager
+def plain_path() -> Iterator[None]:
+    """Run the reference inside the block: for tests and benchmarks, which compare the two."""
+    token = _is_wanted.set(False)
+    try:
+        yield
+    finally:
+        _is_wanted.reset(token)
+
+
+def arithmetic_type(features: Tensor) -> torch.dtype:
+    """What matrix products are computed in: bfloat16 under such an autocast, else as given."""
+    if torch.is_autocast_enabled("cpu") and features.dtype == torch.float32:
+        return torch.get_autocast_dtype("cpu")
+    return features.dtype

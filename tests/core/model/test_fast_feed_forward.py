@@ -1,0 +1,96 @@
+"""The feed-forward in blocks against the plain one."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from slrctl.core.model import fast
+from slrctl.core.model.encoder import FeedForward
+from slrctl.core.model.fast.feed_forward import feed_forward
+
+D, HIDDEN = 6, 2048
+
+
+@pytest.fixture
+def layer(rng):
+    layer = FeedForward(D, HIDDEN, 0.1)
+    for parameter in layer.parameters():
+        torch.nn.init.uniform_(parameter, -0.2, 0.2, generator=rng)
+    return layer
+
+
+def gradients(layer, features, weights, *, is_plain=False, seed=3):
+    """The result and every gradient of one pass; the draws belong to the seed."""
+    layer.zero_grad()
+    features = features.clone().requires_grad_()
+    torch.manual_seed(seed)
+    if is_plain:
+        with fast.plain_path():
+            result = layer(features)
+    else:
+        result = layer(features)
+    (result.float() * weights).sum().backward()
+    return [result.detach().float(), features.grad, *(p.grad for p in layer.parameters())]
+
+
+# 300 rows of 2,048 units are two blocks.
+@pytest.mark.parametrize("shape", [(1, 1), (2, 5), (4, 75)])
+@pytest.mark.parametrize("is_training", [True, False])
+def test_it_equals_the_plain_path_with_the_same_draws(layer, rng, shape, is_training):
+    layer.train(is_training)
+    features, weights = (torch.randn(*shape, D, generator=rng) for _ in range(2))
+
+    for result, expected in zip(
+        gradients(layer, features, weights),
+        gradients(layer, features, weights, is_plain=True),
+        strict=True,
+    ):
+        assert_close(result, expected, atol=2e-5, rtol=2e-5)
+
+
+def test_it_equals_the_plain_path_under_autocast(layer, rng):
+    layer.train()
+    features, weights = (torch.randn(4, 75, D, generator=rng) for _ in range(2))
+
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        results = gradients(layer, features, weights)
+        expected = gradients(layer, features, weights, is_plain=True)
+
+    for result, reference in zip(results, expected, strict=True):
+        assert_close(result, reference, atol=0.02 * reference.abs().max().item(), rtol=0.02)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.4])
+def test_its_gradients_match_finite_differences(rng, rate):
+    def drawn(*shape):
+        return torch.randn(*shape, generator=rng, dtype=torch.float64, requires_grad=True)
+
+    def call(features, expand, expand_bias, contract, contract_bias):
+        torch.manual_seed(1)
+        return feed_forward(features, (expand, expand_bias), (contract, contract_bias), rate)
+
+    inputs = (drawn(2, 3, 4), drawn(10, 4), drawn(10), drawn(4, 10), drawn(4))
+    assert torch.autograd.gradcheck(call, inputs)
+
+
+def test_without_gradients_the_result_is_the_same(layer, rng):
+    features = torch.randn(4, 75, D, generator=rng)
+    layer.eval()
+
+    with torch.no_grad():
+        result = layer(features)
+
+    assert torch.equal(result, layer(features).detach())
+
+
+def test_the_plain_path_is_left_at_the_end_of_its_block():
+    features = torch.zeros(1)
+    with fast.plain_path():
+        inside = fast.applies_to(features)
+
+    assert (inside, fast.applies_to(features)) == (False, True)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_weights_of_half_precision_take_the_plain_path(dtype):
+    assert not fast.applies_to(torch.zeros(1, dtype=dtype))
