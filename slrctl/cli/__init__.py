@@ -8,6 +8,7 @@ import typer
 
 from slrctl.cli.data import data_app
 from slrctl.cli.evaluate import evaluate
+from slrctl.cli.inspect_attention import inspect_attention
 from slrctl.cli.train import train
 
 app = typer.Typer(
@@ -39,6 +40,7 @@ def _slrctl(
 
 app.command()(train)
 app.command()(evaluate)
+app.command()(inspect_attention)
 app.add_typer(data_app)
 
 

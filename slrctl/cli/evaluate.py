@@ -7,10 +7,16 @@ import typer
 from rich.console import Console
 
 from slrctl.cli.console import console_for, print_json, print_lines, print_table, report_errors
-from slrctl.cli.options import ConfigOption, JsonOption, SetOption, setting_layers
+from slrctl.cli.options import (
+    ConfigOption,
+    JsonOption,
+    SetOption,
+    refuse_settled,
+    setting_layers,
+)
 from slrctl.cli.train import RUNS_DIR
-from slrctl.errors import DataError, SlrctlError, UsageError
-from slrctl.layers import Layer, flatten, resolve
+from slrctl.errors import DataError, SlrctlError
+from slrctl.layers import Layer, resolve
 
 if TYPE_CHECKING:
     from slrctl.engine.bootstrap import Evaluation
@@ -59,7 +65,7 @@ def evaluate(
         saved = Layer(f"run {run_dir}", read_settings(run_dir))
         own = resolve([saved]).settings
         settings = resolve([saved, *layers]).settings
-        _check_overrides(layers)
+        refuse_settled(layers, "evaluate")
         console = console_for(as_json=as_json)
         subject, predictions, evaluation = _evaluate(run_dir, own, settings, data, split)
         folder = output or run_dir / f"evaluation-{subject.name}"
@@ -68,18 +74,6 @@ def evaluate(
         _show(console, run_dir, subject, evaluation, folder)
         if as_json:
             print_json(_summary(run_dir, subject, evaluation))
-
-
-def _check_overrides(layers: list[Layer]) -> None:
-    """Refuse what a trained model has settled: its size, its preparation, its training."""
-    for layer in layers:
-        for key in flatten(layer.values):
-            is_open = key.startswith(("data.", "evaluate.")) or key in ("seed", "train.device")
-            if not is_open or key == "data.val_mirrored":
-                raise UsageError(
-                    f"{layer.origin}: {key} is settled by the run; evaluate takes data.*, "
-                    "evaluate.*, seed and train.device"
-                )
 
 
 def _evaluate(

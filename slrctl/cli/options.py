@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from slrctl.layers import Layer, nested, read_config, read_overrides
+from slrctl.errors import UsageError
+from slrctl.layers import Layer, flatten, nested, read_config, read_overrides
 from slrctl.settings import Settings
 
 ConfigOption = Annotated[
@@ -45,6 +46,22 @@ def setting_layers(
         if value is not None
     ]
     return layers
+
+
+def refuse_settled(layers: list[Layer], command: str) -> None:
+    """Refuse what a trained model has settled: its size, its preparation, its training.
+
+    Raises:
+        UsageError: a layer names such a setting.
+    """
+    for layer in layers:
+        for key in flatten(layer.values):
+            is_open = key.startswith(("data.", "evaluate.")) or key in ("seed", "train.device")
+            if not is_open or key == "data.val_mirrored":
+                raise UsageError(
+                    f"{layer.origin}: {key} is settled by the run; {command} takes data.*, "
+                    "evaluate.*, seed and train.device"
+                )
 
 
 def with_absolute_paths(settings: Settings) -> Settings:

@@ -1,0 +1,87 @@
+"""Write what was asked for about inspected clips: pictures, data, a page."""
+
+import re
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+
+from slrctl.errors import SlrctlError
+from slrctl.reports.attention_data import write_json, write_npz
+from slrctl.studies.inspection.measures import MeasuredClip
+from slrctl.studies.inspection.opened import OpenedRun
+
+PICTURES = ("png", "svg", "pdf")
+
+
+def write_clips(
+    folder: Path,
+    formats: Collection[str],
+    opened: OpenedRun,
+    looked: Sequence[MeasuredClip],
+    layer: str,
+) -> list[Path]:
+    """Write files of every format but the terminal's, and return their paths.
+
+    Raises:
+        SlrctlError: the folder cannot be written to.
+    """
+    if not set(formats) - {"terminal"}:
+        return []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return list(_write(folder, formats, opened, looked, layer))
+    except OSError as error:
+        raise SlrctlError(
+            f"{folder}: cannot be written ({error.strerror}); choose another --output"
+        ) from None
+
+
+def _write(
+    folder: Path,
+    formats: Collection[str],
+    opened: OpenedRun,
+    looked: Sequence[MeasuredClip],
+    layer: str,
+) -> Iterator[Path]:
+    source = opened.source()
+    for name, one in zip(file_names(looked), looked, strict=True):
+        for suffix in PICTURES:
+            if suffix in formats:
+                yield from _draw(folder, name, suffix, opened, one, layer)
+        if "npz" in formats:
+            path = folder / f"{name}.npz"
+            write_npz(path, one, source)
+            yield path
+        if "json" in formats:
+            path = folder / f"{name}.json"
+            write_json(path, one, source)
+            yield path
+
+
+def _draw(
+    folder: Path, name: str, suffix: str, opened: OpenedRun, one: MeasuredClip, layer: str
+) -> Iterator[Path]:
+    # Imported late: matplotlib takes a second, and the terminal does not need it.
+    from slrctl.reports.attention_consistency import draw_consistency
+    from slrctl.reports.attention_figures import draw_heads, draw_maps
+
+    for what, draw in (("maps", draw_maps), ("heads", draw_heads)):
+        path = folder / f"{name}-{what}.{suffix}"
+        draw(one.inspected, layer, path)
+        yield path
+    if one.inspected.fusion:
+        path = folder / f"{name}-consistency.{suffix}"
+        draw_consistency(one, opened.run.settings.cmcl, path)
+        yield path
+
+
+def file_names(looked: Sequence[MeasuredClip]) -> list[str]:
+    """A name for each clip's files: its id as far as any file system takes it, numbered."""
+    width = len(str(len(looked)))
+    return [
+        f"{number:0{width}}-{_slug(one.inspected.clip.clip_id)}".strip("-")
+        for number, one in enumerate(looked, start=1)
+    ]
+
+
+def _slug(clip_id: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", clip_id).strip("-.")[:60]

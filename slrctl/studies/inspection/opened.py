@@ -1,0 +1,101 @@
+"""A run that was opened to be looked into, and the clips it is to read."""
+
+import platform
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from slrctl.core.clip import Clip
+from slrctl.core.data.dataset import SignDataset
+from slrctl.engine.run_folder import LoadedRun, load_run, read_settings
+from slrctl.engine.runtime import choose_device, deterministic
+from slrctl.engine.subject import Subject, other_clips, own_clips
+from slrctl.errors import DataError, UsageError
+from slrctl.layers import Layer, resolve
+from slrctl.settings import Settings
+from slrctl.studies.inspection.looking import inspect_clips
+from slrctl.studies.inspection.record import FUSION, InspectedClip, layer_names
+
+_PACKAGES = ("slrctl", "torch", "numpy")
+
+
+@dataclass(frozen=True, eq=False)
+class OpenedRun:
+    """A trained model with the settings to read clips with."""
+
+    run_dir: Path
+    run: LoadedRun
+    settings: Settings
+    device: torch.device
+
+    @property
+    def name(self) -> str:
+        return self.run_dir.name or str(self.run_dir)
+
+    def subject(self, data: Path | None, split: str | None) -> Subject:
+        """Its validation clips, another part of its data, or a file."""
+        if data is None:
+            return own_clips(self.run_dir, self.settings, self.run.classes, split or "val")
+        return other_clips(self.settings, self.run.classes, data, split or "all")
+
+    def layer(self, name: str | None) -> str:
+        """The layer of this name; fusion if absent, or the last of the decoder without fusion.
+
+        Raises:
+            UsageError: the model has no such layer.
+        """
+        names = layer_names(self.run.settings.model)
+        if name is None:
+            return names[0]
+        if name not in names:
+            why = ", for its streams do not read one another" if name == FUSION else ""
+            raise UsageError(
+                f"--layer {name}: {self.run_dir} has no such layer{why}; it has {', '.join(names)}"
+            )
+        return name
+
+    def inspect(self, clips: Sequence[Clip], layers: Collection[str]) -> list[InspectedClip]:
+        """Look at clips, and give them back in their order."""
+        dataset = SignDataset(tuple(clips), self.run.classes, self.name)
+        with deterministic():
+            found = {
+                inspected.clip.clip_id: inspected
+                for inspected in inspect_clips(
+                    self.run, dataset, self.settings, self.device, layers
+                )
+            }
+        return [found[clip.clip_id] for clip in clips]
+
+    def source(self) -> dict[str, Any]:
+        """Where maps come from, for the files they are saved in."""
+        return {
+            "run": self.name,
+            "settings": self.run.settings.model_dump(mode="json"),
+            "versions": {
+                "python": platform.python_version(),
+                **{package: metadata.version(package) for package in _PACKAGES},
+            },
+        }
+
+
+def open_run(run_dir: Path, asked: Sequence[Layer]) -> OpenedRun:
+    """Load a run's best model; `asked` are settings laid over those it was trained with.
+
+    Raises:
+        DataError: its settings file does not belong to its checkpoint.
+    """
+    saved = Layer(f"run {run_dir}", read_settings(run_dir))
+    own = resolve([saved]).settings
+    settings = resolve([saved, *asked]).settings
+    device = choose_device(settings.train.device)
+    run = load_run(run_dir, device)
+    if (own.model, own.prepare) != (run.settings.model, run.settings.prepare):
+        raise DataError(
+            f"{run_dir}: settings.toml names another model or preparation than its checkpoint was "
+            "trained with; put the file back as it was"
+        )
+    return OpenedRun(run_dir, run, settings, device)

@@ -1,0 +1,258 @@
+"""`slrctl inspect-attention` as a user meets it."""
+
+import json
+import math
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from plain_siformer import classify
+from rich.text import Text
+from safetensors.numpy import load_file
+from typer.testing import CliRunner
+
+from slrctl.cli import app
+from slrctl.core.data.dataset import load_dataset
+from slrctl.core.data.formats.parquet import write_parquet
+from slrctl.core.data.prepare import prepare_clip
+from slrctl.engine.run_folder import load_run
+from slrctl.settings import PrepareSettings
+
+TINY = [
+    "--set=model.ffn_dim=16",
+    "--set=model.num_encoder_layers=2",
+    "--set=model.num_decoder_layers=1",
+    "--set=evaluate.resamples=100",
+    "--epochs=1",
+    "--batch-size=4",
+    "--quiet",
+]
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory, tiny_dataset):
+    """A folder with clips and runs; tests write elsewhere."""
+    folder = tmp_path_factory.mktemp("inspect")
+    write_parquet(tiny_dataset, folder / "tiny.parquet")
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        for name, *options in (
+            ("full", "--cmcl=balanced"),
+            ("alone", "--no-cross-attention"),
+            ("spoter", "--set=model.name=spoter"),
+        ):
+            result = CliRunner().invoke(
+                app, ["train", "--train=tiny.parquet", f"--name={name}", *options, *TINY]
+            )
+            assert result.exit_code == 0, result.output
+        os.utime("runs/full/best.safetensors")
+    finally:
+        os.chdir(before)
+    return folder
+
+
+@pytest.fixture
+def run(workplace, monkeypatch):
+    """Call `slrctl inspect-attention` where the runs are."""
+    monkeypatch.chdir(workplace)
+
+    def call(*arguments: object):
+        result = CliRunner().invoke(app, ["inspect-attention", *map(str, arguments)])
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
+
+    return call
+
+
+def plain(result) -> str:
+    return Text.from_ansi(result.output).plain
+
+
+def test_alone_it_shows_the_newest_run_on_a_validation_clip(run, workplace, tiny_dataset):
+    result = run()
+
+    assert result.exit_code == 0, result.output
+    output = plain(result)
+    assert "full, layer fusion" in output
+    shown = [clip for clip in tiny_dataset if clip.split == "val" and clip.clip_id in output]
+    assert len(shown) == 1
+    for text in ("predicted", "probability", "left hand reads right hand", "from body", "(own)"):
+        assert text in output
+    assert "\x1b" not in result.output
+
+
+def test_the_numbers_written_are_those_of_the_checkpoint(run, workplace, tmp_path, tiny_dataset):
+    result = run("--format=json,npz", "--output", tmp_path)
+
+    assert result.exit_code == 0, result.output
+    (path,) = tmp_path.glob("*.json")
+    written = json.loads(path.read_text())
+    clip = next(c for c in tiny_dataset if c.clip_id == written["clip"]["clip_id"])
+    tensors = {
+        name.removeprefix("model."): value.astype(np.float64)
+        for name, value in load_file(workplace / "runs/full/best.safetensors").items()
+    }
+    prepared = prepare_clip(clip.landmarks, PrepareSettings())
+    logits, maps, gates, norms, there = classify(
+        prepared, tensors, load_run(workplace / "runs/full").settings
+    )
+
+    arrays = written["arrays"]
+    _assert_close(arrays["logits"], logits)
+    for name, weights in maps.items():
+        _assert_close(arrays[f"fusion.{name}"], weights)
+    for short, part in (("left", "left_hand"), ("right", "right_hand"), ("body", "body")):
+        assert arrays[f"is_present.{part}"] == there[short].tolist()
+        _assert_close(arrays[f"gates.{part}"], gates[short])
+        _assert_close(arrays[f"norms.{part}"], norms[short])
+    shares = np.exp(logits) / np.exp(logits).sum()
+    assert written["prediction"]["gloss"] == written["classes"][int(shares.argmax())]
+    _assert_close(written["prediction"]["probability"], shares.max())
+    _check_numbers(written, maps, norms, there)
+
+
+def _assert_close(found, expected):
+    """Float32 against float64 through a whole model."""
+    assert_allclose(found, expected, rtol=2e-4, atol=2e-6)
+
+
+def _check_numbers(written, maps, norms, there):
+    """The derived numbers by plain loops over the recomputed maps."""
+    for row, short in enumerate(("left", "right", "body")):
+        frames = np.flatnonzero(there[short])
+        shares = [norms[short][frame] / norms[short][frame].sum() for frame in frames]
+        expected = [None] * 3 if not shares else np.mean(shares, axis=0)
+        for found, value in zip(written["exchange"]["shares"][row], expected, strict=True):
+            assert found == pytest.approx(value, rel=1e-3)
+    for name, weights in maps.items():
+        reader, read = name.split("_to_")
+        num_keys = there[read].sum()
+        for head, found in enumerate(written["relative_entropy"][name]):
+            rows = weights[head][there[reader]]
+            bits = [
+                -sum(w * math.log(w) for w in row if w > 0) / math.log(num_keys) for row in rows
+            ]
+            assert found == pytest.approx(np.mean(bits), rel=1e-4)
+    rows, columns = np.flatnonzero(there["left"]), np.flatnonzero(there["right"])
+    forth, back = maps["left_to_right"].mean(0), maps["right_to_left"].mean(0)
+    total = 0.0
+    for i in rows:
+        backwards = back[columns, i] / back[columns, i].sum()
+        total += sum(p * math.log(p / q) for p, q in zip(forth[i, columns], backwards, strict=True))
+    found = written["consistency"]["mean_of_heads"]
+    assert found == pytest.approx(total / len(rows), rel=1e-2, abs=1e-7)
+
+
+def test_npz_and_json_hold_the_same(run, tmp_path):
+    run("--format=json,npz", "--output", tmp_path)
+
+    (json_path,), (npz_path,) = tmp_path.glob("*.json"), tmp_path.glob("*.npz")
+    written = json.loads(json_path.read_text())
+    with np.load(npz_path, allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+    facts = json.loads(str(arrays.pop("facts")))
+    assert arrays.pop("classes").tolist() == written.pop("classes")
+    nested = written.pop("arrays")
+    assert facts == written
+    assert nested.keys() == arrays.keys()
+    for name, array in arrays.items():
+        values = np.array(nested[name], dtype=array.dtype if array.dtype == bool else np.float64)
+        assert np.array_equal(values.astype(array.dtype), array, equal_nan=array.dtype != bool)
+
+
+def test_json_is_one_object_on_standard_output(run, tmp_path):
+    result = run("--json", "--worst", 2, "--format=npz", "--output", tmp_path)
+
+    summary = json.loads(result.stdout)
+    assert result.stdout.count("\n") == 1
+    assert len(summary["clips"]) == 2
+    assert summary["layer"] == "fusion"
+    assert [Path(path).name for path in summary["files"]] == sorted(os.listdir(tmp_path))
+    assert all(clip["misplaced"] == 0 for clip in summary["clips"])
+
+
+def test_the_worst_clips_come_worst_first(run):
+    summary = json.loads(run("--json", "--worst", 3).stdout)
+
+    shares = [clip["prediction"]["probability_of_truth"] for clip in summary["clips"]]
+    assert shares == sorted(shares)
+
+
+def test_a_clip_and_a_gloss_can_be_named(run, tiny_dataset):
+    clip = next(clip for clip in tiny_dataset if clip.split == "test")
+
+    one = json.loads(run("--json", "--split=test", "--clip", clip.clip_id).stdout)
+    some = json.loads(run("--json", "--data=tiny.parquet", "--gloss", clip.gloss).stdout)
+
+    assert [found["clip_id"] for found in one["clips"]] == [clip.clip_id]
+    assert [found["clip_id"] for found in some["clips"]] == [
+        other.clip_id for other in tiny_dataset if other.gloss == clip.gloss
+    ]
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
+def test_pictures_are_written(run, tmp_path, suffix):
+    result = run(f"--format={suffix}", "--output", tmp_path)
+
+    assert result.exit_code == 0, result.output
+    kinds = sorted(path.stem.rpartition("-")[2] for path in tmp_path.glob(f"*.{suffix}"))
+    assert kinds == ["consistency", "heads", "maps"]
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "text"),
+    [
+        ("full", "encoder-2", "left hand reads itself"),
+        ("full", "decoder-1", "class query reads all parts"),
+        ("alone", None, "class query reads all parts"),
+        ("spoter", None, "class query reads all parts"),
+        ("spoter", "encoder-1", "all parts reads itself"),
+    ],
+)
+def test_every_layer_of_every_model_can_be_shown(run, tmp_path, name, layer, text):
+    options = [] if layer is None else ["--layer", layer]
+    result = run(f"runs/{name}", *options, "--format=terminal,png,npz", "--output", tmp_path)
+
+    assert result.exit_code == 0, result.output
+    assert text in plain(result)
+    assert len(list(tmp_path.glob("*.npz"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--format=gif"], 2, "--format 'gif': is not one of terminal, png, svg, pdf, npz"),
+        (["--layer=encoder-9"], 2, "it has fusion, encoder-1, encoder-2, decoder-1"),
+        (["runs/spoter", "--layer=fusion"], 2, "its streams do not read one another"),
+        (["--clip=nobody"], 2, "--clip 'nobody': not among the"),
+        (["--gloss=nothing"], 2, "--gloss 'nothing': no clip of"),
+        (["--gloss=a", "--worst=2"], 2, "give one of them"),
+        (["--split=dev"], 2, "--split dev"),
+        (["--set=model.ffn_dim=8"], 2, "settled by the run; inspect-attention takes"),
+        (["runs/none"], 1, "not a run"),
+        (["--data=absent.csv"], 3, "is not there"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line(run, arguments, code, message):
+    result = run(*arguments)
+
+    assert result.exit_code == code
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_ids_cannot_lead_out_of_the_folder(run, workplace, tmp_path, tiny_dataset):
+    clips = [replace(tiny_dataset[0], clip_id="../../out/of\n here\x1b[31m", split=None)]
+    write_parquet(tiny_dataset.part(clips), tmp_path / "odd.parquet")
+
+    result = run("--data", tmp_path / "odd.parquet", "--output", tmp_path / "out", "--format=npz")
+
+    assert result.exit_code == 0, result.output
+    assert "\x1b" not in result.output
+    assert [path.parent for path in tmp_path.rglob("*.npz")] == [tmp_path / "out"]
+    assert load_dataset(tmp_path / "odd.parquet")[0].clip_id.startswith("../")
