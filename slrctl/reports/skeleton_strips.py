@@ -1,5 +1,7 @@
-"""A clip as a strip of frames side by side, for a page."""
+"""Clips as strips of frames side by side: one in a picture, or many on sheets."""
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -22,6 +24,8 @@ NUM_PANELS = 8
 
 _DOTS_PER_INCH = 200
 _WIDTH = 7.2  # inches: the text width of most journals
+_HEAD, _ROW_HEIGHT, _ROWS = 0.28, 1.02, 9  # of a sheet, which fits a page
+_LONGEST_NAME = 40
 
 
 def write_title(figure: Figure, clip: Clip, top: float, *, with_facts: bool = True) -> None:
@@ -87,6 +91,74 @@ def draw_strip(clip: Clip, path: Path, *, num_panels: int = NUM_PANELS) -> None:
     draw_presence(bar, clip, frames.tolist())
     write_title(figure, clip, 1 - 0.05 / height)
     add_legend(figure, 1 - 0.02 / height)
+    _save(figure, path)
+
+
+def strip_name(number: int, gloss: str) -> str:
+    """A file name any system takes: the number keeps apart what letters would not."""
+    plain = re.sub(r"[^A-Za-z0-9]+", "-", gloss).strip("-")[:_LONGEST_NAME]
+    return f"{number:03d}-{plain}.png" if plain else f"{number:03d}.png"
+
+
+def draw_sheets(clips: Sequence[Clip], folder: Path, *, num_panels: int = NUM_PANELS) -> list[Path]:
+    """Draw a strip a row, nine to a page, `sheet-1.png` the first of them.
+
+    Returns:
+        The pages, in their order.
+    """
+    pages = []
+    for first in range(0, len(clips), _ROWS):
+        path = folder / f"sheet-{first // _ROWS + 1}.png"
+        _draw_sheet(clips[first : first + _ROWS], path, num_panels)
+        pages.append(path)
+    return pages
+
+
+def _draw_sheet(clips: Sequence[Clip], path: Path, num_panels: int) -> None:
+    height = _HEAD + _ROW_HEIGHT * len(clips)
+    figure = Figure(figsize=(_WIDTH, height))
+    share = 1 / num_panels
+    for row, clip in enumerate(clips):
+        top = 1 - (_HEAD + row * _ROW_HEIGHT) / height
+        window = window_of(clip.landmarks, clip.aspect)
+        for place, number in enumerate(shown_frames(clip.num_frames, num_panels).tolist()):
+            axes = figure.add_axes(
+                (
+                    place * share,
+                    top - 0.97 * _ROW_HEIGHT / height,
+                    share,
+                    0.76 * _ROW_HEIGHT / height,
+                )
+            )
+            draw_skeleton(
+                axes, clip.landmarks[number], aspect=clip.aspect, window=window, scale=0.8
+            )
+        _write_row_title(figure, clip, top)
+    add_legend(figure, 1.0)
+    _save(figure, path)
+
+
+def _write_row_title(figure: Figure, clip: Clip, top: float) -> None:
+    families = available_families()
+    (title,) = gloss_labels([clip.gloss], families)
+    figure.add_artist(Line2D([0, 1], [top, top], color="0.85", linewidth=0.6))
+    figure.text(
+        *(0.01, top - 0.04 / figure.get_figheight(), title),
+        va="top",
+        fontsize=8,
+        family=families,
+        parse_math=False,
+    )
+    figure.text(
+        *(0.99, top - 0.04 / figure.get_figheight(), f"{clip.num_frames} frames"),
+        va="top",
+        ha="right",
+        fontsize=6,
+        color="0.35",
+    )
+
+
+def _save(figure: Figure, path: Path) -> None:
     FigureCanvasAgg(figure)
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=_DOTS_PER_INCH)

@@ -12,7 +12,7 @@ from PIL import Image
 from slrctl.core import skeleton
 from slrctl.core.clip import Clip
 from slrctl.reports.skeleton_animation import draw_animation
-from slrctl.reports.skeleton_strips import draw_strip
+from slrctl.reports.skeleton_strips import draw_sheets, draw_strip, strip_name
 from slrctl.reports.skeletons import (
     LEFT_COLOR,
     PARTS,
@@ -239,3 +239,20 @@ def test_an_animation_of_a_single_frame_without_landmarks_is_a_picture(tmp_path)
 
     with Image.open(tmp_path / "clip.gif") as gif:
         assert gif.format == "GIF"
+
+
+def test_sheets_hold_nine_strips_a_page(figures, tmp_path):
+    clips = [signing(10, gloss=str(number)) for number in range(10)]
+
+    pages = draw_sheets(clips, tmp_path, num_panels=2)
+
+    assert [page.name for page in pages] == ["sheet-1.png", "sheet-2.png"]
+    assert [len(panels(figure)) for figure in figures] == [9 * 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("gloss", "name"),
+    [("thank you!", "007-thank-you.png"), ("책", "007.png"), ("../x", "007-x.png")],
+)
+def test_the_name_of_a_strip_is_plain(gloss, name):
+    assert strip_name(7, gloss) == name

@@ -3,6 +3,7 @@
 import typer
 
 from slrctl.cli.data.convert import convert
+from slrctl.cli.data.info import info
 from slrctl.cli.data.synth import synth
 
 data_app = typer.Typer(
@@ -13,4 +14,5 @@ data_app = typer.Typer(
 )
 
 data_app.command()(convert)
+data_app.command()(info)
 data_app.command()(synth)

@@ -1,0 +1,105 @@
+"""`slrctl data info`."""
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from slrctl.cli.console import console_for, print_json, print_lines, report_errors
+from slrctl.cli.data.info_views import show_overview
+from slrctl.cli.data.options import (
+    FrameSizeOption,
+    GlossNamesOption,
+    SkipBadClipsOption,
+    reading_settings,
+)
+from slrctl.cli.options import JsonOption, SetOption
+from slrctl.errors import SlrctlError
+
+if TYPE_CHECKING:
+    from slrctl.core.clip import Clip
+    from slrctl.core.data.overview import Overview
+    from slrctl.core.data.sources import Sources
+
+
+def info(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="Clips in any format we read.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", metavar="DIR", help="Also draw a clip of each gloss, as PNG."),
+    ] = None,
+    most: Annotated[
+        int, typer.Option("--most", min=1, help="Glosses, signers, sessions shown and drawn.")
+    ] = 24,
+    gloss_names: GlossNamesOption = None,
+    frame_size: FrameSizeOption = None,
+    skip_bad_clips: SkipBadClipsOption = False,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what a file of clips holds, and draw some of it."""
+    with report_errors():
+        settings = reading_settings(
+            overrides,
+            gloss_names=gloss_names,
+            frame_size=frame_size,
+            skip_bad_clips=skip_bad_clips,
+        )
+        from slrctl.core.data.overview import describe_clips
+        from slrctl.core.data.sources import read_sources
+
+        console = console_for(as_json=as_json)
+        read = read_sources([path], settings)
+        overview = describe_clips(read.clips)
+        show_overview(console, str(path), overview, read.notes, most)
+        facts = _facts(path, read, overview)
+        if output is not None:
+            facts["pictures"] = _draw(read.clips, output, most)
+            print_lines(console, [f"{len(facts['pictures'])} pictures in {output}"])
+        if as_json:
+            print_json(facts)
+
+
+def _facts(path: Path, read: "Sources", overview: "Overview") -> dict[str, Any]:
+    groups = ("glosses", "signers", "sessions", "splits")
+    plain = overview._asdict() | {
+        name: [group._asdict() for group in getattr(overview, name)] for name in groups
+    }
+    coordinates = overview.coordinates
+    return {
+        "path": str(path),
+        **plain,
+        "classes": len(overview.glosses),
+        "balance": overview.balance._asdict(),
+        "length": overview.length._asdict(),
+        "fps": None if overview.fps is None else overview.fps._asdict(),
+        "aspects": [{"aspect": a, "clips": count} for a, count in overview.aspects.items()],
+        "hands": overview.hands._asdict(),
+        "coordinates": coordinates._asdict()
+        | {"x": coordinates.x._asdict(), "y": coordinates.y._asdict()},
+        "dominant_hand": overview.dominant_hand._asdict(),
+        "dropped_by_reason": dict(Counter(clip.kind for _, clip in read.dropped).most_common()),
+        "notes": read.notes,
+    }
+
+
+def _draw(clips: "list[Clip]", folder: Path, most: int) -> list[dict[str, str]]:
+    """A strip for each of the first glosses, and sheets of all of them."""
+    from slrctl.core.data.selection import typical_clips
+    from slrctl.reports.skeleton_strips import draw_sheets, draw_strip, strip_name
+
+    chosen = typical_clips(clips, most)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        pictures = []
+        for number, clip in enumerate(chosen, start=1):
+            path = folder / strip_name(number, clip.gloss)
+            draw_strip(clip, path)
+            pictures.append({"gloss": clip.gloss, "clip_id": clip.clip_id, "path": str(path)})
+        sheets = draw_sheets(chosen, folder)
+    except OSError as error:
+        raise SlrctlError(
+            f"{folder}: cannot be written ({error.strerror}); choose another --output"
+        ) from None
+    return [*pictures, *({"path": str(sheet)} for sheet in sheets)]

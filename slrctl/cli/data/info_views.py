@@ -1,0 +1,148 @@
+"""What `slrctl data info` shows."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from slrctl.cli.console import print_facts, print_lines, print_table
+
+if TYPE_CHECKING:
+    from slrctl.core.data.overview import Axis, Group, Overview
+
+
+def show_overview(
+    console: Console, name: str, overview: "Overview", notes: Sequence[str], most: int
+) -> None:
+    print_lines(console, notes)
+    print_facts(console, _facts(name, overview))
+    _show_missing(console, overview)
+    for noun, groups in (
+        ("split", overview.splits),
+        ("gloss", overview.glosses),
+        ("signer", overview.signers),
+        ("session", overview.sessions),
+    ):
+        if any(group.name is not None for group in groups):
+            _show_groups(console, noun, groups, most)
+
+
+def _facts(name: str, overview: "Overview") -> dict[str, str]:
+    hands, dominant, coordinates = overview.hands, overview.dominant_hand, overview.coordinates
+    length, balance = overview.length, overview.balance
+    return {
+        "data": f"{name}: {overview.clips:,} clips, {overview.frames:,} frames, "
+        f"{len(overview.glosses):,} glosses",
+        "people": f"{_number_of('signer', overview.signers)}, "
+        f"{_number_of('session', overview.sessions)}",
+        "length": f"{length.minimum:g} to {length.maximum:g} frames, median {length.median:g}",
+        "speed": _speed(overview),
+        "balance": f"{balance.minimum:,} to {balance.maximum:,} clips a gloss, median "
+        f"{balance.median:g}; the commonest has {balance.imbalance:.1f} times the rarest",
+        "hands": f"both in {_percent(hands.both)} of the frames, left only "
+        f"{_percent(hands.left_only)}, right only {_percent(hands.right_only)}, "
+        f"neither {_percent(hands.neither)}",
+        "dominant": f"the right hand does more in {_percent(dominant.right / overview.clips)} of "
+        f"the clips, the left in {_percent(dominant.left / overview.clips)}",
+        "image": _image(overview),
+        "y axis": {
+            "down": "down, as it should be",
+            "up": "warning: up: noses lie below shoulders; turn the clips round before training",
+        }.get(coordinates.y_axis or "", "not known: no nose or no shoulders"),
+        "reach": f"x {_reach(coordinates.x)}, y {_reach(coordinates.y)} of the image "
+        f"(1st to 99th percentile); {_percent(coordinates.outside_image)} of the landmarks "
+        "outside it",
+    }
+
+
+def _number_of(noun: str, groups: "Sequence[Group]") -> str:
+    known = [group for group in groups if group.name is not None]
+    if not known:
+        return f"{noun}s not stated"
+    unknown = sum(group.clips for group in groups if group.name is None)
+    number = f"{len(known):,} {noun}{'' if len(known) == 1 else 's'}"
+    return f"{number} ({unknown:,} clips without)" if unknown else number
+
+
+def _speed(overview: "Overview") -> str:
+    if overview.fps is None:
+        return "frames a second not stated"
+    rates = overview.fps
+    rate = (
+        f"{rates.median:g} frames a second"
+        if rates.minimum == rates.maximum
+        else f"{rates.minimum:g} to {rates.maximum:g} frames a second, median {rates.median:g}"
+    )
+    unknown = overview.clips_without_fps
+    return f"{rate} ({unknown:,} clips without)" if unknown else rate
+
+
+def _image(overview: "Overview") -> str:
+    aspects = list(overview.aspects.items())
+    shown = ", ".join(
+        f"{aspect:g}" + ("" if len(aspects) == 1 else f" ({clips:,} clips)")
+        for aspect, clips in aspects[:4]
+    )
+    more = f" and {len(aspects) - 4} others" if len(aspects) > 4 else ""
+    unknown = ", which is also what unknown is read as" if 1.0 in overview.aspects else ""
+    return f"width / height {shown}{more}{unknown}"
+
+
+def _reach(axis: "Axis") -> str:
+    return f"{axis.percentile_1:.2f} to {axis.percentile_99:.2f}"
+
+
+def _show_missing(console: Console, overview: "Overview") -> None:
+    shares = overview.missing_landmarks
+    body = [(name, _percent(share)) for name, share in shares.items() if "_" not in name]
+    hand = [name.removesuffix("_left") for name in shares if name.endswith("_left")]
+    body += [("", "")] * (len(hand) - len(body))
+    rows = [
+        (*beside, name, *(_percent(shares[f"{name}_{side}"]) for side in ("left", "right")))
+        for beside, name in zip(body, hand, strict=True)
+    ]
+    total = [_percent(overview.missing[part]) for part in ("body", "left_hand", "right_hand")]
+    rows.append(("all of the body", total[0], "all of the hand", total[1], total[2]))
+    print_table(
+        console,
+        "not detected, share of frames",
+        ["body", "missing", "hand", "left missing", "right missing"],
+        rows,
+    )
+
+
+def _show_groups(console: Console, noun: str, groups: "Sequence[Group]", most: int) -> None:
+    num_clips = sum(group.clips for group in groups)
+    columns = [
+        column
+        for column, own in (("glosses", "gloss"), ("signers", "signer"), ("sessions", "session"))
+        if own != noun and any(getattr(group, column) for group in groups)
+    ]
+    limit = f", the {most} with most clips of {len(groups):,}" if len(groups) > most else ""
+    print_table(
+        console,
+        f"by {noun}{limit}",
+        [noun, "clips", "share", *columns, "left hand dominant"],
+        [
+            (
+                "not stated" if group.name is None else group.name,
+                f"{group.clips:,}",
+                _percent(group.clips / num_clips),
+                *(f"{getattr(group, column):,}" for column in columns),
+                _percent(group.left_dominant),
+            )
+            for group in _by_size(groups)[:most]
+        ],
+    )
+
+
+def _by_size(groups: "Sequence[Group]") -> "list[Group]":
+    """The largest first; the parts of a set have an order of their own."""
+    parts = ("train", "val", "test")
+    if {group.name for group in groups} <= set(parts):
+        return sorted(groups, key=lambda group: parts.index(group.name or ""))
+    return sorted(groups, key=lambda group: -group.clips)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
