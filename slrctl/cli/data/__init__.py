@@ -3,6 +3,7 @@
 import typer
 
 from slrctl.cli.data.convert import convert
+from slrctl.cli.data.extract import extract
 from slrctl.cli.data.info import info
 from slrctl.cli.data.synth import synth
 
@@ -14,5 +15,6 @@ data_app = typer.Typer(
 )
 
 data_app.command()(convert)
+data_app.command()(extract)
 data_app.command()(info)
 data_app.command()(synth)

@@ -1,9 +1,11 @@
 """The clips a training needs, from what the settings name: training, validation, test."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
+from slrctl.core.clip import Clip
 from slrctl.core.data.dataset import SignDataset, load_dataset
 from slrctl.core.data.formats.reading import count_of
 from slrctl.core.data.mirror import with_mirrored_copies
@@ -67,8 +69,8 @@ def named_parts(parts: Parts) -> dict[str, SignDataset]:
     return {name: part for name, part in named.items() if part is not None}
 
 
-def missing_hand_share(dataset: SignDataset) -> tuple[float, float]:
+def missing_hand_share(clips: Sequence[Clip]) -> tuple[float, float]:
     """Share of frames without the left hand, and without the right one."""
-    is_missing = np.concatenate([np.isnan(clip.landmarks).any(-1) for clip in dataset])
+    is_missing = np.concatenate([np.isnan(clip.landmarks).any(-1) for clip in clips])
     left, right = (is_missing[:, hand].all(-1).mean() for hand in (LEFT_HAND, RIGHT_HAND))
     return float(left), float(right)

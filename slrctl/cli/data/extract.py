@@ -1,0 +1,155 @@
+"""`slrctl data extract`."""
+
+from collections import Counter
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from slrctl.cli.console import console_for, print_json, print_lines, report_errors
+from slrctl.cli.options import JsonOption
+from slrctl.errors import SlrctlError
+
+if TYPE_CHECKING:
+    from slrctl.engine.extraction import ExtractionReport, Failure, VideoReport
+
+
+def extract(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="VIDEOS",
+            help="A video, a folder of videos, a folder with a folder of videos per gloss, or a "
+            "CSV with the columns path, gloss and, where known, signer, session, split.",
+        ),
+    ],
+    output: Annotated[
+        Path,
+        typer.Argument(metavar="OUT", help="File to write: .parquet (ours) or .csv (SPOTER)."),
+    ],
+    gloss: Annotated[
+        str | None,
+        typer.Option(
+            help="What the videos show, where neither folders nor a CSV say it.",
+            show_default=False,
+        ),
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Videos worked on at a time.")] = 1,
+    force: Annotated[
+        bool, typer.Option("--force", help="Write over a file that is there.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Turn videos into clips of landmarks with MediaPipe Holistic.
+
+    A video that cannot be used is reported and does not stop the others. An extraction that was
+    stopped goes on where it was when the command is run again. Needs the extra `video`.
+    """
+    with report_errors():
+        from slrctl.core.data.formats.writing import check_output
+        from slrctl.core.data.video.holistic import require_video_extra
+        from slrctl.core.data.video.listing import list_videos
+        from slrctl.engine.extraction import VideoReport
+        from slrctl.engine.extraction import extract as extract_videos
+
+        check_output(output, force=force)
+        require_video_extra()
+        listing = list_videos(source, gloss)
+        console = console_for(as_json=as_json)
+        print_lines(console, listing.notes)
+        with _progress(console, len(listing.videos)) as bar:
+            for report in extract_videos(listing.videos, output, jobs):
+                if isinstance(report, VideoReport):
+                    _show_video(console, bar, report)
+                else:
+                    _show_end(console, output, report, as_json=as_json)
+
+
+def _progress(console: Console, num_videos: int) -> AbstractContextManager[Progress | None]:
+    if not console.is_terminal:
+        return nullcontext()
+    progress = Progress(
+        TextColumn("videos"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(compact=True),
+        console=console,
+        transient=True,
+    )
+    progress.add_task("videos", total=num_videos)
+    return progress
+
+
+def _show_video(console: Console, bar: Progress | None, report: "VideoReport") -> None:
+    if bar is not None:
+        bar.update(bar.task_ids[0], completed=report.num_done)
+    if report.failure is not None:
+        print_lines(console, [_describe(report.failure)])
+
+
+def _show_end(console: Console, output: Path, report: "ExtractionReport", *, as_json: bool) -> None:
+    if as_json:
+        print_json(_summary(output, report))
+    if not report.clips:
+        raise SlrctlError(
+            f"none of {len(report.failures)} videos gave a clip; the first: "
+            f"{_describe(report.failures[0])}"
+        )
+    print_lines(console, [*report.notes, *_closing_lines(output, report)])
+
+
+def _describe(failure: "Failure") -> str:
+    return f"{failure.video.path}: {failure.reason.message}"
+
+
+def _tally(failures: "list[Failure]") -> dict[str, int]:
+    return dict(Counter(failure.reason.kind for failure in failures).most_common())
+
+
+def _closing_lines(output: Path, report: "ExtractionReport") -> list[str]:
+    from slrctl.core.data.formats.reading import count_of
+    from slrctl.core.data.parts import missing_hand_share
+
+    frames = sum(clip.num_frames for clip in report.clips)
+    glosses = len({clip.gloss for clip in report.clips})
+    left, right = missing_hand_share(report.clips)
+    lines = [
+        f"{count_of(len(report.clips), 'clip')} ({count_of(frames, 'frame')}) of "
+        f"{count_of(glosses, 'gloss')} written to {output}",
+        f"hands  left missing in {100 * left:.0f} %, right in {100 * right:.0f} % of the frames",
+    ]
+    if report.num_resumed:
+        lines.append(f"{count_of(report.num_resumed, 'clip')} kept from before")
+    if report.failures:
+        reasons = ", ".join(f"{count} {kind}" for kind, count in _tally(report.failures).items())
+        tried = len(report.failures) + len(report.clips)
+        lines += [
+            f"warning: {len(report.failures)} of {tried} videos gave no clip: {reasons}",
+            "put them right and run the command again with --force: only they are repeated. Clips "
+            f"that are done are kept in {report.parts_dir}; remove it when you need it no more",
+        ]
+    return lines
+
+
+def _summary(output: Path, report: "ExtractionReport") -> dict[str, Any]:
+    return {
+        "output": str(output) if report.clips else None,
+        "clips": len(report.clips),
+        "frames": sum(clip.num_frames for clip in report.clips),
+        "glosses": len({clip.gloss for clip in report.clips}),
+        "kept_from_before": report.num_resumed,
+        "notes": report.notes,
+        "failed_by_reason": _tally(report.failures),
+        "failed": [
+            {
+                "video": str(failure.video.path),
+                "clip_id": failure.video.clip_id,
+                "reason": failure.reason.kind,
+                "message": failure.reason.message,
+            }
+            for failure in report.failures
+        ],
+    }

@@ -1,0 +1,1 @@
+"""From videos of signing to clips of landmarks, by MediaPipe Holistic."""
