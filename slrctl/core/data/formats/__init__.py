@@ -6,21 +6,32 @@ by the size of the image, NaN where a landmark is missing.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from slrctl.core.data.formats import competition, mediapipe_frames, parquet, spoter_csv
+import numpy as np
+
+from slrctl.core import skeleton
+from slrctl.core.clip import Clip
+from slrctl.core.data.formats import (
+    competition,
+    mediapipe_frames,
+    parquet,
+    pose_file,
+    spoter_csv,
+)
 from slrctl.core.data.formats.reading import Reading, quote
 from slrctl.errors import DataError
 from slrctl.settings import DataSettings
 
 # The first that recognises a file reads it, so the particular stand before the general: our own
 # Parquet claims any Parquet file, the CSV reader any file whose name ends in .csv.
-READERS = (competition, mediapipe_frames, parquet, spoter_csv)
+READERS = (competition, mediapipe_frames, pose_file, parquet, spoter_csv)
 
 _KINDS = (
     "a SPOTER/WLASL CSV, our own Parquet, a folder of MediaPipe vectors as "
-    "<gloss>/<clip>/<frame>.npy, or the train.csv of the Google competition (or its folder, with "
-    "a long Parquet file a clip)"
+    "<gloss>/<clip>/<frame>.npy, a folder of .pose files as <gloss>/<clip>.pose (or one such "
+    "file), or the folder of the Google competition (train.csv and a long Parquet file a clip)"
 )
 _STARTS = {
     b"\x1f\x8b": "a gzip archive; unpack it first",
@@ -46,12 +57,30 @@ def read_clips(path: Path, settings: DataSettings, classes: Sequence[str] | None
             raise DataError(f"{path}: is empty (0 bytes); fetch or write it again")
         for reader in READERS:
             if reader.recognises(path):
-                return reader.read(path, settings, classes)
+                reading = reader.read(path, settings, classes)
+                return replace(reading, notes=[*reading.notes, *_absent_hands(reading.clips)])
     except OSError as error:
         raise DataError(
             f"{path}: cannot be read: {error.strerror or error}; check its permissions"
         ) from error
     raise DataError(f"{path}: {_what_it_is(path, start)}")
+
+
+def _absent_hands(clips: Sequence[Clip]) -> list[str]:
+    """A note on a hand that no clip has: normal where signs are made with one hand, or a fault."""
+    parts = {"left": skeleton.LEFT_HAND, "right": skeleton.RIGHT_HAND}
+    absent = [
+        side
+        for side, part in parts.items()
+        if all(np.isnan(clip.landmarks[:, part]).all() for clip in clips)
+    ]
+    if len(absent) == 2:
+        return ["warning: no hand in any frame: only the body is left to learn from"]
+    return [
+        f"no {side} hand in any frame: it counts as absent, which needs no repair; if signers "
+        "used it, look at how the landmarks were extracted"
+        for side in absent
+    ]
 
 
 def _first_bytes(path: Path) -> bytes:

@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Iterator
 from itertools import pairwise
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from slrctl.core.data.formats.reading import ClipProblem, quote
 
@@ -24,6 +24,26 @@ def files_of(folder: Path, suffix: str) -> list[Path]:
 def holds_file(folder: Path, suffix: str) -> bool:
     """Whether a folder holds such a file; stops at the first."""
     return any(entry.name.endswith(suffix) and entry.is_file() for entry in _entries(folder))
+
+
+def file_inside(folder: Path, relative: str) -> Path:
+    """The file that a table names, which must lie in the folder of the table.
+
+    Raises:
+        ClipProblem: the name is empty or leads out of the folder, or the file is not there.
+    """
+    path = PurePosixPath(relative)
+    if not path.parts or path.is_absolute() or ".." in path.parts or "\0" in relative:
+        raise ClipProblem(
+            "path elsewhere",
+            f"column 'path': found {quote(relative)}, expected a path inside the folder",
+        )
+    if not (folder / path).is_file():
+        raise ClipProblem(
+            "missing file",
+            f"column 'path': the file {quote(relative)} is not in {folder}; fetch it",
+        )
+    return folder / path
 
 
 def frames_of(clip: Path, suffix: str) -> list[Path]:

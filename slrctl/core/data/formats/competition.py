@@ -7,15 +7,16 @@ right_hand), landmark_index, x, y, NaN where nothing was detected.
 
 import csv
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from slrctl.core.clip import Clip
 from slrctl.core.data.formats import long_parquet
+from slrctl.core.data.formats.clip_folders import file_inside
 from slrctl.core.data.formats.parquet import MAGIC
-from slrctl.core.data.formats.reading import BadClips, ClipProblem, Reading, count_of, quote
+from slrctl.core.data.formats.reading import BadClips, ClipProblem, Reading, count_of
 from slrctl.errors import DataError
 from slrctl.settings import DataSettings
 
@@ -71,8 +72,7 @@ def read(path: Path, settings: DataSettings, classes: Sequence[str] | None) -> R
     bad, clips, num_with_gaps = BadClips(index), [], 0
     for number, row in enumerate(rows):
         try:
-            source = _source(index, row)
-            landmarks, has_gaps = _read_source(source)
+            landmarks, has_gaps = _read_source(index, row)
         except ClipProblem as problem:
             bad.add(number, problem.kind, str(problem))
             continue
@@ -111,31 +111,15 @@ def _read_index(path: Path) -> list[dict[str, str]]:
     return [{(name or "").strip(): cell for name, cell in row.items()} for row in rows]
 
 
-def _source(index: Path, row: dict[str, str]) -> Path:
-    """The file of a row, which lies in the folder of train.csv.
+def _read_source(index: Path, row: dict[str, str]) -> long_parquet.LongClip:
+    """The landmarks of a row.
 
     Raises:
-        ClipProblem: the row lacks its path or its sign, or the file is not there.
+        ClipProblem: the row lacks its sign, or the file is not there or not as it should be.
     """
-    for name in ("path", "sign"):
-        if not row[name]:
-            raise ClipProblem(f"no {name}", f"column {name!r}: found an empty cell")
-    relative = PurePosixPath(row["path"])
-    if relative.is_absolute() or ".." in relative.parts or "\0" in row["path"]:
-        raise ClipProblem(
-            "path elsewhere",
-            f"column 'path': found {quote(row['path'])}, expected a path inside the folder",
-        )
-    source = index.parent / relative
-    if not source.is_file():
-        raise ClipProblem(
-            "missing file",
-            f"column 'path': the file {quote(row['path'])} is not in {index.parent}; fetch it",
-        )
-    return source
-
-
-def _read_source(source: Path) -> long_parquet.LongClip:
+    if not row["sign"]:
+        raise ClipProblem("no sign", "column 'sign': found an empty cell")
+    source = file_inside(index.parent, row["path"])
     try:
         return long_parquet.read_long_parquet(source)
     except ClipProblem as problem:
