@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
 
 from slrctl.cli.console import console_for, print_json, print_lines, report_errors
 from slrctl.cli.data.info_views import show_overview
@@ -14,6 +15,7 @@ from slrctl.cli.data.options import (
     SkipBadClipsOption,
     reading_settings,
 )
+from slrctl.cli.data.rectification_view import show_rectification
 from slrctl.cli.options import JsonOption, SetOption
 from slrctl.errors import SlrctlError
 
@@ -32,6 +34,16 @@ def info(
     most: Annotated[
         int, typer.Option("--most", min=1, help="Glosses, signers, sessions shown and drawn.")
     ] = 24,
+    with_rectification: Annotated[
+        bool,
+        typer.Option(
+            "--rectify", help="Also say how often joints of the hands are out of range, and after."
+        ),
+    ] = False,
+    rectify_alpha: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="With --rectify: share of the excess that is turned back."),
+    ] = 0.4,
     gloss_names: GlossNamesOption = None,
     frame_size: FrameSizeOption = None,
     skip_bad_clips: SkipBadClipsOption = False,
@@ -54,6 +66,8 @@ def info(
         overview = describe_clips(read.clips)
         show_overview(console, str(path), overview, read.notes, most)
         facts = _facts(path, read, overview)
+        if with_rectification:
+            facts["rectification"] = _report_rectification(console, read.clips, rectify_alpha)
         if output is not None:
             facts["pictures"] = _draw(read.clips, output, most)
             print_lines(console, [f"{len(facts['pictures'])} pictures in {output}"])
@@ -82,6 +96,19 @@ def _facts(path: Path, read: "Sources", overview: "Overview") -> dict[str, Any]:
         "dropped_by_reason": dict(Counter(clip.kind for _, clip in read.dropped).most_common()),
         "notes": read.notes,
     }
+
+
+def _report_rectification(console: Console, clips: "list[Clip]", alpha: float) -> dict[str, Any]:
+    from slrctl.core.data.rectification_report import rectification_report
+    from slrctl.settings import PrepareSettings
+
+    report = rectification_report(clips, PrepareSettings(rectify_alpha=alpha))
+    show_rectification(console, report)
+    joints = [
+        joint._asdict() | {"before": joint.before._asdict(), "after": joint.after._asdict()}
+        for joint in report.joints
+    ]
+    return report._asdict() | {"joints": joints}
 
 
 def _draw(clips: "list[Clip]", folder: Path, most: int) -> list[dict[str, str]]:
