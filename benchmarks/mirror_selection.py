@@ -29,7 +29,8 @@ from slrctl.core.data.loader import (
     prepare_clips,
     training_batches,
 )
-from slrctl.core.data.mirror import MIRRORED, with_mirrored_copies
+from slrctl.core.data.mirror import MIRRORED
+from slrctl.core.data.mirrored_copies import with_mirrored_copies
 from slrctl.core.data.splits import part_of
 from slrctl.core.data.synthetic import synthesise
 from slrctl.engine.evaluation import predict

@@ -41,6 +41,12 @@ class DataSettings(Section):
     """JSON or CSV file that maps integer labels to gloss names."""
     skip_bad_clips: bool = False
     """Drop clips that cannot be read, and report how many and why, instead of stopping."""
+    cache: bool = True
+    """Whether clips, once read and cleaned, are kept for the next time."""
+    cache_dir: Path | None = None
+    """Folder they are kept in; the user's cache folder if absent."""
+    cache_gigabytes: NonNegative = 20.0
+    """What may lie in that folder; clips that were not used for longest are removed first."""
 
 
 class PrepareSettings(Section):

@@ -11,6 +11,7 @@ from slrctl.cli.options import (
     ConfigOption,
     JsonOption,
     SetOption,
+    cache_for,
     refuse_settled,
     setting_layers,
 )
@@ -94,10 +95,11 @@ def _evaluate(
             f"{run_dir}: settings.toml names another model or preparation than its checkpoint was "
             "trained with; put the file back as it was"
         )
+    cache = cache_for(settings.data)
     if data is None:
-        subject = own_clips(run_dir, own, run.classes, split)
+        subject = own_clips(run_dir, own, run.classes, split, cache)
     else:
-        subject = other_clips(settings, run.classes, data, split)
+        subject = other_clips(settings, run.classes, data, split, cache)
     with deterministic():
         predictions = predict_part(run, settings, subject.dataset, device)
     evaluation = evaluate_predictions(

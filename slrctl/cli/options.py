@@ -1,13 +1,18 @@
 """Option types that several commands share, and the layers of settings they make."""
 
+import os
+import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from slrctl.errors import UsageError
 from slrctl.layers import Layer, flatten, nested, read_config, read_overrides
-from slrctl.settings import Settings
+from slrctl.settings import DataSettings, Settings
+
+if TYPE_CHECKING:
+    from slrctl.core.data.cache import ClipCache
 
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="TOML file of settings.", show_default=False)
@@ -72,3 +77,28 @@ def with_absolute_paths(settings: Settings) -> Settings:
     paths = {name: path.absolute() for name, path in settings.data if isinstance(path, Path)}
     data = settings.data.model_copy(update=paths)
     return settings.model_copy(update={"data": data})
+
+
+def data_cache(settings: DataSettings) -> "ClipCache":
+    """The cache of clips, in the folder the settings name, else in the user's."""
+    # Imported late: --help needs none of it.
+    from slrctl.core.data.cache import ClipCache
+
+    return ClipCache(settings.cache_dir or user_cache_dir(), settings.cache_gigabytes)
+
+
+def cache_for(settings: DataSettings) -> "ClipCache | None":
+    """The cache of clips; None where it is turned off."""
+    return data_cache(settings) if settings.cache else None
+
+
+def user_cache_dir() -> Path:
+    """Where programs keep what they can make again, by the custom of the system."""
+    home = Path.home()
+    if sys.platform == "win32":
+        folder = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        folder = home / "Library" / "Caches"
+    else:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")
+    return folder / "slrctl"

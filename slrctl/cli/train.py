@@ -12,6 +12,7 @@ from slrctl.cli.options import (
     ConfigOption,
     JsonOption,
     SetOption,
+    cache_for,
     setting_layers,
     with_absolute_paths,
 )
@@ -96,7 +97,7 @@ def train(
         bool, typer.Option("--show-settings", help="Print every setting and its origin, and exit.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Read the data, run one batch, write nothing.")
+        bool, typer.Option("--dry-run", help="Read the data, run one batch, save no run.")
     ] = False,
     find_lambdas: Annotated[
         bool,
@@ -161,7 +162,7 @@ def _find_lambdas(settings: "Settings", view: _View) -> None:
     from slrctl.cli.find_lambdas import show_lambdas
     from slrctl.core.data.parts import load_parts
 
-    parts = load_parts(settings)
+    parts = load_parts(settings, cache_for(settings.data))
     show_header(view.console, settings, parts)
     show_lambdas(settings, parts, view.console, as_json=view.as_json)
 
@@ -187,7 +188,7 @@ def _train(
     given = RUNS_DIR / name if name is not None else run_dir
     if given is not None and not dry_run:
         check_run_dir(given, force=force)  # before the data, which may take long to read
-    parts = load_parts(settings)
+    parts = load_parts(settings, cache_for(settings.data))
     if view.console.quiet:
         print_lines(console_for(as_json=True), [n for n in parts.notes if "warning: " in n])
     show_header(view.console, settings, parts)
@@ -243,7 +244,7 @@ def _try(settings: "Settings", parts: "Parts", view: _View) -> None:
     view.console.print(
         f"one batch of {trial.report.num_clips} clips: {describe_terms(trial.report.means)}; "
         f"{trial.report.num_batches} such batches an epoch, {settings.train.epochs} epochs. "
-        "Nothing was written."
+        "No run was saved."
     )
     if view.as_json:
         print_json(facts)

@@ -75,8 +75,8 @@ def _describe_streams(settings: "Settings") -> str:
 def _signers(parts: "Parts") -> str:
     from slrctl.core.data.parts import named_parts
 
-    clips = [clip for part in named_parts(parts).values() for clip in part]
-    known = {clip.signer for clip in clips if clip.signer is not None}
+    signers = {clip.signer for part in named_parts(parts).values() for clip in part}
+    known = signers - {None}
     return f"{len(known)} signers" if known else "signers not stated"
 
 

@@ -16,7 +16,6 @@ from slrctl.core.data.loader import (
     training_batches,
 )
 from slrctl.core.data.parts import named_parts
-from slrctl.core.data.rectify import rectify_dataset
 from slrctl.core.data.splits import Parts
 from slrctl.engine import run_folder
 from slrctl.engine.bootstrap import Evaluation, evaluate_predictions
@@ -69,7 +68,7 @@ def run_training(
 
 
 def try_one_batch(settings: Settings, parts: Parts) -> TrialBatch:
-    """Take the first training step and write nothing."""
+    """Take the first training step and save nothing."""
     device = choose_device(settings.train.device)
     with deterministic():
         state = TrainingState.initial(settings, parts.train.classes, device)
@@ -83,11 +82,10 @@ def try_one_batch(settings: Settings, parts: Parts) -> TrialBatch:
 
 def training_data(settings: Settings, parts: Parts) -> TrainingData:
     """The batches of the training part, and those of the validation part."""
-    train = rectify_dataset(parts.train, settings.prepare)
     validation = prepare_clips(parts.val, settings)
     return TrainingData(
-        training=lambda epoch, start: training_batches(train, settings, epoch, start=start),
-        num_batches=num_batches(len(train), settings.train.batch_size),
+        training=lambda epoch, start: training_batches(parts.train, settings, epoch, start=start),
+        num_batches=num_batches(len(parts.train), settings.train.batch_size),
         validation=lambda: evaluation_batches(validation, settings.evaluate.batch_size),
     )
 

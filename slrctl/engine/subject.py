@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from slrctl.core.data.dataset import SignDataset, load_dataset
+from slrctl.core.data.cache.clip_cache import ClipCache
+from slrctl.core.data.dataset import SignDataset, load_dataset, rows_where
 from slrctl.core.data.parts import load_parts, named_parts
 from slrctl.core.data.splits import part_of
 from slrctl.engine.run_folder import read_fingerprints
@@ -20,7 +21,11 @@ class Subject(NamedTuple):
 
 
 def own_clips(
-    run_dir: Path, own: Settings, classes: tuple[str, ...], part: str | None = None
+    run_dir: Path,
+    own: Settings,
+    classes: tuple[str, ...],
+    part: str | None = None,
+    cache: ClipCache | None = None,
 ) -> Subject:
     """A part of the data the run was made with, if it is still the same.
 
@@ -29,12 +34,13 @@ def own_clips(
         own: the settings of the run.
         classes: the classes of its model.
         part: train, val or test; if absent, test if there is one, else val.
+        cache: where clips are kept once they are read.
 
     Raises:
         UsageError: the data has no such part.
         DataError: the clips are not those the run was made with.
     """
-    parts = load_parts(own)
+    parts = load_parts(own, cache)
     named = named_parts(parts)
     name = part or ("test" if "test" in named else "val")
     if name not in named:
@@ -51,23 +57,28 @@ def own_clips(
 
 
 def other_clips(
-    settings: Settings, classes: tuple[str, ...], data: Path, split: str | None = None
+    settings: Settings,
+    classes: tuple[str, ...],
+    data: Path,
+    split: str | None = None,
+    cache: ClipCache | None = None,
 ) -> Subject:
     """A file, or the rows of it that its split column marks.
 
     Args:
-        settings: how to read the file.
+        settings: how to read the file and prepare its clips.
         classes: the classes of the model.
         data: the file.
         split: which rows; test if absent; all takes every row.
+        cache: where clips are kept once they are read.
 
     Raises:
         UsageError: no row is marked so.
         DataError: the file cannot be read.
     """
-    dataset = load_dataset(data, settings.data, classes=classes)
-    marks = {clip.clip_id: part_of(clip.split) or clip.split for clip in dataset}
-    splits = sorted({mark for mark in marks.values() if mark is not None})
+    dataset = load_dataset(data, settings.data, classes, prepare=settings.prepare, cache=cache)
+    marks = {part_of(clip.split) or clip.split for clip in dataset}
+    splits = sorted(mark for mark in marks if mark is not None)
     if split == "all" or (split is None and not splits):
         return Subject(dataset, data.stem, dataset.notes)
     wanted = split or "test"
@@ -76,6 +87,8 @@ def other_clips(
         raise UsageError(
             f"{data}: no row for --split {wanted}, the split column {has}; name another, or all"
         )
-    chosen = dataset.part(clip for clip in dataset if marks[clip.clip_id] == wanted)
+    chosen = dataset.select(
+        rows_where(dataset, lambda clip: (part_of(clip.split) or clip.split) == wanted)
+    )
     note = f"{len(chosen)} of {len(dataset)} clips of {data}: those of split {wanted}"
     return Subject(chosen, f"{data.stem}-{wanted}", (*dataset.notes, note))

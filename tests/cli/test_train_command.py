@@ -108,7 +108,7 @@ def test_a_dry_run_writes_nothing(run, clips_path):
     result = run("train", "--train", clips_path, "--dry-run", "--name", "one", *TINY)
 
     assert result.exit_code == 0
-    assert "Nothing was written." in plain(result)
+    assert "No run was saved." in plain(result)
     assert not Path("runs").exists()
 
 

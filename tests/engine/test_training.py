@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from slrctl.core.data.rectify import rectify_dataset
+from slrctl.core.data.dataset import canonical_dataset
 from slrctl.engine.run import training_data
 from slrctl.engine.state import EpochTotals, TrainingState
 from slrctl.engine.training import BatchReport, EpochReport, train_epochs
@@ -84,12 +84,12 @@ def test_training_and_validation_see_rectified_clips_where_asked(tiny_settings, 
     settings = Settings.layered(tiny_settings.model_dump(), {"prepare": {"rectify": True}})
     rectified = replace(
         tiny_parts,
-        train=rectify_dataset(tiny_parts.train, settings.prepare),
-        val=rectify_dataset(tiny_parts.val, settings.prepare),
+        train=canonical_dataset(tiny_parts.train, settings.prepare),
+        val=canonical_dataset(tiny_parts.val, settings.prepare),
     )
 
     data = training_data(settings, tiny_parts)
-    expected = training_data(tiny_settings, rectified)
+    expected = training_data(settings, rectified)
     plain = training_data(tiny_settings, tiny_parts)
 
     for batches, wanted, unwanted in (

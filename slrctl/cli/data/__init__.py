@@ -2,6 +2,7 @@
 
 import typer
 
+from slrctl.cli.data.cache import cache
 from slrctl.cli.data.convert import convert
 from slrctl.cli.data.extract import extract
 from slrctl.cli.data.info import info
@@ -18,3 +19,4 @@ data_app.command()(convert)
 data_app.command()(extract)
 data_app.command()(info)
 data_app.command()(synth)
+data_app.command()(cache)

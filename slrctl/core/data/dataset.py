@@ -2,32 +2,44 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import SupportsIndex, overload
 
+import numpy as np
+from jaxtyping import Int64, UInt64
+
 from slrctl.core.clip import Clip
-from slrctl.core.data.formats import Reading, read_clips
+from slrctl.core.data.cache.cached_reading import read_kept
+from slrctl.core.data.cache.clip_cache import ClipCache
+from slrctl.core.data.cache.clip_file import landmarks_digest
+from slrctl.core.data.cache.stored_clips import StoredClips
+from slrctl.core.data.canonical import canonical_clips
 from slrctl.core.data.formats.reading import count_of, quote, some_of
 from slrctl.errors import DataError
-from slrctl.settings import DataSettings
+from slrctl.settings import DataSettings, PrepareSettings
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class SignDataset(Sequence[Clip]):
     """Clips in the order of their file, and the glosses they show.
 
+    The clips are held in memory, or come from a file of the cache as they are asked for.
     `classes` is in the order of a model's logits. `notes` are one-line remarks on how the file was
     read (its orientation, padding cut off, label base), for the user to see; those that start with
     "warning: " are worth a second look. `path` is the file they came from, if there is one.
+    `canonical` holds the settings by which the clips were brought into their canonical form, None
+    where they are as they were cleaned. `cache` keeps what is computed from them, if it is there.
     """
 
-    clips: tuple[Clip, ...]
+    clips: tuple[Clip, ...] | StoredClips
     classes: tuple[str, ...]
     name: str
     notes: tuple[str, ...] = ()
     path: Path | None = None
+    canonical: PrepareSettings | None = None
+    cache: ClipCache | None = None
 
     @overload
     def __getitem__(self, index: SupportsIndex) -> Clip: ...
@@ -35,6 +47,9 @@ class SignDataset(Sequence[Clip]):
     def __getitem__(self, index: slice) -> tuple[Clip, ...]: ...
     def __getitem__(self, index: SupportsIndex | slice) -> Clip | tuple[Clip, ...]:
         return self.clips[index]
+
+    def __iter__(self) -> Iterator[Clip]:
+        return iter(self.clips)
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -48,18 +63,46 @@ class SignDataset(Sequence[Clip]):
         """What messages call it: the file, else the name."""
         return self.name if self.path is None else str(self.path)
 
+    @property
+    def lengths(self) -> Int64[np.ndarray, " N"]:
+        """Frames of each clip."""
+        if isinstance(self.clips, StoredClips):
+            return self.clips.lengths
+        return np.array([clip.num_frames for clip in self.clips], dtype=np.int64)
+
+    @property
+    def digests(self) -> UInt64[np.ndarray, " N"]:
+        """64 bits for each clip, equal where the landmarks are."""
+        if isinstance(self.clips, StoredClips):
+            return self.clips.digests
+        return np.array([landmarks_digest(clip.landmarks) for clip in self.clips], dtype=np.uint64)
+
     def part(self, clips: Iterable[Clip]) -> "SignDataset":
-        """Some of the clips, under the same classes."""
+        """These clips, under the same classes; see `select` for some of a large set."""
         return replace(self, clips=tuple(clips), notes=())
+
+    def select(self, rows: Int64[np.ndarray, " M"]) -> "SignDataset":
+        """The clips in these places, in that order, under the same classes.
+
+        They are named by their places because a set may hold more clips than fit into memory.
+        """
+        if isinstance(self.clips, StoredClips):
+            return replace(self, clips=self.clips.select(rows))
+        return replace(self, clips=tuple(self.clips[row] for row in rows.tolist()))
 
     def fingerprint(self) -> str:
         """A hash of everything a training sees: ids, glosses, aspects, every landmark's bits."""
-        digest = hashlib.sha256()
-        for clip in self.clips:
-            facts = (clip.clip_id, clip.gloss, clip.aspect, clip.num_frames)
-            digest.update(("\x1f".join(map(str, facts)) + "\x1e").encode("utf-8", "surrogatepass"))
-            digest.update(clip.landmarks.tobytes())
-        return digest.hexdigest()
+        whole = hashlib.sha256()
+        for clip, digest in zip(self.clips, self.digests.tolist(), strict=True):
+            facts = (clip.clip_id, clip.gloss, clip.aspect, clip.num_frames, digest)
+            whole.update(("\x1f".join(map(str, facts)) + "\x1e").encode("utf-8", "surrogatepass"))
+        return whole.hexdigest()
+
+
+def rows_where(clips: Iterable[Clip], is_wanted: Callable[[Clip], bool]) -> Int64[np.ndarray, " M"]:
+    """The places of the clips that are wanted."""
+    wanted = (row for row, clip in enumerate(clips) if is_wanted(clip))
+    return np.fromiter(wanted, np.int64)
 
 
 def ordered_classes(glosses: Iterable[str]) -> tuple[str, ...]:
@@ -74,6 +117,9 @@ def load_dataset(
     path: Path | str,
     settings: DataSettings | None = None,
     classes: Sequence[str] | None = None,
+    *,
+    prepare: PrepareSettings | None = None,
+    cache: ClipCache | None = None,
 ) -> SignDataset:
     """Read clips from a file, whatever its format.
 
@@ -82,22 +128,34 @@ def load_dataset(
         settings: how to read it; the defaults if absent.
         classes: the glosses of the training set, where this file is to be evaluated with it. They
             decide whether integer labels count from 0 or from 1.
+        prepare: brings the clips into the canonical form of these settings; without it they stay
+            as they were cleaned.
+        cache: takes them from there if they were read before, and keeps them there if not.
+            Without it they are held in memory.
 
     Raises:
         DataError: the file cannot be read, or holds a gloss that is not among `classes`.
     """
     path, settings = Path(path), settings or DataSettings()
-    reading: Reading = read_clips(path, settings, classes)
+    reading = read_kept(path, settings, classes, prepare, cache)
     dataset = SignDataset(
-        clips=tuple(reading.clips),
+        clips=reading.clips,
         classes=ordered_classes(clip.gloss for clip in reading.clips),
         name=path.stem,
-        notes=tuple(reading.notes),
+        notes=reading.notes,
         path=path,
+        canonical=prepare,
+        cache=reading.cache,
     )
     if classes is None:
         return dataset
     return with_known_glosses(dataset, classes, skip_bad_clips=settings.skip_bad_clips)
+
+
+def canonical_dataset(dataset: SignDataset, prepare: PrepareSettings) -> SignDataset:
+    """Bring clips that are held in memory into their canonical form."""
+    clips = tuple(canonical_clips(dataset, prepare))
+    return replace(dataset, clips=clips, canonical=prepare)
 
 
 def with_known_glosses(
@@ -124,9 +182,9 @@ def with_known_glosses(
             f"expected the {len(classes)} glosses of training, such as "
             f"{some_of(list(classes), 3)}; {_advice(unknown, classes)}"
         )
+    kept = rows_where(dataset, lambda clip: clip.gloss not in unknown)
     return replace(
-        dataset,
-        clips=tuple(clip for clip in dataset if clip.gloss not in unknown),
+        dataset.select(kept),
         classes=tuple(classes),
         notes=(*dataset.notes, f"left out {found}: {some_of(list(unknown))}"),
     )

@@ -1,10 +1,10 @@
 """Batches of clips: varied and shuffled for training, prepared once for evaluation."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Int64
 
 from slrctl.core.clip import (
     Clip,
@@ -15,10 +15,11 @@ from slrctl.core.clip import (
     target_indices,
 )
 from slrctl.core.data.augment import add_noise, augment
+from slrctl.core.data.cache.keys import prepared_key
+from slrctl.core.data.cache.stored_clips import StoredClips
+from slrctl.core.data.canonical import canonical_clips, canonical_settings
 from slrctl.core.data.dataset import SignDataset
-from slrctl.core.data.mirror import lead_with_right
 from slrctl.core.data.prepare import normalise, resample_frames
-from slrctl.core.data.rectify import rectify_dataset
 from slrctl.core.seeding import stable_seed
 from slrctl.settings import Settings
 
@@ -34,29 +35,52 @@ def num_batches(num_clips: int, batch_size: int) -> int:
     return -(-num_clips // batch_size)
 
 
-def _fitted(clip: Clip, settings: Settings) -> Float32[np.ndarray, "T 54 2"]:
-    """The clip's landmarks with the settled hand leading, resampled where it is too long."""
-    landmarks = clip.landmarks
-    if settings.prepare.dominant_hand == "right":
-        landmarks = lead_with_right(landmarks, clip.aspect)
-    if clip.num_frames <= settings.model.max_frames:
-        return landmarks
-    return resample_frames(landmarks, settings.model.max_frames)
+def _is_canonical(dataset: SignDataset, settings: Settings) -> bool:
+    """Whether the clips are in their canonical form already.
+
+    Raises:
+        ValueError: they are in that of other settings.
+    """
+    if canonical_settings(dataset.canonical) == canonical_settings(settings.prepare):
+        return True
+    if canonical_settings(dataset.canonical):
+        raise ValueError(
+            f"{dataset.name}: its clips were brought into the form of other `prepare` settings; "
+            "read them again with these"
+        )
+    return False
 
 
-def training_order(dataset: SignDataset, settings: Settings, epoch: int) -> list[list[Clip]]:
-    """The batches of an epoch: every clip once, those of a batch about equally long.
+def _fitted(
+    clips: Iterable[Clip], settings: Settings, *, is_canonical: bool
+) -> list[Float32[np.ndarray, "_ 54 2"]]:
+    """The clips' canonical landmarks, resampled evenly where one is longer than the model takes."""
+    if not is_canonical:
+        clips = canonical_clips(clips, settings.prepare)
+    max_frames = settings.model.max_frames
+    return [
+        clip.landmarks
+        if clip.num_frames <= max_frames
+        else resample_frames(clip.landmarks, max_frames)
+        for clip in clips
+    ]
+
+
+def training_order(
+    dataset: SignDataset, settings: Settings, epoch: int
+) -> list[Int64[np.ndarray, " N"]]:
+    """The batches of an epoch as places in the data set: every clip once, about equally long ones.
 
     The order follows from (seed, epoch, clip ids), whatever the order of the file.
     """
     size = settings.train.batch_size
-    clips = sorted(
-        dataset, key=lambda clip: stable_seed(settings.seed, "order", epoch, clip.clip_id)
-    )
-    batches: list[list[Clip]] = []
-    for start in range(0, len(clips), WINDOW * size):
-        window = clips[start : start + WINDOW * size]
-        window.sort(key=lambda clip: min(clip.num_frames, settings.model.max_frames))
+    draws = (stable_seed(settings.seed, "order", epoch, clip.clip_id) for clip in dataset)
+    order = np.argsort(np.fromiter(draws, np.uint64, len(dataset)), kind="stable")
+    lengths = np.minimum(dataset.lengths, settings.model.max_frames)
+    batches: list[Int64[np.ndarray, " N"]] = []
+    for start in range(0, len(order), WINDOW * size):
+        window = order[start : start + WINDOW * size]
+        window = window[np.argsort(lengths[window], kind="stable")]
         batches += [window[first : first + size] for first in range(0, len(window), size)]
     # Without this a window would run from its shortest clips to its longest.
     keys = [stable_seed(settings.seed, "batches", epoch, number) for number in range(len(batches))]
@@ -64,15 +88,21 @@ def training_order(dataset: SignDataset, settings: Settings, epoch: int) -> list
 
 
 def _training_batch(
-    clips: Sequence[Clip], classes: Sequence[str], settings: Settings, epoch: int
+    clips: Sequence[Clip],
+    classes: Sequence[str],
+    settings: Settings,
+    epoch: int,
+    *,
+    is_canonical: bool,
 ) -> ClipBatch:
-    max_frames = settings.model.max_frames
     keys = np.array(
         [stable_seed(settings.seed, "augment", epoch, clip.clip_id) for clip in clips], np.uint64
     )
     aspect = np.array([clip.aspect for clip in clips], np.float64)
-    landmarks, is_valid = stack_landmarks([_fitted(clip, settings) for clip in clips])
-    landmarks, is_valid = augment(landmarks, is_valid, aspect, keys, settings.augment, max_frames)
+    landmarks, is_valid = stack_landmarks(_fitted(clips, settings, is_canonical=is_canonical))
+    landmarks, is_valid = augment(
+        landmarks, is_valid, aspect, keys, settings.augment, settings.model.max_frames
+    )
     prepared = normalise(landmarks, settings.prepare)
     if settings.augment.enabled:
         prepared = add_noise(prepared, keys, settings.augment.noise)
@@ -89,7 +119,7 @@ def training_batches(
     beside it change nothing but its padding.
 
     Args:
-        dataset: cleaned clips, already through `rectify_dataset`: it is not done in every epoch.
+        dataset: cleaned clips, brought into their canonical form here if they are not yet.
         settings: the whole tree: seed, augment, prepare, model.max_frames, train.batch_size.
         epoch: counted from 0.
         start: the batch to begin with; a training that stopped after k batches goes on with k.
@@ -97,8 +127,10 @@ def training_batches(
     Raises:
         ValueError: a clip's gloss is not among the data set's classes.
     """
-    for clips in training_order(dataset, settings, epoch)[start:]:
-        yield _training_batch(clips, dataset.classes, settings, epoch)
+    is_canonical = _is_canonical(dataset, settings)
+    for rows in training_order(dataset, settings, epoch)[start:]:
+        clips = [dataset[row] for row in rows.tolist()]
+        yield _training_batch(clips, dataset.classes, settings, epoch, is_canonical=is_canonical)
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +140,7 @@ class PreparedClips:
     `clips` hold coordinates in their boxes; `classes` is in the order of a model's logits.
     """
 
-    clips: tuple[Clip, ...]
+    clips: tuple[Clip, ...] | StoredClips
     classes: tuple[str, ...]
 
     def __len__(self) -> int:
@@ -116,20 +148,34 @@ class PreparedClips:
 
 
 def prepare_clips(dataset: SignDataset, settings: Settings) -> PreparedClips:
-    """Rectify, resample and normalise every clip, without augmentation, and sort by length."""
-    dataset = rectify_dataset(dataset, settings.prepare)
-    fitted = [_fitted(clip, settings) for clip in dataset]
-    order = sorted(range(len(fitted)), key=lambda number: len(fitted[number]))
-    prepared: list[Clip] = []
+    """Resample and normalise every clip, without augmentation, and sort them by length.
+
+    Where the data set has a cache, they are taken from there, or put there for the next time.
+    """
+    cache = dataset.cache
+    if cache is None:
+        return PreparedClips(tuple(_prepared(dataset, settings)), dataset.classes)
+    key = prepared_key(dataset.fingerprint(), settings)
+    stored = cache.find(key)
+    if stored is None:
+        facts = {"source": dataset.source, "kind": "normalised"}
+        try:
+            stored = cache.store(key, _prepared(dataset, settings), facts)
+        except OSError:  # the disk is full now: it costs memory, and no result
+            stored = tuple(_prepared(dataset, settings))
+    return PreparedClips(stored, dataset.classes)
+
+
+def _prepared(dataset: SignDataset, settings: Settings) -> Iterator[Clip]:
+    is_canonical = _is_canonical(dataset, settings)
+    order = np.argsort(np.minimum(dataset.lengths, settings.model.max_frames), kind="stable")
     for first in range(0, len(order), PREPARED_TOGETHER):
-        numbers = order[first : first + PREPARED_TOGETHER]
-        landmarks, _ = stack_landmarks([fitted[number] for number in numbers])
+        clips = [dataset[row] for row in order[first : first + PREPARED_TOGETHER].tolist()]
+        fitted = _fitted(clips, settings, is_canonical=is_canonical)
+        landmarks, _ = stack_landmarks(fitted)
         normalised = normalise(landmarks, settings.prepare).numpy()
-        prepared += [
-            replace(dataset[number], landmarks=frames[: len(fitted[number])].copy())
-            for number, frames in zip(numbers, normalised, strict=True)
-        ]
-    return PreparedClips(tuple(prepared), dataset.classes)
+        for clip, cut, frames in zip(clips, fitted, normalised, strict=True):
+            yield replace(clip, landmarks=frames[: len(cut)].copy())
 
 
 def evaluation_batches(prepared: PreparedClips, batch_size: int) -> Iterator[ClipBatch]:

@@ -12,9 +12,6 @@ from jaxtyping import Float, Float32
 
 from slrctl.core import skeleton
 from slrctl.core.clip import Clip
-from slrctl.core.data.dataset import SignDataset
-from slrctl.core.data.formats.reading import quote
-from slrctl.errors import DataError
 
 MIRRORED = "#mirrored"
 """What the id of a mirrored copy ends with."""
@@ -89,24 +86,6 @@ def mirrored_copy(clip: Clip) -> Clip:
     """The same sign by somebody who signs with the other hand."""
     landmarks = mirror_landmarks(clip.landmarks)
     return replace(clip, clip_id=clip.clip_id + MIRRORED, landmarks=landmarks)
-
-
-def with_mirrored_copies(dataset: SignDataset) -> SignDataset:
-    """Every clip followed by its mirrored copy.
-
-    Raises:
-        DataError: a copy's id is taken, as in a set that holds mirrored copies already.
-    """
-    taken = {clip.clip_id for clip in dataset}
-    for clip in dataset:
-        if clip.clip_id + MIRRORED in taken:
-            raise DataError(
-                f"{dataset.source}: found clips {quote(clip.clip_id)} and "
-                f"{quote(clip.clip_id + MIRRORED)}; the mirrored copy of the first would have the "
-                "id of the second: leave data.val_mirrored off, or rename the second"
-            )
-    clips = tuple(copy for clip in dataset for copy in (clip, mirrored_copy(clip)))
-    return replace(dataset, clips=clips)
 
 
 def original_id(clip_id: str) -> str:

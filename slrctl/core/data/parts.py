@@ -6,9 +6,10 @@ from dataclasses import replace
 import numpy as np
 
 from slrctl.core.clip import Clip
-from slrctl.core.data.dataset import SignDataset, load_dataset
+from slrctl.core.data.cache.clip_cache import ClipCache
+from slrctl.core.data.dataset import SignDataset, canonical_dataset, load_dataset
 from slrctl.core.data.formats.reading import count_of
-from slrctl.core.data.mirror import with_mirrored_copies
+from slrctl.core.data.mirrored_copies import with_mirrored_copies
 from slrctl.core.data.splits import Parts, choose_parts
 from slrctl.core.data.synthetic import synthesise
 from slrctl.core.skeleton import LEFT_HAND, RIGHT_HAND
@@ -16,8 +17,12 @@ from slrctl.errors import DataError, UsageError
 from slrctl.settings import Settings
 
 
-def load_parts(settings: Settings) -> Parts:
+def load_parts(settings: Settings, cache: ClipCache | None = None) -> Parts:
     """Read what `data.train`, `data.val` and `data.test` name; the demo set if nothing is named.
+
+    Args:
+        settings: `data` names the files, `prepare` the form their clips are brought into.
+        cache: where clips are kept once they are read; without it they are held in memory.
 
     Raises:
         UsageError: clips are named for validation or test, but none for training.
@@ -30,11 +35,16 @@ def load_parts(settings: Settings) -> Parts:
                 raise UsageError(
                     f"--{name} {path}: given without training clips; name those with --train"
                 )
-        train, val, test = synthesise().dataset, None, None
+        train, val, test = canonical_dataset(synthesise().dataset, settings.prepare), None, None
     else:
-        train = load_dataset(data.train, data)
+        train = load_dataset(data.train, data, prepare=settings.prepare, cache=cache)
+        # What cannot be kept of the first file is not tried again: one warning is enough.
         val, test = (
-            None if path is None else load_dataset(path, data, classes=train.classes)
+            None
+            if path is None
+            else load_dataset(
+                path, data, train.classes, prepare=settings.prepare, cache=train.cache
+            )
             for path in (data.val, data.test)
         )
     parts = choose_parts(
@@ -71,6 +81,11 @@ def named_parts(parts: Parts) -> dict[str, SignDataset]:
 
 def missing_hand_share(clips: Sequence[Clip]) -> tuple[float, float]:
     """Share of frames without the left hand, and without the right one."""
-    is_missing = np.concatenate([np.isnan(clip.landmarks).any(-1) for clip in clips])
-    left, right = (is_missing[:, hand].all(-1).mean() for hand in (LEFT_HAND, RIGHT_HAND))
+    missing = np.zeros(2)
+    num_frames = 0
+    for clip in clips:
+        num_frames += clip.num_frames
+        is_missing = np.isnan(clip.landmarks[..., 0]) | np.isnan(clip.landmarks[..., 1])
+        missing += [is_missing[:, hand].all(axis=1).sum() for hand in (LEFT_HAND, RIGHT_HAND)]
+    left, right = missing / num_frames
     return float(left), float(right)

@@ -13,7 +13,6 @@ from jaxtyping import Float, Float32
 
 from slrctl.core import skeleton
 from slrctl.core.clip import Clip, frames_behind_one_another, groups_of_clips
-from slrctl.core.data.dataset import SignDataset
 from slrctl.core.data.hand_joints import (
     FLEXION_RANGES,
     RADIAN,
@@ -117,10 +116,3 @@ def rectify_clips(clips: Iterable[Clip], settings: PrepareSettings) -> Iterator[
         ends = np.cumsum([clip.num_frames for clip in group])[:-1]
         for clip, landmarks in zip(group, np.split(rectified, ends), strict=True):
             yield replace(clip, landmarks=landmarks)
-
-
-def rectify_dataset(dataset: SignDataset, settings: PrepareSettings) -> SignDataset:
-    """The data set as it is, or with every clip rectified where the settings say so."""
-    if not settings.rectify:
-        return dataset
-    return replace(dataset, clips=tuple(rectify_clips(dataset, settings)))

@@ -1,11 +1,18 @@
 """Decide which clips train, validate and test."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+from jaxtyping import Bool, Int64
+
 from slrctl.core.clip import Clip
-from slrctl.core.data.dataset import SignDataset, ordered_classes, with_known_glosses
+from slrctl.core.data.dataset import (
+    SignDataset,
+    ordered_classes,
+    rows_where,
+    with_known_glosses,
+)
 from slrctl.core.data.formats.reading import count_of, quote, some_of
 from slrctl.core.data.holdout import choose_stratified, choose_whole_groups
 from slrctl.errors import DataError
@@ -64,22 +71,23 @@ def choose_parts(
             gloss that training lacks, or there are too few clips to split some off.
     """
     rows, notes = _rows_of_training_file(train)
-    kept = rows["train"]
-    validation = train.part(rows["val"])
-    testing = train.part(rows["test"]) if rows["test"] else None
+    others = replace(train, notes=())
+    kept = train.select(rows["train"])
+    validation = others.select(rows["val"])
+    testing = others.select(rows["test"]) if len(rows["test"]) else None
     if val is not None:
         validation, note = _rows_of_given_file(val, "val", len(rows["val"]))
         notes.append(note)
-    elif not rows["val"]:
-        kept, chosen, note = _split_off(train, kept, val_share, seed)
-        validation = train.part(chosen)
+    elif not len(rows["val"]):
+        is_chosen, note = _split_off(kept, val_share, seed)
+        validation = replace(kept.select(np.flatnonzero(is_chosen)), notes=())
+        kept = kept.select(np.flatnonzero(~is_chosen))
         notes.append(note)
     if test is not None:
         testing, note = _rows_of_given_file(test, "test", len(rows["test"]))
         notes.append(note)
 
-    classes = ordered_classes(clip.gloss for clip in kept)
-    training = replace(train, clips=tuple(kept), classes=classes)
+    training = replace(kept, classes=ordered_classes(clip.gloss for clip in kept))
     validation, remarks = _beside(training, validation, "val", skip_bad_clips)
     notes += remarks
     if testing is not None:
@@ -88,12 +96,15 @@ def choose_parts(
     return Parts(training, validation, testing, tuple(notes))
 
 
-def _rows_of_training_file(train: SignDataset) -> tuple[dict[str, list[Clip]], list[str]]:
-    """The clips of the training file by what its split column says; all train if it has none."""
-    rows: dict[str, list[Clip]] = {"train": [], "val": [], "test": []}
+_Rows = Int64[np.ndarray, " M"]
+
+
+def _rows_of_training_file(train: SignDataset) -> tuple[dict[str, _Rows], list[str]]:
+    """The rows of the training file by what its split column says; all train if it has none."""
     if all(clip.split is None for clip in train):
-        rows["train"] = list(train)
-        return rows, []
+        nothing = np.zeros(0, dtype=np.int64)
+        return {"train": np.arange(len(train)), "val": nothing, "test": nothing}, []
+    parts: list[str] = []
     for row, clip in enumerate(train):
         part = part_of(clip.split)
         if part is None:
@@ -102,9 +113,10 @@ def _rows_of_training_file(train: SignDataset) -> tuple[dict[str, list[Clip]], l
                 f"{train.source}: row {row + 1} (clip {quote(clip.clip_id)}), column 'split': "
                 f"found {found}; expected train, val or test in every row, or null in all of them"
             )
-        rows[part].append(clip)
-    counts = ", ".join(f"{len(clips)} {part}" for part, clips in rows.items() if clips)
-    if not rows["train"]:
+        parts.append(part)
+    rows = {name: np.flatnonzero([part == name for part in parts]) for name in _LONG_NAME}
+    counts = ", ".join(f"{len(found)} {name}" for name, found in rows.items() if len(found))
+    if not len(rows["train"]):
         raise DataError(
             f"{train.source}: column 'split': found {counts} and no row for training; "
             "mark some rows as train, or name another file with --train"
@@ -114,45 +126,41 @@ def _rows_of_training_file(train: SignDataset) -> tuple[dict[str, list[Clip]], l
 
 def _rows_of_given_file(given: SignDataset, part: str, overridden: int) -> tuple[SignDataset, str]:
     """The clips of a file named for a part: the rows marked for it if there are any, else all."""
-    marked = [clip for clip in given if part_of(clip.split) == part]
+    marked = rows_where(given, lambda clip: part_of(clip.split) == part)
     name = _LONG_NAME[part]
     clips = count_of(len(marked) or len(given), "clip")
-    if marked and len(marked) < len(given):
+    if 0 < len(marked) < len(given):
         note = f"{name}: {clips} of {given.name}, the rows its split column marks {part}"
     else:
         note = f"{name}: all {clips} of {given.name}"
     if overridden:
         note += f", instead of the {count_of(overridden, 'row')} the training file marks {part}"
-    return replace(given, clips=tuple(marked or given)), note
+    return (given.select(marked) if len(marked) else given), note
 
 
-def _split_off(
-    train: SignDataset, clips: Sequence[Clip], share: float, seed: int
-) -> tuple[list[Clip], list[Clip], str]:
-    """What stays in training, what validates, and how it was chosen."""
+def _split_off(train: SignDataset, share: float, seed: int) -> tuple[Bool[np.ndarray, " N"], str]:
+    """Which training clips are to validate instead, and how they were chosen."""
     for noun, group_of in (("signer", _signer), ("session", _session)):
-        groups = choose_whole_groups(clips, group_of, share, seed)
+        groups = choose_whole_groups(train, group_of, share, seed)
         if groups is not None:
-            chosen = [clip for clip in clips if group_of(clip) in groups]
+            is_chosen = np.array([group_of(clip) in groups for clip in train])
             plural = "" if len(groups) == 1 else "s"
             how = f"of {noun}{plural} {_listed(groups)}"
             break
     else:
-        clip_ids = choose_stratified(clips, share, seed)
-        chosen = [clip for clip in clips if clip.clip_id in clip_ids]
-        how = f"of {len(clips)} chosen at random, gloss by gloss,"
-    if not chosen:
+        clip_ids = choose_stratified(train, share, seed)
+        is_chosen = np.array([clip.clip_id in clip_ids for clip in train])
+        how = f"of {len(train)} chosen at random, gloss by gloss,"
+    if not is_chosen.any():
         raise DataError(
-            f"{train.source}: found {count_of(len(clips), 'clip')} and no gloss with two; expected "
+            f"{train.source}: found {count_of(len(train), 'clip')} and no gloss with two; expected "
             "some to validate on beside those to train on: name a file with --val"
         )
-    taken = {id(clip) for clip in chosen}
-    kept = [clip for clip in clips if id(clip) not in taken]
     note = (
-        f"validation: {count_of(len(chosen), 'clip')} {how} split off from training "
-        "(no validation set was given)"
+        f"validation: {count_of(int(is_chosen.sum()), 'clip')} {how} split off from "
+        "training (no validation set was given)"
     )
-    return kept, chosen, note
+    return is_chosen, note
 
 
 def _signer(clip: Clip) -> str | None:
@@ -184,15 +192,10 @@ def _beside(
             f"{name} lacks {len(absent)} of the {len(training.classes)} glosses "
             f"of training: {some_of(absent)}"
         )
-    trained_on = {_digest(clip) for clip in training}
-    shared = sum(_digest(clip) in trained_on for clip in known)
+    shared = np.count_nonzero(np.isin(known.digests, training.digests))
     if shared:
         notes.append(
             f"warning: {shared} of {len(known)} {name} clips are in training too, "
             "landmark for landmark; their score says nothing about new clips"
         )
     return replace(known, notes=dataset.notes), notes
-
-
-def _digest(clip: Clip) -> bytes:
-    return hashlib.blake2b(clip.landmarks.tobytes(), digest_size=16).digest()

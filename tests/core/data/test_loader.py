@@ -5,7 +5,7 @@ from torch.testing import assert_close
 
 from slrctl.core import skeleton
 from slrctl.core.clip import Clip, ClipBatch, collate
-from slrctl.core.data.dataset import SignDataset
+from slrctl.core.data.dataset import SignDataset, canonical_dataset
 from slrctl.core.data.loader import (
     WINDOW,
     evaluation_batches,
@@ -15,8 +15,7 @@ from slrctl.core.data.loader import (
     training_order,
 )
 from slrctl.core.data.prepare import prepare_clip, resample_frames
-from slrctl.core.data.rectify import rectify_dataset
-from slrctl.settings import Settings
+from slrctl.settings import PrepareSettings, Settings
 
 CLASSES = ("a", "b", "c")
 
@@ -115,7 +114,7 @@ def test_batches_do_not_run_from_short_to_long_clips():
 
     batches = training_order(dataset, settings_with(batch_size=8), epoch=0)
 
-    lengths = np.array([np.mean([clip.num_frames for clip in clips]) for clips in batches])
+    lengths = np.array([np.mean(dataset.lengths[rows]) for rows in batches])
     assert len(lengths) > 4 * WINDOW
     # Windows sorted by length, one after another, would rise at 95 % of the steps.
     assert np.mean(np.diff(lengths) >= 0) < 0.75
@@ -125,10 +124,7 @@ def test_a_batch_has_other_clips_in_another_epoch():
     dataset = random_dataset(400, shortest=5, longest=5)
 
     first, second = (
-        {
-            frozenset(clip.clip_id for clip in clips)
-            for clips in training_order(dataset, settings_with(), epoch)
-        }
+        {frozenset(rows.tolist()) for rows in training_order(dataset, settings_with(), epoch)}
         for epoch in (0, 1)
     )
 
@@ -246,7 +242,7 @@ def test_rectified_clips_look_the_same_in_training_evaluation_and_alone():
     )
 
     trained = rows_by_clip(
-        list(training_batches(rectify_dataset(dataset, settings.prepare), settings, 0))
+        list(training_batches(canonical_dataset(dataset, settings.prepare), settings, 0))
     )
     evaluated = rows_by_clip(list(evaluation_batches(prepare_clips(dataset, settings), 7)))
 
@@ -258,6 +254,13 @@ def test_rectified_clips_look_the_same_in_training_evaluation_and_alone():
         assert torch.equal(evaluated[clip.clip_id][2], hand)
         plain = prepare_clip(picked, Settings().prepare)[:, skeleton.RIGHT_HAND]
         assert not torch.equal(hand, torch.from_numpy(np.nan_to_num(plain)).flatten(1))
+
+
+def test_clips_in_the_form_of_other_settings_are_refused():
+    rectified = canonical_dataset(random_dataset(2), PrepareSettings(rectify=True))
+
+    with pytest.raises(ValueError, match="other `prepare` settings"):
+        prepare_clips(rectified, settings_with())
 
 
 def test_an_evaluation_batch_of_one_shows_what_a_larger_one_does():
@@ -286,7 +289,7 @@ def test_buckets_keep_padding_low():
 
     batches = training_order(dataset, settings, epoch=0)
 
-    slots = sum(max(clip.num_frames for clip in clips) * len(clips) for clips in batches)
+    slots = sum(dataset.lengths[rows].max() * len(rows) for rows in batches)
     frames = sum(clip.num_frames for clip in dataset)
     # A random order wastes a third of its slots.
     assert 1 - frames / slots < 0.05

@@ -17,8 +17,8 @@ from slrctl.core.data.mirror import (
     lead_with_right,
     mirror_landmarks,
     original_id,
-    with_mirrored_copies,
 )
+from slrctl.core.data.mirrored_copies import with_mirrored_copies
 from slrctl.core.data.parts import load_parts
 from slrctl.core.data.prepare import prepare_clip
 from slrctl.core.data.synthetic import SynthesisParameters, synthesise

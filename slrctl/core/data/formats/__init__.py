@@ -5,7 +5,7 @@ name; `read(path, settings, classes)` returns the clips, cleaned: oriented, with
 by the size of the image, NaN where a landmark is missing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -66,7 +66,7 @@ def read_clips(path: Path, settings: DataSettings, classes: Sequence[str] | None
     raise DataError(f"{path}: {_what_it_is(path, start)}")
 
 
-def _absent_hands(clips: Sequence[Clip]) -> list[str]:
+def _absent_hands(clips: Iterable[Clip]) -> list[str]:
     """A note on a hand that no clip has: normal where signs are made with one hand, or a fault."""
     parts = {"left": skeleton.LEFT_HAND, "right": skeleton.RIGHT_HAND}
     absent = [
@@ -81,6 +81,11 @@ def _absent_hands(clips: Sequence[Clip]) -> list[str]:
         "used it, look at how the landmarks were extracted"
         for side in absent
     ]
+
+
+def place_of(path: Path) -> Path:
+    """The file or folder that holds everything a reading of `path` looks at."""
+    return path.parent if competition.is_index(path) else path
 
 
 def _first_bytes(path: Path) -> bytes:

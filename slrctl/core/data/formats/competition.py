@@ -28,11 +28,12 @@ _HEADER_BYTES = 1 << 12
 def recognises(path: Path) -> bool:
     """Whether this is the folder, its train.csv, or one of its Parquet files."""
     if path.is_dir():
-        return _is_index(path / INDEX)
-    return _is_index(path) or _is_long_parquet(path)
+        return is_index(path / INDEX)
+    return is_index(path) or _is_long_parquet(path)
 
 
-def _is_index(path: Path) -> bool:
+def is_index(path: Path) -> bool:
+    """Whether this is a train.csv, whose clips lie in its folder."""
     if not path.is_file():
         return False
     with path.open("rb") as file:
@@ -59,7 +60,7 @@ def read(path: Path, settings: DataSettings, classes: Sequence[str] | None) -> R
     Raises:
         DataError: the file or one of its rows is not as it should be.
     """
-    if path.is_file() and not _is_index(path):
+    if path.is_file() and not is_index(path):
         raise DataError(
             f"{path}: holds the landmarks of one clip but not its sign, which stands in {INDEX} "
             f"(columns {', '.join(_REQUIRED)}); name that file or its folder"

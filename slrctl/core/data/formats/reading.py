@@ -1,6 +1,7 @@
 """What a reader hands back, and what it does with clips that cannot be read."""
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,11 +24,13 @@ class BadClip:
 class Reading:
     """The clips of a file, one-line notes on how it was read, and the rows left out.
 
+    `clips` may be read as they are gone through, so that they need not fit into memory together;
+    they can be gone through more than once, and what is wrong with them is known beforehand.
     `dropped` holds each clip that `data.skip_bad_clips` left out. A note that starts with
     "warning: " tells of something the user should look at.
     """
 
-    clips: list[Clip]
+    clips: Iterable[Clip]
     notes: list[str] = field(default_factory=list)
     dropped: list[BadClip] = field(default_factory=list)
 

@@ -1,0 +1,111 @@
+"""`slrctl data cache`."""
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from slrctl.cli.console import console_for, print_json, print_lines, print_table, report_errors
+from slrctl.cli.options import (
+    ConfigOption,
+    JsonOption,
+    SetOption,
+    data_cache,
+    setting_layers,
+)
+from slrctl.errors import SlrctlError, UsageError
+from slrctl.layers import resolve
+
+if TYPE_CHECKING:
+    from slrctl.core.data.cache import CacheEntry, ClipCache
+
+
+def cache(
+    info: Annotated[
+        bool, typer.Option("--info", help="Show what is kept; so without any option.")
+    ] = False,
+    clear: Annotated[bool, typer.Option("--clear", help="Remove all of it.")] = False,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show or clear the clips that are kept so that no file is read twice."""
+    with report_errors():
+        if info and clear:
+            raise UsageError("--info and --clear: one shows what the other removes; give one")
+        settings = resolve(setting_layers(config, overrides)).settings
+        kept, console = data_cache(settings.data), console_for(as_json=as_json)
+        if clear:
+            _clear(kept, console, as_json)
+        else:
+            _show(kept, console, as_json)
+
+
+def _clear(kept: "ClipCache", console: Console, as_json: bool) -> None:
+    try:
+        count, num_bytes = kept.clear()
+    except OSError as error:
+        raise SlrctlError(
+            f"{error.filename}: cannot be removed ({error.strerror}); remove it by hand"
+        ) from None
+    print_lines(console, [f"{_files(count)}, {_size(num_bytes)} removed from {kept.folder}"])
+    if as_json:
+        print_json({"folder": str(kept.folder), "files": count, "bytes": num_bytes})
+
+
+def _show(kept: "ClipCache", console: Console, as_json: bool) -> None:
+    entries, unfinished = kept.entries(), kept.unfinished()
+    total = sum(entry.num_bytes for entry in entries)
+    if entries:
+        headings = ["source", "clips are", "clips", "frames", "size", "last used"]
+        print_table(console, "", headings, [_row(entry) for entry in entries], num_texts=2)
+    lines = [f"{_files(len(entries))}, {_size(total)} of {kept.gigabytes:g} GB in {kept.folder}"]
+    if unfinished:
+        lines.append(f"{_files(len(unfinished))} unfinished: being written, or left behind")
+    print_lines(console, lines)
+    if as_json:
+        print_json(
+            {
+                "folder": str(kept.folder),
+                "bytes": total,
+                "limit_bytes": int(kept.gigabytes * 1e9),
+                "unfinished": len(unfinished),
+                "entries": [_as_json(entry) for entry in entries],
+            }
+        )
+
+
+def _row(entry: "CacheEntry") -> list[str]:
+    facts, size, used = entry.facts, _size(entry.num_bytes), _used(entry).isoformat(" ", "minutes")
+    if facts is None:
+        return [entry.key, "damaged", "", "", size, used]
+    source = facts["source"] if facts["source"].isprintable() else repr(facts["source"])
+    return [
+        source, facts["kind"], f"{facts['num_clips']:,}", f"{facts['num_frames']:,}", size, used
+    ]  # fmt: skip
+
+
+def _as_json(entry: "CacheEntry") -> dict[str, object]:
+    facts = entry.facts or {}
+    return {
+        "key": entry.key,
+        "source": facts.get("source"),
+        "kind": facts.get("kind", "damaged"),
+        "clips": facts.get("num_clips"),
+        "frames": facts.get("num_frames"),
+        "bytes": entry.num_bytes,
+        "last_used": _used(entry).isoformat(timespec="seconds"),
+    }
+
+
+def _used(entry: "CacheEntry") -> datetime:
+    return datetime.fromtimestamp(entry.used_seconds, UTC).astimezone().replace(microsecond=0)
+
+
+def _files(count: int) -> str:
+    return "1 file" if count == 1 else f"{count:,} files"
+
+
+def _size(num_bytes: float) -> str:
+    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"

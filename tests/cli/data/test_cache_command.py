@@ -1,0 +1,155 @@
+"""`slrctl data cache`, and what the cache does for `slrctl train` and `evaluate`."""
+
+import json
+from pathlib import Path
+
+import pytest
+from rich.text import Text
+from safetensors.torch import load_file
+from torch.testing import assert_close
+from typer.testing import CliRunner
+
+from slrctl.cli import app
+from slrctl.core.data.formats.parquet import write_parquet
+
+TINY = [
+    "--set=model.ffn_dim=16",
+    "--set=model.num_encoder_layers=1",
+    "--set=evaluate.resamples=100",
+    "--epochs=1",
+    "--batch-size=4",
+]
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Call slrctl in an empty folder, with a cache of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
+
+    def call(*arguments: object):
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
+
+    return call
+
+
+@pytest.fixture
+def clips_path(tmp_path, tiny_dataset):
+    path = tmp_path / "tiny.parquet"
+    write_parquet(tiny_dataset, path)
+    return path
+
+
+def plain(result) -> str:
+    return Text.from_ansi(result.output).plain
+
+
+def info(run, *options: object) -> dict:
+    return json.loads(run("data", "cache", "--info", "--json", *options).stdout)
+
+
+def test_a_training_is_the_same_to_the_bit_with_and_without_the_cache(run, clips_path):
+    for name, options in {
+        "without": ["--set=data.cache=false"],
+        "filling": [],
+        "filled": [],
+    }.items():
+        result = run("train", "--train", clips_path, "--name", name, *TINY, *options)
+        assert result.exit_code == 0, result.output
+
+    folders = {path.name for path in Path("user/slrctl/clips").iterdir()}
+    assert len(folders) == 3  # the clips of the file; those of val and of test, normalised
+    expected = load_file("runs/without/last.safetensors")
+    data = json.loads(Path("runs/without/environment.json").read_text())["data"]
+    for name in ("filling", "filled"):
+        assert_close(load_file(f"runs/{name}/last.safetensors"), expected, rtol=0, atol=0)
+        assert json.loads(Path(f"runs/{name}/environment.json").read_text())["data"] == data
+
+
+def test_an_evaluation_is_the_same_with_and_without_the_cache(run, clips_path):
+    run("train", "--train", clips_path, "--name", "one", *TINY)
+
+    answers = [
+        run("evaluate", "runs/one", "--data", clips_path, "--json", *options).stdout
+        for options in (["--set=data.cache=false"], [], [])
+    ]
+
+    assert json.loads(answers[0])["clips"] == 4
+    assert answers[1:] == answers[:1] * 2
+
+
+def test_the_cache_shows_what_is_kept_and_is_cleared(run, clips_path):
+    run("train", "--train", clips_path, "--dry-run", *TINY)
+
+    shown = run("data", "cache")
+    (normalised, cleaned) = info(run)["entries"]
+    cleared = run("data", "cache", "--clear")
+
+    assert shown.exit_code == 0
+    assert "tiny.parquet" in plain(shown).replace("\n", "")
+    assert (cleaned["kind"], cleaned["clips"], cleaned["source"]) == (
+        "cleaned",
+        16,
+        str(clips_path),
+    )
+    assert (normalised["kind"], normalised["clips"]) == ("normalised", 4)
+    assert "2 files" in plain(cleared)
+    assert info(run)["entries"] == []
+
+
+def test_clearing_answers_in_json(run, clips_path):
+    run("train", "--train", clips_path, "--dry-run", *TINY)
+    total = info(run)["bytes"]
+
+    answer = json.loads(run("data", "cache", "--clear", "--json").stdout)
+
+    assert answer == {"folder": str(Path("user/slrctl").absolute()), "files": 2, "bytes": total}
+
+
+def test_an_empty_cache_is_one_line(run):
+    assert plain(run("data", "cache")).strip().startswith("0 files, 0.0 MB of 20 GB in ")
+
+
+def test_the_folder_can_be_chosen(run, clips_path):
+    option = "--set=data.cache_dir=mine"
+
+    run("train", "--train", clips_path, "--dry-run", *TINY, option)
+
+    assert len(info(run, option)["entries"]) == 2
+    assert not Path("user").exists()
+
+
+def test_a_cache_that_is_off_writes_nothing(run, clips_path):
+    run("train", "--train", clips_path, "--dry-run", *TINY, "--set=data.cache=false")
+
+    assert not Path("user").exists()
+
+
+def test_a_name_from_a_stranger_reaches_the_terminal_as_text(run, clips_path):
+    strange = clips_path.rename(clips_path.with_name("\x1b[31m[red]é.parquet"))
+    run("train", "--train", strange, "--dry-run", *TINY)
+
+    output = run("data", "cache").output
+
+    assert "\x1b[31m" not in output
+    assert "[red]é" in output.replace("\n", "")
+
+
+def test_a_full_cache_folder_costs_one_warning(run, clips_path, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    option = f"--set=data.cache_dir={tmp_path / 'file'}"
+
+    result = run("train", "--train", clips_path, "--val", clips_path, "--dry-run", *TINY, option)
+
+    assert result.exit_code == 0, result.output
+    assert plain(result).count("warning: not cached") == 1
+
+
+def test_showing_and_clearing_at_once_is_refused(run):
+    result = run("data", "cache", "--info", "--clear")
+
+    assert result.exit_code == 2
+    assert "give one" in result.output
