@@ -2,8 +2,8 @@
 
 A hand has fifteen joints of flexion and extension, the angle of a bone to the one before it, and
 five of abduction and adduction, angles at the wrist between the bases of neighbouring fingers. The
-ranges are those of SiFormer (Pu, Lim and Chong, ACM MM 2024). They were measured on hands seen from
-the side or from above; in a picture of a hand turned any way, they are a heuristic.
+ranges are those of SiFormer (Pu, Lim and Chong, ACM MM 2024). They hold for a hand in space; in a
+picture, where bones are foreshortened, they are a heuristic.
 
 Hands are laid out as (coordinate, finger, link, hand): hands last, so that every operation runs
 along memory. A finger's links go from its base to its tip.
@@ -28,8 +28,6 @@ FLEXION_RANGES = np.array(
     ],
     np.float32,
 )
-
-
 # One degree in radians.
 RADIAN = np.float32(np.pi / 180)
 
