@@ -47,7 +47,24 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "augment": ("augment.mirror=0.5",),
     "canonical": (RIGHT,),
     "both": (RIGHT, "augment.mirror=0.5"),
+    "canonical, mirror 0.2": (RIGHT, "augment.mirror=0.2"),
+    "canonical, speed": (RIGHT, "augment.speed=1.25"),
+    "canonical, hands lost": (RIGHT, "augment.hand_dropout=0.2"),
+    "canonical, points lost": (RIGHT, "augment.frame_dropout=0.1", "augment.joint_dropout=0.1"),
+    "canonical, noise": (RIGHT, "augment.noise=0.02"),
+    "canonical, geometry": (
+        RIGHT,
+        "augment.geometric=0.9",
+        "augment.rotation_degrees=20",
+        "augment.arm_degrees=12",
+        "augment.arm_probability=0.5",
+    ),
+    "canonical, balanced": (RIGHT, "cmcl.preset=balanced"),
+    "canonical, no cross": (RIGHT, "model.cross_attention=false"),
+    "canonical, dropout 0.2": (RIGHT, "model.dropout=0.2"),
+    "canonical, no smoothing": (RIGHT, "train.label_smoothing=0"),
 }
+FIRST = ("none", "augment", "canonical", "both")
 
 
 class Fold(NamedTuple):
@@ -58,8 +75,11 @@ class Fold(NamedTuple):
     asked: SignDataset
 
 
-def folds_of(clips_path: Path | None) -> Iterator[Fold]:
-    """Leave one session out, of those without a test clip; or the demo set's validation signer."""
+def folds_of(clips_path: Path | None, train_on: str) -> Iterator[Fold]:
+    """Leave one session out, of those without a test clip; or the demo set's validation signer.
+
+    `train_on="one"` turns it round: train on one session and ask about all others, which is harder.
+    """
     if clips_path is None:
         demo = synthesise().dataset
         train = demo.part(clip for clip in demo if clip.split == "train")
@@ -69,8 +89,12 @@ def folds_of(clips_path: Path | None) -> Iterator[Fold]:
     tested = {clip.session for clip in dataset if part_of(clip.split) == "test"}
     open_clips = [clip for clip in dataset if clip.session not in tested]
     for session in sorted({clip.session or "" for clip in open_clips}):
-        train = dataset.part(clip for clip in open_clips if clip.session != session)
-        yield Fold(session, train, dataset.part(c for c in open_clips if c.session == session))
+        others = dataset.part(clip for clip in open_clips if clip.session != session)
+        one = dataset.part(clip for clip in open_clips if clip.session == session)
+        if train_on == "one":
+            yield Fold(f"all but {session}", one, others)
+        else:
+            yield Fold(session, others, one)
 
 
 def thinned(dataset: SignDataset, share: float, seed: int) -> SignDataset:
@@ -141,12 +165,16 @@ def main() -> None:
     parser.add_argument("--ffn-dim", type=int, default=256)
     parser.add_argument("--share", type=float, default=1.0, help="of the training clips")
     parser.add_argument("--seed", type=int, default=379)
-    parser.add_argument("--option", nargs="*", default=list(OPTIONS), choices=list(OPTIONS))
+    parser.add_argument("--option", nargs="*", default=list(FIRST), choices=list(OPTIONS))
+    parser.add_argument("--train-on", choices=("others", "one"), default="others")
+    parser.add_argument("--held-out", nargs="*", help="only these folds; all if absent")
     given = parser.parse_args()
 
     torch.set_num_threads(1)
     rows = done_already(given.results)
-    for fold in folds_of(given.clips):
+    for fold in folds_of(given.clips, given.train_on):
+        if given.held_out and fold.held_out not in given.held_out:
+            continue
         fold = fold._replace(train=thinned(fold.train, given.share, given.seed))
         for option in given.option:
             key = {
