@@ -20,6 +20,9 @@ MIRRORED = "#mirrored"
 # still, being seen says more than the detector's jitter does. Chosen, with the median over three
 # frames, by how well it finds the known hand of made clips and keeps to one hand within a gloss.
 STANDING_TRAVEL = 0.3
+# A hand whose centre is nearer than this to a side of the image, in widths and heights, is taken to
+# rest: trackers guess at hands that have left the image, and their guesses jump about.
+EDGE = 0.05
 # Where no frame shows both shoulders: their usual distance in heights of the image.
 USUAL_SHOULDERS = 0.25
 
@@ -36,19 +39,21 @@ def hand_activity(
 ) -> tuple[float, float]:
     """How much the left and the right hand do in a clip.
 
-    The share of frames that show the hand, times its travel plus `STANDING_TRAVEL`. Travel is the
-    path of the mean of its landmarks in shoulder distances, over the frames that show it, each
-    replaced by the median of itself and its neighbours, coordinate by coordinate: a detection far
-    off in a single frame adds nothing, and a gap is bridged by a straight line.
+    The share of frames that show the hand away from the image's edge, times its travel plus
+    `STANDING_TRAVEL`. Travel is the path of the mean of its landmarks in shoulder distances, over
+    these frames, each place replaced by the median of itself and its neighbours, coordinate by
+    coordinate: a detection far off in a single frame adds nothing, and a gap is bridged by a
+    straight line.
 
     Args:
         landmarks: coordinates in the image, NaN where missing.
         aspect: width of the image over its height.
     """
-    square = landmarks.astype(np.float64) * (aspect, 1.0)
-    unit = _shoulder_distance(square)
+    landmarks, wide = landmarks.astype(np.float64), np.array([aspect, 1.0])
+    per_image = wide / _shoulder_distance(landmarks * wide)
     left, right = (
-        _activity(square[:, hand], unit) for hand in (skeleton.LEFT_HAND, skeleton.RIGHT_HAND)
+        _activity(landmarks[:, hand], per_image)
+        for hand in (skeleton.LEFT_HAND, skeleton.RIGHT_HAND)
     )
     return left, right
 
@@ -60,18 +65,18 @@ def _shoulder_distance(square: Float[np.ndarray, "T 54 2"]) -> float:
     return float(np.median(known)) if len(known) else USUAL_SHOULDERS
 
 
-def _activity(hand: Float[np.ndarray, "T 21 2"], unit: float) -> float:
+def _activity(hand: Float[np.ndarray, "T 21 2"], per_image: Float[np.ndarray, " 2"]) -> float:
+    """The activity of one hand; `per_image` is the image's size in shoulder distances."""
     is_seen = np.logical_not(np.isnan(hand).any(-1))
     num_seen = is_seen.sum(axis=1)
-    in_frame = num_seen > 0
-    if not in_frame.any():
-        return 0.0
-    total = np.where(is_seen[..., None], hand, 0.0).sum(axis=1)
-    centre = total[in_frame] / num_seen[in_frame, None]
-    smooth = np.median(np.stack([centre[:-2], centre[1:-1], centre[2:]]), axis=0)
+    centre = np.where(is_seen[..., None], hand, 0.0).sum(axis=1) / np.maximum(num_seen, 1)[:, None]
+    # A frame without the hand has its centre in the corner, so at the edge.
+    is_shown = (np.abs(centre - 0.5) < 0.5 - EDGE).all(-1)
+    place = centre[is_shown] * per_image
+    smooth = np.median(np.stack([place[:-2], place[1:-1], place[2:]]), axis=0)
     steps = np.diff(smooth, axis=0)
-    travel = np.hypot(steps[:, 0], steps[:, 1]).sum() / unit
-    return float(in_frame.mean() * (travel + STANDING_TRAVEL))
+    travel = np.hypot(steps[:, 0], steps[:, 1]).sum()
+    return float(is_shown.mean() * (travel + STANDING_TRAVEL))
 
 
 def lead_with_right(

@@ -11,6 +11,7 @@ from slrctl.core import skeleton
 from slrctl.core.data import augment
 from slrctl.core.data.loader import evaluation_batches, prepare_clips, training_batches
 from slrctl.core.data.mirror import (
+    EDGE,
     STANDING_TRAVEL,
     USUAL_SHOULDERS,
     hand_activity,
@@ -33,6 +34,7 @@ def random_clip(num_frames: int, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
     landmarks = rng.random((num_frames, 54, 2))
     landmarks[:, :12] = landmarks[:1, :12]
+    landmarks[rng.random(num_frames) < 0.1, skeleton.NUM_BODY :, 1] += 0.46  # at the lower edge
     landmarks[rng.random((num_frames, 54)) < 0.2] = np.nan
     for hand in (skeleton.LEFT_HAND, skeleton.RIGHT_HAND):
         landmarks[rng.random(num_frames) < 0.3, hand] = np.nan
@@ -61,9 +63,11 @@ def plain_activity(landmarks: np.ndarray, hand: slice, aspect: float) -> float:
 
     centres = []
     for frame in landmarks.astype(float):
-        seen = [(x * aspect, y) for x, y in frame[hand] if x == x and y == y]
+        seen = [(x, y) for x, y in frame[hand] if x == x and y == y]
         if seen:
-            centres.append([sum(axis) / len(seen) for axis in zip(*seen, strict=True)])
+            x, y = (sum(axis) / len(seen) for axis in zip(*seen, strict=True))
+            if EDGE < x < 1 - EDGE and EDGE < y < 1 - EDGE:
+                centres.append((x * aspect, y))
     smooth = [
         [sorted(axis)[1] for axis in zip(*centres[middle - 1 : middle + 2], strict=True)]
         for middle in range(1, len(centres) - 1)
@@ -108,6 +112,16 @@ def test_a_detection_far_off_in_one_frame_moves_nothing():
     landmarks[7, skeleton.LEFT_HAND] = 0.9
 
     assert hand_activity(landmarks)[0] == pytest.approx(STANDING_TRAVEL)
+
+
+@pytest.mark.parametrize("place", [(0.5, 1.02), (0.5, 0.97), (-0.1, 0.5), (0.97, 0.5), (0.5, 0.0)])
+def test_a_hand_at_the_edge_of_the_image_rests_however_it_jumps(place):
+    landmarks = still_clip()
+    landmarks[:, skeleton.LEFT_HAND] = place
+    landmarks[::2, skeleton.LEFT_HAND] += np.array((0.02, 0.02), np.float32)
+    landmarks[:, skeleton.RIGHT_HAND] = 0.4
+
+    assert hand_activity(landmarks) == (0.0, pytest.approx(STANDING_TRAVEL))
 
 
 def test_without_a_hand_nothing_is_active():
