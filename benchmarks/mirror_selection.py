@@ -42,27 +42,34 @@ from slrctl.settings import Settings
 
 CPU = torch.device("cpu")
 RIGHT = "prepare.dominant_hand=right"
+DROP = "prepare.edge_hands=drop"
 OPTIONS: dict[str, tuple[str, ...]] = {
     "none": (),
     "augment": ("augment.mirror=0.5",),
     "canonical": (RIGHT,),
     "both": (RIGHT, "augment.mirror=0.5"),
-    "canonical, mirror 0.2": (RIGHT, "augment.mirror=0.2"),
-    "canonical, speed": (RIGHT, "augment.speed=1.25"),
-    "canonical, hands lost": (RIGHT, "augment.hand_dropout=0.2"),
-    "canonical, points lost": (RIGHT, "augment.frame_dropout=0.1", "augment.joint_dropout=0.1"),
-    "canonical, noise": (RIGHT, "augment.noise=0.02"),
-    "canonical, geometry": (
+    "drop": (DROP,),
+    "drop+augment": (DROP, "augment.mirror=0.5"),
+    "drop+canonical": (DROP, RIGHT),
+    "drop+both": (DROP, RIGHT, "augment.mirror=0.5"),
+    "drop+both+0.2": (DROP, RIGHT, "augment.mirror=0.2"),
+    "canonical+speed": (RIGHT, "augment.speed=1.25"),
+    "canonical+hands lost": (RIGHT, "augment.hand_dropout=0.2"),
+    "canonical+points lost": (RIGHT, "augment.frame_dropout=0.1", "augment.joint_dropout=0.1"),
+    "canonical+geometry": (
         RIGHT,
         "augment.geometric=0.9",
         "augment.rotation_degrees=20",
         "augment.arm_degrees=12",
         "augment.arm_probability=0.5",
     ),
-    "canonical, balanced": (RIGHT, "cmcl.preset=balanced"),
-    "canonical, no cross": (RIGHT, "model.cross_attention=false"),
-    "canonical, dropout 0.2": (RIGHT, "model.dropout=0.2"),
-    "canonical, no smoothing": (RIGHT, "train.label_smoothing=0"),
+    "canonical+cmcl": (
+        RIGHT,
+        "cmcl.preset=balanced",
+        "cmcl.lambda_consistency=0.1",
+        "cmcl.lambda_alignment=0.05",
+    ),
+    "canonical+no cross": (RIGHT, "model.cross_attention=false"),
 }
 FIRST = ("none", "augment", "canonical", "both")
 

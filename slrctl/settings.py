@@ -52,6 +52,8 @@ class DataSettings(Section):
 class PrepareSettings(Section):
     hand_box: Annotated[float, Field(ge=1)] = 1.2
     """Side of a hand's square box over the longer side of its landmarks' bounding box."""
+    edge_hands: Literal["keep", "drop"] = "keep"
+    """drop: a hand at the edge of the image counts as missing; trackers guess at such hands."""
     dominant_hand: Literal["as_signed", "right"] = "as_signed"
     """right: clips whose left hand does more are mirrored, in training and evaluation alike."""
     rectify: bool = False

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from slrctl.core.clip import Clip
+from slrctl.core.data.edge_hands import drop_edge_hands
 from slrctl.core.data.mirror import lead_with_right
 from slrctl.core.data.rectify import rectify_clips
 from slrctl.settings import PrepareSettings
@@ -20,6 +21,8 @@ def canonical_settings(settings: PrepareSettings | None) -> dict[str, Any]:
     options: dict[str, Any] = {}
     if settings is not None and settings.rectify:
         options["rectify_alpha"] = settings.rectify_alpha
+    if settings is not None and settings.edge_hands != "keep":
+        options["edge_hands"] = settings.edge_hands
     if settings is not None and settings.dominant_hand != "as_signed":
         options["dominant_hand"] = settings.dominant_hand
     return options
@@ -29,9 +32,16 @@ def canonical_clips(clips: Iterable[Clip], settings: PrepareSettings | None) -> 
     """Yield cleaned clips in their canonical form, as trainings and evaluations take them."""
     if settings is not None and settings.rectify:
         clips = rectify_clips(clips, settings)
+    if settings is not None and settings.edge_hands == "drop":
+        clips = map(without_edge_hands, clips)
     if settings is not None and settings.dominant_hand == "right":
         clips = map(led_by_right, clips)
     yield from clips
+
+
+def without_edge_hands(clip: Clip) -> Clip:
+    """The clip, its hands missing where they lie at the edge of the image."""
+    return replace(clip, landmarks=drop_edge_hands(clip.landmarks))
 
 
 def led_by_right(clip: Clip) -> Clip:

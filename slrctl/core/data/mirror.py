@@ -12,6 +12,7 @@ from jaxtyping import Float, Float32
 
 from slrctl.core import skeleton
 from slrctl.core.clip import Clip
+from slrctl.core.data.edge_hands import hand_centres, is_shown
 
 MIRRORED = "#mirrored"
 """What the id of a mirrored copy ends with."""
@@ -20,9 +21,6 @@ MIRRORED = "#mirrored"
 # still, being seen says more than the detector's jitter does. Chosen, with the median over three
 # frames, by how well it finds the known hand of made clips and keeps to one hand within a gloss.
 STANDING_TRAVEL = 0.3
-# A hand whose centre is nearer than this to a side of the image, in widths and heights, is taken to
-# rest: trackers guess at hands that have left the image, and their guesses jump about.
-EDGE = 0.05
 # Where no frame shows both shoulders: their usual distance in heights of the image.
 USUAL_SHOULDERS = 0.25
 
@@ -50,10 +48,12 @@ def hand_activity(
         aspect: width of the image over its height.
     """
     landmarks, wide = landmarks.astype(np.float64), np.array([aspect, 1.0])
-    per_image = wide / _shoulder_distance(landmarks * wide)
+    centres = hand_centres(landmarks)
+    shown = is_shown(centres)
+    places = centres * wide / _shoulder_distance(landmarks * wide)
     left, right = (
-        _activity(landmarks[:, hand], per_image)
-        for hand in (skeleton.LEFT_HAND, skeleton.RIGHT_HAND)
+        float(shown[:, side].mean()) * (_travel(places[shown[:, side], side]) + STANDING_TRAVEL)
+        for side in (0, 1)
     )
     return left, right
 
@@ -65,18 +65,11 @@ def _shoulder_distance(square: Float[np.ndarray, "T 54 2"]) -> float:
     return float(np.median(known)) if len(known) else USUAL_SHOULDERS
 
 
-def _activity(hand: Float[np.ndarray, "T 21 2"], per_image: Float[np.ndarray, " 2"]) -> float:
-    """The activity of one hand; `per_image` is the image's size in shoulder distances."""
-    is_seen = np.logical_not(np.isnan(hand).any(-1))
-    num_seen = is_seen.sum(axis=1)
-    centre = np.where(is_seen[..., None], hand, 0.0).sum(axis=1) / np.maximum(num_seen, 1)[:, None]
-    # A frame without the hand has its centre in the corner, so at the edge.
-    is_shown = (np.abs(centre - 0.5) < 0.5 - EDGE).all(-1)
-    place = centre[is_shown] * per_image
-    smooth = np.median(np.stack([place[:-2], place[1:-1], place[2:]]), axis=0)
+def _travel(places: Float[np.ndarray, "T 2"]) -> float:
+    """The length of the path through these places, each the median of three in a row."""
+    smooth = np.median(np.stack([places[:-2], places[1:-1], places[2:]]), axis=0)
     steps = np.diff(smooth, axis=0)
-    travel = np.hypot(steps[:, 0], steps[:, 1]).sum()
-    return float(is_shown.mean() * (travel + STANDING_TRAVEL))
+    return float(np.hypot(steps[:, 0], steps[:, 1]).sum())
 
 
 def lead_with_right(

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
 from slrctl.core import skeleton
+from slrctl.core.data.edge_hands import drop_edge_hands
 from slrctl.core.data.mirror import lead_with_right
 from slrctl.core.data.rectify import rectify
 from slrctl.settings import PrepareSettings
@@ -115,7 +116,7 @@ def normalise(
 def prepare_clip(
     landmarks: Float[np.ndarray, "T 54 2"], settings: PrepareSettings, *, aspect: float = 1.0
 ) -> Float32[np.ndarray, "T 54 2"]:
-    """Prepare one clip as training does: rectify it, settle the leading hand, then `normalise`.
+    """Prepare one clip as training does: what the settings ask for, then `normalise`.
 
     Args:
         landmarks: cleaned coordinates in the image, NaN where missing.
@@ -125,6 +126,8 @@ def prepare_clip(
     landmarks = landmarks.astype(np.float32)
     if settings.rectify:
         landmarks = rectify(landmarks, np.full(len(landmarks), aspect), settings.rectify_alpha)
+    if settings.edge_hands == "drop":
+        landmarks = drop_edge_hands(landmarks)
     if settings.dominant_hand == "right":
         landmarks = lead_with_right(landmarks, aspect)
     return normalise(torch.tensor(landmarks)[None], settings)[0].numpy()

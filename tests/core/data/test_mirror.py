@@ -9,9 +9,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from slrctl.core import skeleton
 from slrctl.core.data import augment
+from slrctl.core.data.edge_hands import EDGE
 from slrctl.core.data.loader import evaluation_batches, prepare_clips, training_batches
 from slrctl.core.data.mirror import (
-    EDGE,
     STANDING_TRAVEL,
     USUAL_SHOULDERS,
     hand_activity,
@@ -223,14 +223,7 @@ def test_prepared_as_right_a_clip_and_its_mirror_image_are_one():
     assert_array_equal(prepare_clip(landmarks, PrepareSettings(), aspect=1.5), as_signed)
 
 
-def settings_with(dominant_hand: str, **augment_changes: float) -> Settings:
-    return Settings.layered(
-        {
-            "prepare": {"dominant_hand": dominant_hand},
-            "augment": {"geometric": 0.0, "noise": 0.0, **augment_changes},
-            "train": {"batch_size": 64},
-        }
-    )
+UNVARIED = {"augment": {"geometric": 0.0, "noise": 0.0}, "train": {"batch_size": 64}}
 
 
 def streams_by_clip(batches) -> dict[str, tuple[torch.Tensor, ...]]:
@@ -244,7 +237,8 @@ def streams_by_clip(batches) -> dict[str, tuple[torch.Tensor, ...]]:
 
 
 def test_training_and_evaluation_see_the_same_hand_leading(made):
-    dataset, settings = made.dataset.part(made.dataset.clips[::5]), settings_with("right")
+    dataset = made.dataset.part(made.dataset.clips[::5])
+    settings = Settings.layered(UNVARIED, {"prepare": {"dominant_hand": "right"}})
 
     trained = streams_by_clip(training_batches(dataset, settings, 0))
     evaluated = streams_by_clip(evaluation_batches(prepare_clips(dataset, settings), 64))
