@@ -6,6 +6,8 @@ from slrctl.cli.data.cache import cache
 from slrctl.cli.data.convert import convert
 from slrctl.cli.data.extract import extract
 from slrctl.cli.data.info import info
+from slrctl.cli.data.show import show
+from slrctl.cli.data.split import split
 from slrctl.cli.data.synth import synth
 
 data_app = typer.Typer(
@@ -18,5 +20,7 @@ data_app = typer.Typer(
 data_app.command()(convert)
 data_app.command()(extract)
 data_app.command()(info)
+data_app.command()(split)
+data_app.command()(show)
 data_app.command()(synth)
 data_app.command()(cache)

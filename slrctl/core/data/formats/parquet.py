@@ -85,6 +85,15 @@ def read(path: Path, settings: DataSettings, classes: Sequence[str] | None) -> R
     return Reading(clips, notes, dropped)
 
 
+def other_columns(path: Path) -> list[str]:
+    """The columns of a Parquet file that clips do not have; none if it cannot be read."""
+    try:
+        names = pq.read_schema(path).names
+    except (pa.ArrowException, OSError):
+        return []
+    return [name for name in names if name not in SCHEMA.names]
+
+
 def write_parquet(clips: Sequence[Clip], path: Path) -> None:
     """Write clips so that reading them gives the same ones to the bit.
 

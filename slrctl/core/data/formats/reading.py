@@ -1,14 +1,17 @@
 """What a reader hands back, and what it does with clips that cannot be read."""
 
+import difflib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 
 from slrctl.core.clip import Clip
 from slrctl.errors import DataError
 
 _LONGEST_QUOTE = 60
+_MOST_COMPARED = 2000
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,20 @@ def some_of(names: list[str], limit: int = 5) -> str:
     """The first few names, quoted, and how many more there are."""
     shown = ", ".join(quote(name) for name in names[:limit])
     return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
+
+
+def nearest_of(name: str, known: Collection[str]) -> str:
+    """Which of the names that there are look most like one that there is not."""
+    # Comparing with every id of a large set would take long: those that begin alike come first.
+    likely = sorted(known, key=lambda other: (-_common_length(name, other), other))
+    near = difflib.get_close_matches(name, likely[:_MOST_COMPARED], 3, 0.0)
+    return f"the nearest are {some_of(near)}" if len(near) > 1 else f"there is {some_of(near)}"
+
+
+def _common_length(first: str, second: str) -> int:
+    """How many characters two texts begin with alike."""
+    pairs = zip(first, second, strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def count_of(number: int, noun: str) -> str:

@@ -1,0 +1,232 @@
+"""`slrctl data split`."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+
+from slrctl.cli.console import console_for, print_json, print_lines, print_table, report_errors
+from slrctl.cli.data.options import ForceOption, SkipBadClipsOption, reading_settings
+from slrctl.cli.options import JsonOption, SetOption
+from slrctl.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from slrctl.core.clip import Clip
+    from slrctl.core.data.resplit import PartCounts, Unit
+
+# Names of people or sessions listed for a part; all of them are in --json.
+_MOST_NAMED = 12
+
+
+def _names_option(part: str, unit: str) -> Any:
+    return typer.Option(
+        f"--{part}-{unit}s", metavar="A,B", help=f"{unit.title()}s whose clips go to {part}."
+    )
+
+
+def split(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="Clips in any format we read.")],
+    by: Annotated[
+        Literal["signer", "session", "random"] | None,
+        typer.Option("--by", help="Keep signers or sessions whole, or divide clip by clip."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", metavar="OUT", help="Parquet to write; PATH itself if absent."),
+    ] = None,
+    val_share: Annotated[
+        float, typer.Option("--val-share", min=0, max=0.9, help="Share of clips to validate on.")
+    ] = 0.15,
+    test_share: Annotated[
+        float, typer.Option("--test-share", min=0, max=0.9, help="Share of clips to test on.")
+    ] = 0.15,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, help="Decides among choices as good.")
+    ] = 379,
+    train_signers: Annotated[str | None, _names_option("train", "signer")] = None,
+    val_signers: Annotated[str | None, _names_option("val", "signer")] = None,
+    test_signers: Annotated[str | None, _names_option("test", "signer")] = None,
+    train_sessions: Annotated[str | None, _names_option("train", "session")] = None,
+    val_sessions: Annotated[str | None, _names_option("val", "session")] = None,
+    test_sessions: Annotated[str | None, _names_option("test", "session")] = None,
+    skip_bad_clips: SkipBadClipsOption = False,
+    force: ForceOption = False,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Divide clips into train, val and test, and write that into the split column.
+
+    Every gloss gets its share in each part as nearly as can be. People or sessions that are named
+    go where they are named for; all others are divided by --by, and without it they train.
+    """
+    with report_errors():
+        settings = reading_settings(overrides, skip_bad_clips=skip_bad_clips)
+        chosen = _chosen(
+            {"train": train_signers, "val": val_signers, "test": test_signers},
+            {"train": train_sessions, "val": val_sessions, "test": test_sessions},
+        )
+        if by is None and chosen is None:
+            raise UsageError(
+                "say how to divide: --by signer, --by session or --by random, or name people with "
+                "--test-signers A,B"
+            )
+        from slrctl.core.data.formats.writing import write_clips
+        from slrctl.core.data.resplit import count_parts
+        from slrctl.core.data.sources import read_sources
+
+        target = _target(path, output, force=force)
+        read = read_sources([path], settings)
+        if read.dropped and target == path:
+            raise UsageError(f"{path}: its bad clips would be lost; write to another --output")
+        clips = _divide(read.clips, by, chosen, val_share, test_share, seed)
+        parts = count_parts(clips)
+        notes = [
+            *read.notes,
+            *_replaced(read.clips),
+            *_warnings(parts, by, chosen, val_share, test_share),
+        ]
+        write_clips(clips, target)
+        console = console_for(as_json=as_json)
+        _show(console, parts, chosen[0] if chosen else by)
+        print_lines(console, [*notes, f"written to {target}"])
+        if as_json:
+            facts = {"path": str(path), "output": str(target), "by": by, "seed": seed}
+            print_json({**facts, "parts": [part._asdict() for part in parts], "notes": notes})
+
+
+def _chosen(
+    signers: dict[str, str | None], sessions: dict[str, str | None]
+) -> "tuple[Unit, dict[str, list[str]]] | None":
+    """The unit that is named, and the names for each part."""
+    found: dict[Unit, dict[str, list[str]]] = {}
+    units: tuple[tuple[Unit, dict[str, str | None]], ...] = (
+        ("signer", signers),
+        ("session", sessions),
+    )
+    for unit, texts in units:
+        for part, text in texts.items():
+            if text is None:
+                continue
+            names = [name.strip() for name in text.split(",") if name.strip()]
+            if not names:
+                raise UsageError(f"--{part}-{unit}s {text!r}: names nobody; expected A,B")
+            found.setdefault(unit, {})[part] = names
+    if len(found) > 1:
+        raise UsageError("signers and sessions are both named; name one or the other")
+    return next(iter(found.items()), None)
+
+
+def _target(path: Path, output: Path | None, *, force: bool) -> Path:
+    """The file to write; the source itself only if it is ours, and nothing in it would be lost."""
+    from slrctl.core.data.formats.parquet import other_columns, recognises
+    from slrctl.core.data.formats.writing import check_output
+
+    if output is not None:
+        if output.suffix.lower() == ".csv":
+            raise UsageError(
+                f"--output {output}: the CSV layout has no split column; let it end in .parquet"
+            )
+        is_source = path.exists() and output.exists() and path.samefile(output)
+        if not is_source:
+            check_output(output, force=force)
+            return output
+    if not path.exists():
+        raise DataError(f"{path}: is not there; check the path")
+    if not recognises(path):
+        raise UsageError(
+            f"{path}: is not our Parquet, so it has no split column to write; name a file with "
+            "--output"
+        )
+    others = other_columns(path)
+    if others:
+        raise UsageError(
+            f"{path}: has columns that would be lost ({', '.join(others)}); write to another file "
+            "with --output"
+        )
+    if not force:
+        raise UsageError(
+            f"{path}: its split column would be written over; pass --force, or name another file "
+            "with --output"
+        )
+    return path
+
+
+def _divide(
+    clips: "list[Clip]",
+    by: Literal["signer", "session", "random"] | None,
+    chosen: "tuple[Unit, dict[str, list[str]]] | None",
+    val_share: float,
+    test_share: float,
+    seed: int,
+) -> "list[Clip]":
+    from slrctl.core.data.resplit import assign_clips, split_clips
+
+    marked, others = ([], clips) if chosen is None else assign_clips(clips, *chosen)
+    if others and by is not None:
+        named = {} if chosen is None else chosen[1]
+        marked += split_clips(
+            others,
+            by,
+            val_share=0.0 if "val" in named else val_share,
+            test_share=0.0 if "test" in named else test_share,
+            seed=seed,
+        )
+    elif others and chosen is not None and "train" in chosen[1]:
+        unit = chosen[0]
+        left = ", ".join(sorted({getattr(clip, unit) for clip in others}))
+        raise UsageError(
+            f"--train-{unit}s: {left} are in no part; name them too, divide them with --by, or "
+            f"leave --train-{unit}s out, so that all others train"
+        )
+    else:
+        marked += [replace(clip, split="train") for clip in others]
+    part_of = {clip.clip_id: clip.split for clip in marked}
+    return [replace(clip, split=part_of[clip.clip_id]) for clip in clips]
+
+
+def _replaced(clips: "list[Clip]") -> list[str]:
+    had = sum(clip.split is not None for clip in clips)
+    return [f"the split column said something of {had:,} clips before: replaced"] if had else []
+
+
+def _warnings(
+    parts: "list[PartCounts]",
+    by: str | None,
+    chosen: "tuple[Unit, dict[str, list[str]]] | None",
+    val_share: float,
+    test_share: float,
+) -> list[str]:
+    from slrctl.core.data.resplit import split_warnings
+
+    # Where people are named, the others are fewer, and what was wanted is a share of those.
+    is_whole = by is not None and chosen is None
+    wanted = {"val": val_share, "test": test_share} if is_whole else {}
+    return split_warnings(parts, wanted)
+
+
+def _show(console: Console, parts: "list[PartCounts]", unit: str | None) -> None:
+    total = sum(part.clips for part in parts)
+    print_table(
+        console,
+        "",
+        ["part", "clips", "share", "glosses", "signers", "sessions"],
+        [
+            (
+                part.part,
+                f"{part.clips:,}",
+                f"{100 * part.clips / total:.1f} %",
+                str(len(part.glosses)),
+                str(len(part.signers)) if part.signers else "-",
+                str(len(part.sessions)) if part.sessions else "-",
+            )
+            for part in parts
+        ],
+    )
+    for part in parts:
+        names = {"signer": part.signers, "session": part.sessions}.get(unit or "", ())
+        if names:
+            more = f" and {len(names) - _MOST_NAMED} more" * (len(names) > _MOST_NAMED)
+            shown = ", ".join(names[:_MOST_NAMED])
+            print_lines(console, [f"{part.part}: {unit}s {shown}{more}"])

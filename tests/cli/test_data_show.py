@@ -1,0 +1,150 @@
+"""`slrctl data show` as a user meets it."""
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from matplotlib.image import imread
+from PIL import Image
+from rich.console import Console
+from rich.text import Text
+
+from slrctl.cli.data import playback
+from slrctl.core.data.formats.parquet import write_parquet
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    """What is printed to a terminal of 60 x 20 characters in which no time passes."""
+    screen = io.StringIO()
+    slept = []
+    monkeypatch.setattr(playback.time, "sleep", slept.append)
+    monkeypatch.setattr(playback.time, "perf_counter", lambda: sum(slept))
+    console = Console(
+        file=screen, force_terminal=True, width=60, height=20, no_color=False, legacy_windows=False
+    )
+    monkeypatch.setattr(Console, "encoding", "utf-8")
+    return screen, slept, console
+
+
+def test_a_pipe_gets_a_few_frames_in_plain_letters(run, tiny_path, tiny_dataset):
+    result = run("data", "show", tiny_path)
+
+    lines = result.stdout.splitlines()
+    clip = tiny_dataset[0]
+    assert result.exit_code == 0
+    assert lines[0].startswith(f"{clip.gloss}: {clip.clip_id}, {clip.num_frames} frames")
+    assert sum(line.startswith("frame ") for line in lines) == 4
+    assert "\x1b" not in result.stdout
+    assert result.stdout.isascii()
+    assert max(map(len, lines)) <= 200
+
+
+def test_a_terminal_gets_every_frame_once_in_its_time(terminal, tiny_dataset):
+    screen, slept, console = terminal
+    clip = tiny_dataset[0]
+
+    playback.play(console, clip, 10.0, loop=False)
+
+    shown = Text.from_ansi(screen.getvalue()).plain
+    assert all(f"frame {n + 1:>2}/{clip.num_frames}" in shown for n in range(clip.num_frames))
+    assert any("\u2801" <= character <= "\u28ff" for character in shown)
+    assert sum(slept) == pytest.approx(clip.num_frames / 10)
+
+
+def test_a_loop_ends_when_interrupted(terminal, tiny_dataset, monkeypatch):
+    _, slept, console = terminal
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) > 100:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(playback.time, "sleep", sleep)
+
+    playback.play(console, tiny_dataset[0], 10.0, loop=True)
+
+    assert len(slept) == 101
+
+
+@pytest.mark.parametrize("which", ["3", "id"])
+def test_a_clip_is_found_by_its_number_and_by_its_id(run, tiny_path, tiny_dataset, which):
+    wanted = tiny_dataset[2].clip_id
+
+    result = run("data", "show", tiny_path, wanted if which == "id" else which, "--json")
+
+    assert json.loads(result.stdout)["clip_id"] == wanted
+
+
+def test_an_id_that_is_a_number_goes_before_a_number(run, tmp_path, tiny_dataset):
+    clips = [replace(clip, clip_id=str(5 - n)) for n, clip in enumerate(tiny_dataset[:3])]
+    write_parquet(clips, tmp_path / "numbers.parquet")
+
+    def shown(which: str) -> str:
+        return json.loads(run("data", "show", "numbers.parquet", which, "--json").stdout)["clip_id"]
+
+    assert shown("3") == "3"
+    assert shown("1") == "5"
+
+
+def test_numbers_count_the_clips_of_a_gloss_if_one_is_given(run, tiny_path, tiny_dataset):
+    gloss = tiny_dataset.classes[1]
+    wanted = [clip.clip_id for clip in tiny_dataset if clip.gloss == gloss][1]
+
+    result = run("data", "show", tiny_path, "2", "--gloss", gloss, "--json")
+
+    assert json.loads(result.stdout)["clip_id"] == wanted
+
+
+def test_a_gif_and_a_strip_are_written(run, tiny_path, tiny_dataset):
+    assert run("data", "show", tiny_path, "--output", "a/clip.gif").exit_code == 0
+    assert run("data", "show", tiny_path, "--output", "clip.png").exit_code == 0
+
+    with Image.open("a/clip.gif") as gif:
+        assert gif.format == "GIF"
+        assert getattr(gif, "n_frames", 1) == tiny_dataset[0].num_frames
+    assert imread("clip.png").size
+
+
+def test_json_is_one_object_of_facts(run, tiny_path):
+    result = run("data", "show", tiny_path, "--json")
+
+    facts = json.loads(result.stdout)
+    assert result.stdout.count("\n") == 1
+    assert {"clip_id", "gloss", "frames", "fps", "left_hand_present", "output"} <= set(facts)
+    assert facts["output"] is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["train1-flat"], 3, "the nearest are 'train1-flat"),
+        (["0"], 3, "numbered from 1 to 16"),
+        (["17"], 3, "numbered from 1 to 16"),
+        (["--gloss", "flatt"], 3, "the nearest are 'flat"),
+        (["--output", "clip.mp4"], 2, "end in .gif"),
+        (["--output", "there.gif"], 2, "is there already"),
+        (["--output", "there.gif/clip.gif"], 1, "cannot be written"),
+        (["--fps", "0"], 2, "--fps"),
+    ],
+)
+def test_what_cannot_be_shown_is_said(run, tiny_path, tmp_path, arguments, code, words):
+    Path("there.gif").touch()
+
+    result = run("data", "show", tiny_path, *arguments)
+
+    assert result.exit_code == code
+    assert words in " ".join(result.stderr.split())
+    assert Path("there.gif").read_bytes() == b""
+
+
+def test_a_strangers_text_commands_no_terminal(run, tmp_path, tiny_dataset):
+    evil = "[red]\x1b]0;x\x07"
+    write_parquet([replace(tiny_dataset[0], gloss=evil, clip_id=evil)], tmp_path / "evil.parquet")
+
+    result = run("data", "show", "evil.parquet")
+
+    assert "\x1b" not in result.output
+    assert r"[red]\x1b]0;x\x07" in result.output

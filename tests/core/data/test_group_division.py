@@ -1,0 +1,105 @@
+"""Dividing groups into parts, against every other way to divide them."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from slrctl.core.data.group_division import divide_groups
+
+SHARES = (0.7, 0.15, 0.15)
+
+
+def cost(counts: np.ndarray, choice, shares) -> float:
+    """What the module says a choice costs, in plain loops."""
+    groups, glosses = counts.shape
+    total = counts.sum()
+    away = sizes = 0.0
+    lacking = {0: 0, 1: 0, 2: 0}
+    penalty = 0.0
+    for part, share in enumerate(shares):
+        size = sum(counts[group].sum() for group in range(groups) if choice[group] == part)
+        sizes += abs(size - share * total) / 2
+        for gloss in range(glosses):
+            here = sum(counts[group, gloss] for group in range(groups) if choice[group] == part)
+            away += abs(here - share * counts[:, gloss].sum()) / 2
+            lacking[part] += here == 0 and share > 0
+        penalty += 1000.0 * (size == 0 and share > 0)
+    weights = (10.0, 1.0, 1.5)
+    penalty += sum(weights[part] * lacking[part] / glosses for part in range(3))
+    return (away + sizes) / total + penalty
+
+
+@st.composite
+def layouts(draw, most_groups: int = 5):
+    groups = draw(st.integers(3, most_groups))
+    glosses = draw(st.integers(1, 4))
+    cells = st.lists(st.integers(0, 9), min_size=glosses, max_size=glosses)
+    counts = np.array(draw(st.lists(cells, min_size=groups, max_size=groups)))
+    counts[:, 0] += 1  # every group has a clip
+    return counts[:, counts.sum(axis=0) > 0]
+
+
+def names_of(counts: np.ndarray) -> list[str]:
+    return [f"signer{number}" for number in range(len(counts))]
+
+
+@settings(deadline=None, max_examples=40)
+@given(layouts(), st.sampled_from([SHARES, (0.8, 0.2, 0.0), (0.5, 0.0, 0.5)]), st.integers(0, 3))
+def test_no_other_way_to_divide_few_groups_costs_less(counts, shares, seed):
+    chosen = divide_groups(counts, names_of(counts), shares, seed)
+
+    parts = [part for part in range(3) if shares[part] > 0]
+    best = min(cost(counts, choice, shares) for choice in product(parts, repeat=len(counts)))
+    assert cost(counts, chosen, shares) == pytest.approx(best)
+
+
+@settings(deadline=None, max_examples=15)
+@given(layouts(most_groups=16), st.integers(0, 3))
+def test_every_part_gets_a_group_and_no_single_move_helps(counts, seed):
+    chosen = divide_groups(counts, names_of(counts), SHARES, seed)
+
+    assert set(chosen) == {0, 1, 2}
+    now = cost(counts, chosen, SHARES)
+    for group, part in product(range(len(counts)), range(3)):
+        moved = [part if index == group else other for index, other in enumerate(chosen)]
+        assert cost(counts, moved, SHARES) >= now - 1e-9
+
+
+@pytest.mark.parametrize("num_groups", [6, 20])
+def test_the_choice_follows_the_names_and_not_their_order(num_groups):
+    counts = np.random.default_rng(0).integers(0, 9, (num_groups, 5))
+    names = names_of(counts)
+    order = np.random.default_rng(1).permutation(num_groups)
+
+    chosen = divide_groups(counts, names, SHARES, 0)
+    shuffled = divide_groups(counts[order], [names[index] for index in order], SHARES, 0)
+
+    assert [chosen[index] for index in order] == shuffled
+
+
+def test_of_equal_groups_the_seed_decides():
+    counts = np.full((7, 3), 4)
+
+    choices = {tuple(divide_groups(counts, names_of(counts), SHARES, seed)) for seed in range(8)}
+
+    assert len(choices) > 3
+
+
+def test_a_gloss_that_one_group_shows_is_trained_on():
+    counts = np.full((8, 3), 10)
+    counts[:, 2] = 0
+    counts[5, 2] = 10
+
+    for seed in range(5):
+        assert divide_groups(counts, names_of(counts), SHARES, seed)[5] == 0
+
+
+def test_many_even_groups_are_divided_as_the_shares_say():
+    counts = np.full((100, 20), 2)
+
+    chosen = divide_groups(counts, names_of(counts), SHARES, 0)
+
+    assert np.bincount(chosen).tolist() == [70, 15, 15]
