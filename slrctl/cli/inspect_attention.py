@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from slrctl.studies.inspection.measures import MeasuredClip
     from slrctl.studies.inspection.opened import OpenedRun
 
-FORMATS = ("terminal", "png", "svg", "pdf", "npz", "json")
-_BY_DEFAULT = ("terminal", "png", "npz", "json")
+FORMATS = ("terminal", "png", "svg", "pdf", "html", "npz", "json")
+_BY_DEFAULT = ("terminal", "png", "html", "npz", "json")
 
 
 def inspect_attention(
@@ -75,7 +75,6 @@ def inspect_attention(
         from slrctl.reports.attention_files import write_clips
         from slrctl.studies.inspection.measures import MeasuredClip, measure
         from slrctl.studies.inspection.opened import open_run
-        from slrctl.studies.inspection.record import FUSION
 
         flags = {
             "--device": ("train.device", device),
@@ -92,7 +91,7 @@ def inspect_attention(
         clips = _choose(opened, subject, clip, gloss, worst)
         looked = [
             MeasuredClip(inspected, measure(inspected, opened.run.settings.cmcl))
-            for inspected in opened.inspect(clips, {FUSION, layer})
+            for inspected in opened.inspect(clips, _kept_layers(opened, layer, wanted))
         ]
         if "terminal" in wanted:
             show_clip(console, opened.name, looked[0], layer)
@@ -114,6 +113,15 @@ def _wanted_formats(formats: str | None, output: Path | None) -> tuple[str, ...]
         if name not in FORMATS:
             raise UsageError(f"--format {name!r}: is not one of {', '.join(FORMATS)}")
     return wanted
+
+
+def _kept_layers(opened: "OpenedRun", layer: str, wanted: tuple[str, ...]) -> set[str]:
+    """A page switches between all layers; everything else shows the one asked for."""
+    from slrctl.studies.inspection.record import FUSION, layer_names
+
+    if "html" in wanted:
+        return set(layer_names(opened.run.settings.model))
+    return {FUSION, layer}
 
 
 def _choose(

@@ -24,12 +24,12 @@ from slrctl.reports.attention_figures import (
 )
 from slrctl.reports.attention_scale import Scale, relative, scale_for
 from slrctl.reports.hand_strips import STRIP, draw_left_strip, draw_right_strip
+from slrctl.reports.part_names import DIVERGENCES
 from slrctl.settings import CMCLSettings
 from slrctl.studies.inspection.measures import MeasuredClip, compared_distributions
 from slrctl.studies.inspection.record import AttentionMap
 
 DIFFERENCE = "PuOr_r"  # orange where the way there is stronger; safe for the colour-blind
-DIVERGENCES = {"kl": "KL", "symmetric": "symmetric KL", "js": "JS"}
 
 # In inches. The left hand's strip stands left of the first panel of the first row.
 _SIDE, _MARGIN, _TITLE, _BELOW = 1.55, 0.5, 0.25, 0.45

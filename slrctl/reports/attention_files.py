@@ -8,6 +8,7 @@ from slrctl.errors import SlrctlError
 from slrctl.reports.attention_data import write_json, write_npz
 from slrctl.studies.inspection.measures import MeasuredClip
 from slrctl.studies.inspection.opened import OpenedRun
+from slrctl.studies.inspection.record import FUSION
 
 PICTURES = ("png", "svg", "pdf")
 
@@ -42,18 +43,26 @@ def _write(
     looked: Sequence[MeasuredClip],
     layer: str,
 ) -> Iterator[Path]:
+    if "html" in formats:
+        from slrctl.reports.attention_html import PageRun, write_page
+
+        path = folder / "attention.html"
+        write_page(path, [PageRun(opened.name, opened.run.settings.cmcl, looked)])
+        yield path
     source = opened.source()
     for name, one in zip(file_names(looked), looked, strict=True):
         for suffix in PICTURES:
             if suffix in formats:
                 yield from _draw(folder, name, suffix, opened, one, layer)
+        # Like the pictures, data hold the layer asked for; only a page switches between layers.
+        alone = one._replace(inspected=one.inspected.with_layers({FUSION, layer}))
         if "npz" in formats:
             path = folder / f"{name}.npz"
-            write_npz(path, one, source)
+            write_npz(path, alone, source)
             yield path
         if "json" in formats:
             path = folder / f"{name}.json"
-            write_json(path, one, source)
+            write_json(path, alone, source)
             yield path
 
 

@@ -7,3 +7,4 @@ PART_NAMES = {
     "clip": "all parts",
     "class_query": "class query",
 }
+DIVERGENCES = {"kl": "KL", "symmetric": "symmetric KL", "js": "JS"}

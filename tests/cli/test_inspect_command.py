@@ -195,6 +195,14 @@ def test_a_clip_and_a_gloss_can_be_named(run, tiny_dataset):
     ]
 
 
+def test_a_folder_alone_gets_pictures_a_page_and_data(run, tmp_path):
+    result = run("--output", tmp_path)
+
+    assert result.exit_code == 0, result.output
+    suffixes = sorted(path.suffix for path in tmp_path.iterdir())
+    assert suffixes == [".html", ".json", ".npz", ".png", ".png", ".png"]
+
+
 @pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
 def test_pictures_are_written(run, tmp_path, suffix):
     result = run(f"--format={suffix}", "--output", tmp_path)
@@ -226,7 +234,7 @@ def test_every_layer_of_every_model_can_be_shown(run, tmp_path, name, layer, tex
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--format=gif"], 2, "--format 'gif': is not one of terminal, png, svg, pdf, npz"),
+        (["--format=gif"], 2, "--format 'gif': is not one of terminal, png, svg, pdf, html"),
         (["--layer=encoder-9"], 2, "it has fusion, encoder-1, encoder-2, decoder-1"),
         (["runs/spoter", "--layer=fusion"], 2, "its streams do not read one another"),
         (["--clip=nobody"], 2, "--clip 'nobody': not among the"),

@@ -1,6 +1,7 @@
 """What is kept of a clip that was looked into."""
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -81,6 +82,11 @@ class InspectedClip:
     def fusion(self) -> dict[str, AttentionMap]:
         """The six directed maps by name; empty where there are none."""
         return {found.name: found for found in self.layers.get(FUSION, ())}
+
+    def with_layers(self, names: Collection[str]) -> "InspectedClip":
+        """The same clip without the maps of other layers."""
+        kept = {name: maps for name, maps in self.layers.items() if name in names}
+        return replace(self, layers=kept)
 
 
 def layer_names(settings: ModelSettings) -> tuple[str, ...]:

@@ -1,0 +1,1 @@
+"""The page's own files: markup, look and script; `attention_html` puts them together."""

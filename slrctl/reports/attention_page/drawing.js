@@ -1,0 +1,287 @@
+// Every picture of the page, drawn by Plotly from what `state` says is shown.
+
+const PART_NAMES = {
+  left_hand: "left hand", right_hand: "right hand", body: "body",
+  clip: "all parts", class_query: "class query",
+};
+const LANDMARKS = { body: [0, 12], left_hand: [12, 33], right_hand: [33, 54], clip: [0, 54] };
+const WIDTHS = [0.6, 1.2, 2, 3, 4.2, 5.6, 7.2, 9];
+const VIRIDIS = "Viridis";
+const DIFFERENCE = [
+  [0, "#2d004b"], [0.25, "#998ec3"], [0.5, "#f7f7f7"], [0.75, "#f1a340"], [1, "#7f3b08"],
+];
+// Where the three panels of consistency stand; the second and the third have a colour bar.
+const PANELS = [[0, 0.26], [0.32, 0.58], [0.74, 1]];
+const CONFIG = {
+  displaylogo: false,
+  modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "pan2d", "zoomIn2d", "zoomOut2d"],
+  toImageButtonOptions: { format: "svg", filename: "attention" },
+};
+
+const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+
+// A chart takes listeners once Plotly has drawn it, and needs each only once.
+const followed = new Set();
+
+function follow(id, event, listener) {
+  if (followed.has(id)) return;
+  followed.add(id);
+  document.getElementById(id).on(event, listener);
+}
+
+// As large as the element is now: on paper that is not what it is on the screen.
+function baseLayout(id, extra) {
+  const { clientWidth: width, clientHeight: height } = document.getElementById(id);
+  return {
+    width, height, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: colour("missing"),
+    font: { color: colour("ink"), size: 12 }, margin: { l: 52, r: 10, t: 10, b: 44 },
+    showlegend: false, hovermode: "closest", dragmode: "zoom", ...extra,
+  };
+}
+
+// ---- skeletons and threads
+
+function bones(points, edges) {
+  const [x, y] = [[], []];
+  for (const [a, b] of edges) {
+    if (!points[a] || !points[b]) continue;
+    x.push(points[a][0], points[b][0], null);
+    y.push(points[a][1], points[b][1], null);
+  }
+  return { x, y };
+}
+
+function centre(points, part) {
+  const [first, last] = LANDMARKS[part] || LANDMARKS.clip;
+  const there = points.slice(first, last).filter(Boolean);
+  if (!there.length) return null;
+  return [0, 1].map((place) => there.reduce((sum, point) => sum + point[place], 0) / there.length);
+}
+
+// Eight traces, one a width: Plotly gives a line one width only.
+function threads(segments, axes) {
+  const traces = WIDTHS.map((width) => ({
+    x: [], y: [], mode: "lines", type: "scatter", hoverinfo: "skip", ...axes,
+    line: { width, color: colour("thread") }, opacity: 0.25 + (0.5 * width) / 9,
+  }));
+  const highest = Math.max(...segments.map((segment) => segment.weight), 2);
+  for (const { from, to, weight } of segments) {
+    const level = Math.min(WIDTHS.length - 1, Math.floor((weight / highest) * WIDTHS.length));
+    traces[level].x.push(from[0], to[0], null);
+    traces[level].y.push(from[1], to[1], null);
+  }
+  return traces;
+}
+
+function skeletonTraces(clip, frame, opacity, dash) {
+  return ["body", "left_hand", "right_hand"].map((part) => ({
+    ...bones(clip.frames[frame], data.edges[part]), mode: "lines", type: "scatter",
+    hoverinfo: "skip", opacity,
+    line: { color: colour(part.split("_")[0]), width: part === "body" ? 2.5 : 1.8, dash },
+  }));
+}
+
+function drawSkeleton() {
+  const { clip, map, row, column } = state;
+  const isQuery = map.rows === 1;
+  const own = isQuery ? column : row;
+  const weights = shownWeights(map);
+  const from = isQuery ? null : centre(clip.frames[row], map.reader);
+  const path = clip.frames.map((points, frame) => (map.keys[frame] ? centre(points, map.read) : null));
+  const segments = from && map.rowsCount[row] ? path.flatMap((to, frame) =>
+    to ? [{ from, to, weight: weights[row][frame] * map.numKeys }] : []) : [];
+  const there = path.filter(Boolean);
+  const target = path[column];
+  const readColour = colour((map.read === "clip" ? "body" : map.read).split("_")[0]);
+  const traces = [
+    ...threads(segments, {}),
+    ...skeletonTraces(clip, column, 0.45, "dot"),
+    ...skeletonTraces(clip, own, 1, "solid"),
+    { x: there.map((p) => p[0]), y: there.map((p) => p[1]), mode: "markers", type: "scatter",
+      hoverinfo: "skip", marker: { size: 4, color: readColour, opacity: 0.5 } },
+    { x: target ? [target[0]] : [], y: target ? [target[1]] : [], mode: "markers", type: "scatter",
+      hoverinfo: "skip", marker: { size: 13, color: "rgba(0,0,0,0)",
+        line: { width: 2.5, color: readColour } } },
+  ];
+  const [left, top, width, height] = clip.box;
+  Plotly.react("skeleton", traces, baseLayout("skeleton", {
+    plot_bgcolor: colour("ground"), margin: { l: 4, r: 4, t: 4, b: 4 },
+    xaxis: { visible: false, range: [left - 0.04 * width, left + 1.04 * width], fixedrange: true },
+    yaxis: { visible: false, range: [top + 1.04 * height, top - 0.04 * height], scaleanchor: "x",
+      fixedrange: true },
+  }), CONFIG);
+}
+
+function drawThreads() {
+  const { clip, map, row, column } = state;
+  const frames = clip.frames.map((_, frame) => frame + 1);
+  const weights = shownWeights(map)[Math.min(row, map.rows - 1)];
+  const own = map.rows === 1 ? (frames.length + 1) / 2 : row + 1;
+  const counts = map.rowsCount[map.rows === 1 ? 0 : row];
+  const segments = counts ? frames.flatMap((frame, place) => map.keys[place] ?
+    [{ from: [own, 1], to: [frame, 0], weight: weights[place] * map.numKeys }] : []) : [];
+  const marks = (mask, y, part) => ({
+    x: frames, y: frames.map(() => y), mode: "markers", type: "scatter", hoverinfo: "none",
+    marker: { size: Math.max(3, Math.min(9, 300 / frames.length)), symbol: "square",
+      color: frames.map((_, place) => (mask[place] ? colour(part) : colour("line"))) },
+  });
+  const short = (part) => (part in LANDMARKS && part !== "clip" ? part.split("_")[0] : "body");
+  const rows = map.rows === 1 ? [] : [marks(map.rowsCount, 1, short(map.reader))];
+  Plotly.react("threads", [
+    ...threads(segments, {}), ...rows, marks(map.keys, 0, short(map.read)),
+    { x: [own, column + 1], y: [1, 0], mode: "markers", type: "scatter", hoverinfo: "skip",
+      marker: { size: 13, color: "rgba(0,0,0,0)", line: { width: 2, color: colour("ink") } } },
+  ], baseLayout("threads", {
+    plot_bgcolor: colour("panel"), margin: { l: 78, r: 8, t: 6, b: 26 },
+    xaxis: { range: [0, frames.length + 1], showgrid: false, zeroline: false, fixedrange: true },
+    yaxis: { range: [-0.3, 1.3], tickvals: [0, 1], fixedrange: true, showgrid: false, zeroline: false,
+      ticktext: [PART_NAMES[map.read], PART_NAMES[map.reader]] },
+  }), { ...CONFIG, displayModeBar: false });
+  follow("threads", "plotly_hover", ({ points: [mark] }) => {
+    if (mark.y === 0) pointAt(state.row, mark.x - 1);
+    else pointAt(mark.x - 1, null);
+  });
+}
+
+// ---- maps
+
+function heat(picture, range, axes, extra) {
+  return {
+    z: picture, x0: 1, dx: 1, y0: 1, dy: 1, type: "heatmap", colorscale: VIRIDIS,
+    zmin: range[0], zmax: range[1], hoverinfo: "none", zsmooth: false, showscale: false, ...axes,
+    ...extra,
+  };
+}
+
+function frameAxis(title, count, extra) {
+  return {
+    title: { text: title, standoff: 4 }, range: [0.5, count + 0.5], constrain: "domain",
+    showgrid: false, nticks: 6,
+    zeroline: false, ticks: "outside", ticklen: 4, tickcolor: colour("soft"), ...extra,
+  };
+}
+
+const downwards = (count) => ({ range: [count + 0.5, 0.5] });
+
+// A map of one row shows its heads down instead.
+function shownPicture(map) {
+  if (map.rows > 1) return relative(map, shownWeights(map));
+  return map.heads.map((head) => relative(map, head)[0]);
+}
+
+function shownWeights(map) {
+  return state.head < 0 || state.head >= map.heads.length ? map.mean : map.heads[state.head];
+}
+
+function bar(title) {
+  return { title: { text: title, side: "right" }, thickness: 12, outlinewidth: 0, len: 1 };
+}
+
+function drawMap() {
+  const { map } = state;
+  const picture = shownPicture(map);
+  const range = rangeOf([picture], state.stretch);
+  const isQuery = map.rows === 1;
+  Plotly.react("map", [
+    heat(picture, range, {}, { showscale: true, colorbar: bar("times uniform attention") }),
+  ], baseLayout("map", {
+    xaxis: frameAxis(`${PART_NAMES[map.read]} (frame)`, map.columns),
+    yaxis: frameAxis(isQuery ? "head" : `${PART_NAMES[map.reader]} (frame)`, picture.length, {
+      ...downwards(picture.length), ...(isQuery ? { dtick: 1 } : { scaleanchor: "x" }),
+    }),
+    shapes: crosshair(),
+  }), CONFIG);
+  follow("map", "plotly_hover", ({ points: [cell] }) => {
+    if (state.map.rows > 1) { pointAt(cell.y - 1, cell.x - 1); return; }
+    state.head = cell.y - 1;
+    document.getElementById("head").value = String(cell.y);
+    pointAt(0, cell.x - 1);
+  });
+}
+
+function crosshair() {
+  const { map, row, column } = state;
+  const y = map.rows === 1 ? Math.max(state.head, 0) : row;
+  const line = { color: colour("cross"), width: 1.5 };
+  const box = (x0, x1, y0, y1) => ({ type: "rect", xref: "x", yref: "y", x0, x1, y0, y1, line });
+  const height = map.rows === 1 ? map.heads.length : map.rows;
+  const across = map.rows === 1 && state.head < 0 ? [] : [box(0.5, map.columns + 0.5, y + 0.5, y + 1.5)];
+  return [...across, box(column + 0.5, column + 1.5, 0.5, height + 0.5)];
+}
+
+const moveCrosshair = () => Plotly.relayout("map", { shapes: crosshair() });
+
+function drawOverview() {
+  const { maps } = state.layer;
+  const pictures = maps.map(shownPicture);
+  const range = rangeOf(pictures, state.stretch);
+  const layout = baseLayout("overview", {
+    grid: { rows: 1, columns: maps.length, pattern: "independent", xgap: 0.36 },
+    margin: { l: 44, r: 60, t: 26, b: 40 }, annotations: [],
+  });
+  const traces = maps.map((map, place) => {
+    const suffix = place ? String(place + 1) : "";
+    layout[`xaxis${suffix}`] = frameAxis(PART_NAMES[map.read], map.columns, { fixedrange: true });
+    layout[`yaxis${suffix}`] = frameAxis(map.rows === 1 ? "head" : PART_NAMES[map.reader],
+      pictures[place].length, { ...downwards(pictures[place].length), fixedrange: true });
+    layout.annotations.push({
+      text: titleOf(map), xref: `x${suffix} domain`, yref: `y${suffix} domain`, x: 0.5, y: 1,
+      yanchor: "bottom", showarrow: false,
+      font: { size: 12, color: map === state.map ? colour("ink") : colour("soft") },
+    });
+    return heat(pictures[place], range, { xaxis: `x${suffix}`, yaxis: `y${suffix}` },
+      place ? {} : { showscale: true, colorbar: bar("times uniform") });
+  });
+  Plotly.react("overview", traces, layout, CONFIG);
+  follow("overview", "plotly_click", ({ points: [cell] }) => chooseMap(cell.curveNumber));
+}
+
+const titleOf = (map) => (map.reader === map.read ? `${PART_NAMES[map.reader]} reads itself`
+  : `${PART_NAMES[map.reader]} reads ${PART_NAMES[map.read]}`);
+
+function drawConsistency() {
+  const fusion = state.clip.layers.find((layer) => layer.name === "fusion");
+  const { consistency } = state.clip.numbers;
+  document.getElementById("agreement").hidden = !fusion;
+  const isThere = consistency.mean_of_heads !== null;
+  document.getElementById("consistency").hidden = !isThere;
+  document.getElementById("agreement-number").textContent = "One of the hands is never there.";
+  if (!fusion || !isThere) return;
+  const [there, back] = ["left_to_right", "right_to_left"].map((name) =>
+    fusion.maps.find((map) => map.name === name));
+  const { temperature, divergence } = state.run.cmcl;
+  const pictures = compared(there, back, shownWeights(there), shownWeights(back), temperature)
+    .map((rows) => relative(there, rows));
+  const difference = pictures[0].map((line, row) => line.map((value, column) =>
+    value === null ? null : value - pictures[1][row][column]));
+  const range = rangeOf(pictures, state.stretch);
+  const largest = Math.max(1e-9, ...difference.flat().map((value) => Math.abs(value || 0)));
+  const layout = baseLayout("consistency", {
+    margin: { l: 52, r: 70, t: 26, b: 44 }, annotations: [],
+  });
+  const titles = ["left reads right", "right reads left, backwards", "difference"];
+  titles.forEach((text, place) => {
+    const suffix = place ? String(place + 1) : "";
+    layout[`xaxis${suffix}`] = frameAxis("right hand (frame)", there.columns,
+      { domain: PANELS[place], anchor: `y${suffix}` });
+    layout[`yaxis${suffix}`] = frameAxis("left hand (frame)", there.rows,
+      { ...downwards(there.rows), scaleanchor: `x${suffix}`, anchor: `x${suffix}` });
+    layout.annotations.push({ text, xref: `x${suffix} domain`, yref: `y${suffix} domain`, x: 0.5,
+      y: 1, yanchor: "bottom", showarrow: false });
+  });
+  Plotly.react("consistency", [
+    heat(pictures[0], range, {}),
+    heat(pictures[1], range, { xaxis: "x2", yaxis: "y2" },
+      { showscale: true, colorbar: { ...bar("times uniform"), x: 0.58 } }),
+    heat(difference, [-largest, largest], { xaxis: "x3", yaxis: "y3" },
+      { colorscale: DIFFERENCE, showscale: true, colorbar: { ...bar("difference"), x: 1.01 } }),
+  ], layout, CONFIG);
+  follow("consistency", "plotly_hover", ({ points: [cell] }) => {
+    if (state.map.name === "left_to_right") pointAt(cell.y - 1, cell.x - 1);
+  });
+  const number = state.head < 0 ? consistency.mean_of_heads : consistency.heads[state.head];
+  const which = state.head < 0 ? "heads averaged, as in the loss" : `head ${state.head + 1}`;
+  const softened = temperature === 1 ? "" : `, temperature ${temperature}`;
+  document.getElementById("agreement-number").textContent =
+    `${data.divergences[divergence]} ${number.toPrecision(3)} nats (${which})${softened}`;
+}
