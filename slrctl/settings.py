@@ -31,6 +31,12 @@ class DataSettings(Section):
     """Validation clips; if absent, the `val` rows of the training file, else a part split off."""
     test: Path | None = None
     """Test clips; if absent, the `test` rows of the training file, if it has any."""
+    train_signers: tuple[str, ...] | None = None
+    """People to train on, whatever the split column says; the others test, unless named."""
+    val_signers: tuple[str, ...] | None = None
+    """People to validate on; without any, a part of training is split off."""
+    test_signers: tuple[str, ...] | None = None
+    """People to test on; with none to train on named, the others train."""
     val_share: Annotated[float, Field(gt=0, le=0.5)] = 0.15
     """Share of the training clips split off for validation where none are given."""
     frame_size: tuple[Positive, Positive] | None = None

@@ -54,6 +54,7 @@ def load_parts(settings: Settings, cache: ClipCache | None = None) -> Parts:
         val_share=data.val_share,
         seed=settings.seed,
         skip_bad_clips=data.skip_bad_clips,
+        people=data,
     )
     if data.val_mirrored:
         note = f"validation: {count_of(len(parts.val), 'clip')}, each beside its mirrored copy"

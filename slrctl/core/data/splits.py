@@ -15,7 +15,9 @@ from slrctl.core.data.dataset import (
 )
 from slrctl.core.data.formats.reading import count_of, quote, some_of
 from slrctl.core.data.holdout import choose_stratified, choose_whole_groups
+from slrctl.core.data.people import are_chosen, rows_by_signer
 from slrctl.errors import DataError
+from slrctl.settings import DataSettings
 
 _PART_OF = {
     "train": "train",
@@ -55,6 +57,7 @@ def choose_parts(
     val_share: float,
     seed: int,
     skip_bad_clips: bool = False,
+    people: DataSettings | None = None,
 ) -> Parts:
     """Take the parts from the files given, else from a split column, else split one off.
 
@@ -65,12 +68,18 @@ def choose_parts(
         val_share: share of the training clips split off where there is nothing to validate on.
         seed: decides which clips those are.
         skip_bad_clips: leave out clips with a gloss that training lacks, instead of stopping.
+        people: settings that may name signers for the parts; they take the split column's place.
 
     Raises:
+        UsageError: the people named do not make parts.
         DataError: the split column is incomplete or leaves nothing to train on, a part shows a
             gloss that training lacks, or there are too few clips to split some off.
     """
-    rows, notes = _rows_of_training_file(train)
+    if people is not None and are_chosen(people):
+        rows, note = rows_by_signer(train, people)
+        notes = [note]
+    else:
+        rows, notes = _rows_of_training_file(train)
     others = replace(train, notes=())
     kept = train.select(rows["train"])
     validation = others.select(rows["val"])

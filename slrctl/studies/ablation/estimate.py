@@ -1,0 +1,60 @@
+"""Say beforehand about how long a study takes."""
+
+import itertools
+import statistics
+import time
+from collections.abc import Sequence
+
+import torch
+
+from slrctl.core.data.splits import Parts
+from slrctl.engine.run import training_data
+from slrctl.engine.runtime import choose_device, deterministic
+from slrctl.engine.state import TrainingState
+from slrctl.engine.training import BatchReport, train_epochs
+from slrctl.settings import Settings
+from slrctl.studies.ablation.trials import Trial
+
+_STEPS = 5
+# A forward pass takes about a third of a training step.
+_EVALUATION_SHARE = 1 / 3
+
+
+def estimate_seconds(trials: Sequence[Trial], parts: Parts, *, jobs: int, threads: int) -> float:
+    """Time a few steps of the most demanding variant, and count those of all trials.
+
+    Args:
+        trials: those still to be run, at least one.
+        parts: the clips of one of them.
+        jobs: trials at a time.
+        threads: of torch in each.
+    """
+    dearest = max(trials, key=lambda trial: trial.settings.cmcl.is_on).settings
+    seconds = _step_seconds(dearest, parts, threads)
+    evaluated = len(parts.val) / dearest.train.batch_size * _EVALUATION_SHARE
+    total = 0.0
+    for trial in trials:
+        steps = len(parts.train) / trial.settings.train.batch_size + evaluated
+        total += trial.settings.train.epochs * steps * seconds
+    return total / min(jobs, len(trials))
+
+
+def _step_seconds(settings: Settings, parts: Parts, threads: int) -> float:
+    """Median time of a step, after the first where there are more."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with deterministic():
+            device = choose_device(settings.train.device)
+            state = TrainingState.initial(settings, parts.train.classes, device)
+            times = [time.perf_counter()]
+            for report in train_epochs(state, training_data(settings, parts)):
+                if isinstance(report, BatchReport):
+                    times.append(time.perf_counter())
+                if len(times) > _STEPS:
+                    break
+    finally:
+        torch.set_num_threads(before)
+    steps = [after - start for start, after in itertools.pairwise(times)]
+    # The first step builds what the others find ready.
+    return statistics.median(steps[1:] or steps)

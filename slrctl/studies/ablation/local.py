@@ -1,0 +1,67 @@
+"""Run trials in processes on this machine."""
+
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+from slrctl.studies.ablation.events import TrialDone, TrialEvent, TrialFailed, TrialStarted
+from slrctl.studies.ablation.trials import Trial
+from slrctl.studies.ablation.worker import leave_with_the_parent, run_trial
+
+ATTEMPTS = 3
+"""How often a trial is started whose process was killed."""
+
+
+def run_locally(
+    trials: Sequence[Trial], trials_dir: Path, *, jobs: int, threads: int
+) -> Iterator[TrialEvent]:
+    """Run trials, `jobs` at a time, and tell of each as it starts and ends.
+
+    A killed worker costs its trial a new start; a trial that fails by itself is told of and the
+    others go on. Closing the generator ends the workers.
+    """
+    waiting, kills = list(reversed(trials)), dict.fromkeys((trial.key for trial in trials), 0)
+    running: dict[Future[str | None], Trial] = {}
+    pool, is_broken = _pool(jobs), False
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs and not is_broken:
+                trial = waiting.pop()
+                yield TrialStarted(trial)
+                settings = trial.settings.model_dump_json()
+                task = pool.submit(run_trial, settings, trials_dir / trial.key, threads)
+                running[task] = trial
+            for task in wait(running, return_when=FIRST_COMPLETED).done:
+                trial = running.pop(task)
+                error = task.exception()
+                if error is None:
+                    message = task.result()
+                    yield TrialDone(trial) if message is None else TrialFailed(trial, message)
+                    continue
+                if not isinstance(error, BrokenProcessPool):
+                    raise error
+                is_broken = True  # one killed worker takes the whole pool with it
+                kills[trial.key] += 1
+                if kills[trial.key] < ATTEMPTS:
+                    waiting.append(trial)
+                else:
+                    yield TrialFailed(trial, f"its process was killed {ATTEMPTS} times")
+            if is_broken and not running:
+                pool, is_broken = _pool(jobs), False
+    finally:
+        _end(pool)
+
+
+def _pool(jobs: int) -> ProcessPoolExecutor:
+    # A forked child of a process that has used torch's threads may hang.
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(jobs, mp_context=context, initializer=leave_with_the_parent)
+
+
+def _end(pool: ProcessPoolExecutor) -> None:
+    """Stop at once: what was killed in the middle is done again by the next start."""
+    pool.shutdown(wait=False, cancel_futures=True)
+    for process in multiprocessing.active_children():
+        process.terminate()

@@ -1,0 +1,285 @@
+"""What a study's finished trials say, in numbers and in one sentence a variant."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from slrctl.studies.ablation.study import Study
+from slrctl.studies.ablation.trials import METRICS, Trial, TrialResult
+from slrctl.studies.statistics import (
+    Comparison,
+    Interval,
+    Summary,
+    compare,
+    sign_flip_p,
+    summarise,
+    t_interval,
+)
+
+METRIC = "accuracy"
+"""What variants are compared by."""
+NEAR_BEST = 0.9
+"""A run has learned most once it reaches this share of its baseline's best validation accuracy."""
+
+
+@dataclass(frozen=True)
+class Learning:
+    """How fast a variant learns, and what a step costs, against the baseline of the same seed.
+
+    `epochs` is the mean number of epochs to 90 % of the baseline's best validation accuracy, one
+    more than there were where it was never reached; `difference` and its interval are paired;
+    `p` is unadjusted. `time_ratio` is the geometric mean of the training times' ratios.
+    """
+
+    epochs: float
+    never_reached: int
+    difference: float
+    difference_ci95: Interval | None
+    p: float
+    time_ratio: float
+    time_ratio_ci95: Interval | None
+
+
+@dataclass(frozen=True)
+class VariantReport:
+    """One variant; `comparison` is None for the baseline and where no pair has finished."""
+
+    name: str
+    summary: Summary | None
+    comparison: Comparison | None
+    learning: Learning | None
+    failed: int
+    sentence: str
+
+
+@dataclass(frozen=True)
+class StudyReport:
+    """All variants of a study, the baseline first."""
+
+    study: Study
+    seeds: tuple[int, ...]
+    folds: tuple[str, ...]
+    part: str
+    variants: tuple[VariantReport, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The keys of `ablate --json` (SPEC, section 9), and what was learned how fast."""
+        return {
+            "study": self.study.name,
+            "baseline": self.study.baseline,
+            "primary": self.study.primary,
+            "seeds": list(self.seeds),
+            "folds": list(self.folds),
+            "metric": METRIC,
+            "part": self.part,
+            "variants": {variant.name: _variant_json(variant) for variant in self.variants},
+        }
+
+
+def results_table(
+    trials: Sequence[Trial], results: Mapping[str, TrialResult], failures: Mapping[str, str]
+) -> pd.DataFrame:
+    """A row a trial, in the study's order; all a report says follows from this table."""
+    rows = []
+    for trial in trials:
+        row: dict[str, Any] = {
+            "variant": trial.variant,
+            "seed": trial.seed,
+            "fold": trial.fold or "",
+            "status": _status(trial, results, failures),
+            "part": "",
+            "trial": trial.key,
+        }
+        result = results.get(trial.key)
+        if result is not None:
+            row |= {"part": result.part, "clips": result.clips, "best_epoch": result.best_epoch}
+            row |= {name: result.metrics[name] for name in METRICS}
+            row |= {"best_val_accuracy": max(result.curve), "train_seconds": result.seconds}
+            row["val_accuracy_by_epoch"] = " ".join(f"{value:.6f}" for value in result.curve)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def report_study(study: Study, table: pd.DataFrame) -> StudyReport:
+    """Summarise and compare the finished trials of a study.
+
+    With folds, a seed's value is the mean over them, and counts once all folds have finished: the
+    folds of one seed share most of their training clips and are not independent.
+
+    Args:
+        study: its variants, baseline and primary contrast.
+        table: as `results_table` makes it.
+    """
+    runs = _finished_runs(table)
+    seeds = tuple(dict.fromkeys(int(seed) for seed in table["seed"]))
+    folds = tuple(dict.fromkeys(str(fold) for fold in table["fold"]))
+    values = {
+        name: _by_seed(seeds, folds, {pair: run[METRIC] for pair, run in runs[name].items()})
+        for name in study.variants
+    }
+    baseline = values[study.baseline]
+    paired = {name: v for name, v in values.items() if not np.isnan(v - baseline).all()}
+    paired.pop(study.baseline, None)
+    primary = study.primary if study.primary in paired else None
+    found = compare(baseline, paired, primary=primary) if paired else {}
+    is_failed = (table["status"] == "failed").to_numpy()
+    variants = []
+    for name in study.variants:
+        known = values[name][~np.isnan(values[name])]
+        summary = summarise(known) if len(known) else None
+        comparison = found.get(name)
+        variants.append(
+            VariantReport(
+                name,
+                summary,
+                comparison,
+                _learning(runs[name], runs[study.baseline], seeds, folds),
+                int((is_failed & (table["variant"] == name).to_numpy()).sum()),
+                sentence(study, name, summary, comparison),
+            )
+        )
+    parts = {run["part"] for of_variant in runs.values() for run in of_variant.values()}
+    named_folds = tuple(fold for fold in folds if fold)
+    return StudyReport(study, seeds, named_folds, ", ".join(sorted(parts)), tuple(variants))
+
+
+def paired_differences(study: Study, table: pd.DataFrame, name: str) -> Float[np.ndarray, " S"]:
+    """A variant's accuracy minus the baseline's, for the seeds both have finished."""
+    runs = _finished_runs(table)
+    seeds = tuple(dict.fromkeys(int(seed) for seed in table["seed"]))
+    folds = tuple(dict.fromkeys(str(fold) for fold in table["fold"]))
+    variant, baseline = (
+        _by_seed(seeds, folds, {pair: run[METRIC] for pair, run in runs[which].items()})
+        for which in (name, study.baseline)
+    )
+    differences = variant - baseline
+    return differences[~np.isnan(differences)]
+
+
+def sentence(
+    study: Study, name: str, summary: Summary | None, comparison: Comparison | None
+) -> str:
+    """The verdict on a variant in words that claim no more than the seeds allow."""
+    if name == study.baseline:
+        return "the baseline"
+    if summary is None or comparison is None:
+        return "nothing to say: no trial of it has finished beside one of the baseline"
+    points = f"{100 * comparison.difference:+.2f} points"
+    if comparison.difference_ci95 is not None:
+        low, high = comparison.difference_ci95
+        points += f" (95 % interval {100 * low:+.2f} to {100 * high:+.2f})"
+    is_primary = comparison.p_holm is None
+    p = comparison.p if comparison.p_holm is None else comparison.p_holm
+    tested = f"{'p' if is_primary else 'Holm-adjusted p'} = {p:.3g}, {comparison.n} seeds"
+    if comparison.verdict == "too few seeds":
+        return (
+            f"too few seeds for a verdict: {comparison.n} of the {comparison.seeds_needed} that "
+            f"could show a difference; {points} over {study.baseline} so far"
+        )
+    if comparison.verdict == "no difference shown":
+        return f"no difference to {study.baseline} shown: {points}, {tested}"
+    return f"{comparison.verdict} than {study.baseline}: {points}, {tested}"
+
+
+def _status(trial: Trial, results: Mapping[str, TrialResult], failures: Mapping[str, str]) -> str:
+    if trial.key in results:
+        return "done"
+    return "failed" if trial.key in failures else "open"
+
+
+_Pair = tuple[int, str]  # seed and fold
+
+
+def _finished_runs(table: pd.DataFrame) -> dict[str, dict[_Pair, dict[str, Any]]]:
+    """The rows of the finished trials, by variant, seed and fold."""
+    runs: dict[str, dict[_Pair, dict[str, Any]]] = {}
+    for row in table.to_dict("records"):
+        of_variant = runs.setdefault(str(row["variant"]), {})
+        if row["status"] == "done":
+            of_variant[int(row["seed"]), str(row["fold"])] = {str(k): v for k, v in row.items()}
+    return runs
+
+
+def _by_seed(
+    seeds: Sequence[int], folds: Sequence[str], values: Mapping[_Pair, float]
+) -> Float[np.ndarray, " S"]:
+    """The mean over the folds of each seed; NaN where one has not finished."""
+    rows = [[values.get((seed, fold), math.nan) for fold in folds] for seed in seeds]
+    return np.array(rows, dtype=np.float64).mean(axis=1)
+
+
+def _learning(
+    runs: Mapping[_Pair, Mapping[str, Any]],
+    baseline: Mapping[_Pair, Mapping[str, Any]],
+    seeds: Sequence[int],
+    folds: Sequence[str],
+) -> Learning | None:
+    common = [pair for pair in runs if pair in baseline]
+    epochs = {pair: _epochs_to_90(runs[pair], baseline[pair]) for pair in common}
+    own = {pair: _epochs_to_90(baseline[pair], baseline[pair]) for pair in common}
+    ratios = {
+        pair: math.log(runs[pair]["train_seconds"] / baseline[pair]["train_seconds"])
+        for pair in common
+    }
+    counts, own_counts, logs = (_by_seed(seeds, folds, each) for each in (epochs, own, ratios))
+    differences, logs = counts - own_counts, logs[~np.isnan(logs)]
+    differences = differences[~np.isnan(differences)]
+    if not len(differences):
+        return None
+    interval = t_interval(logs)
+    return Learning(
+        epochs=float(np.nanmean(counts)),
+        never_reached=sum(epochs[pair] > len(_curve(runs[pair])) for pair in common),
+        difference=float(differences.mean()),
+        difference_ci95=t_interval(differences),
+        p=sign_flip_p(differences),
+        time_ratio=float(np.exp(logs.mean())),
+        time_ratio_ci95=None
+        if interval is None
+        else (math.exp(interval[0]), math.exp(interval[1])),
+    )
+
+
+def _curve(run: Mapping[str, Any]) -> list[float]:
+    return [float(value) for value in str(run["val_accuracy_by_epoch"]).split()]
+
+
+def _epochs_to_90(run: Mapping[str, Any], baseline: Mapping[str, Any]) -> float:
+    """Epochs to 90 % of the baseline's best; one more than there were where never reached."""
+    target = NEAR_BEST * max(_curve(baseline))
+    reached = [value >= target for value in _curve(run)]
+    return float(reached.index(True) + 1 if True in reached else len(reached) + 1)
+
+
+def _variant_json(variant: VariantReport) -> dict[str, Any]:
+    summary = variant.summary
+    comparison = variant.comparison
+    compared = asdict(comparison) if comparison is not None else {}
+    names = (
+        "difference",
+        "difference_sd",
+        "difference_ci95",
+        "difference_bca95",
+        "p",
+        "p_holm",
+        "probability_of_improvement",
+        "seeds_needed",
+    )
+    is_baseline = variant.sentence == "the baseline"
+    missing = "baseline" if is_baseline else "too few seeds"
+    return {
+        "n": summary.n if summary else 0,
+        "mean": summary.mean if summary else None,
+        "sd": summary.sd if summary else None,
+        "ci95": summary.ci95 if summary else None,
+        **{name: compared.get(name) for name in names},
+        "verdict": compared.get("verdict", missing),
+        "sentence": variant.sentence,
+        "failed": variant.failed,
+        "learning": asdict(variant.learning) if variant.learning else None,
+    }

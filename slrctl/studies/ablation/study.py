@@ -1,0 +1,235 @@
+"""What a study compares: a baseline, named variants, and the one contrast declared beforehand."""
+
+import itertools
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from slrctl.errors import UsageError
+from slrctl.layers import Layer, read_overrides
+from slrctl.settings import merge
+
+Tree = Mapping[str, Any]
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.+=-]{0,79}")
+
+
+@dataclass(frozen=True)
+class Study:
+    """Variants by name, each the settings it changes; the first one is the baseline.
+
+    `primary` is the variant of the contrast that is tested unadjusted; None if no contrast was
+    declared.
+    """
+
+    name: str
+    variants: Mapping[str, Tree]
+    primary: str | None
+
+    @property
+    def baseline(self) -> str:
+        return next(iter(self.variants))
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        return tuple(self.variants)[1:]
+
+
+def _cmcl(**changes: Any) -> Tree:
+    return {"cmcl": {"preset": "balanced", **changes}}
+
+
+_CE: Tree = {"cmcl": {"preset": "off"}}
+
+BUILT_IN: dict[str, Study] = {
+    "cmcl": Study(
+        "cmcl",
+        {
+            "CE": _CE,
+            "consistency only": _cmcl(lambda_alignment=0.0),
+            "alignment only": _cmcl(lambda_consistency=0.0),
+            "full": _cmcl(),
+            "conservative": {"cmcl": {"preset": "conservative"}},
+            "aggressive": {"cmcl": {"preset": "aggressive"}},
+            "adaptive": {"cmcl": {"preset": "adaptive"}},
+            "no cross-attention": {**_CE, "model": {"cross_attention": False}},
+        },
+        primary="full",
+    ),
+    "cmcl-forms": Study(
+        "cmcl-forms",
+        {
+            "CE": _CE,
+            "kl": _cmcl(),
+            "cycle": _cmcl(consistency="cycle"),
+            "contrastive": _cmcl(alignment="contrastive"),
+            "cycle + contrastive": _cmcl(consistency="cycle", alignment="contrastive"),
+            "temporal": _cmcl(temporal=True),
+            "multi-scale": _cmcl(multi_scale=True),
+        },
+        primary="cycle",
+    ),
+    "encoder": Study(
+        "encoder",
+        {
+            "full attention": _CE,
+            "spoter": {**_CE, "model": {"name": "spoter"}},
+            "prob attention": {**_CE, "model": {"attention": "prob"}},
+            "first-frame attention": {**_CE, "model": {"attention": "first_frame"}},
+        },
+        primary="spoter",
+    ),
+    "preparation": Study(
+        "preparation",
+        {
+            "as is": {},
+            "rectified": {"prepare": {"rectify": True}},
+            "mirrored at random": {"augment": {"mirror": 0.5}},
+            "dominant hand right": {"prepare": {"dominant_hand": "right"}},
+            "hand dropout": {"augment": {"hand_dropout": 0.1}},
+        },
+        primary="mirrored at random",
+    ),
+}
+
+
+def built_in(name: str) -> Study:
+    """The study of that name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if name not in BUILT_IN:
+        raise UsageError(
+            f"--study {name!r} is not one of {', '.join(BUILT_IN)}, nor a TOML file; "
+            "name variants of your own with --variant"
+        )
+    return BUILT_IN[name]
+
+
+def read_study(path: Path) -> Study:
+    """Read a study of one's own: `primary = "..."` and a table `[variants."name"]` for each.
+
+    Raises:
+        UsageError: the file cannot be read, or does not describe a study.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"--study {path}: cannot be read ({error.strerror})") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"--study {path}: not a TOML file ({error})") from None
+    unknown = sorted(set(content) - {"name", "primary", "variants"})
+    variants = content.get("variants")
+    if unknown:
+        raise UsageError(
+            f"--study {path}: found {unknown[0]!r}, expected name, primary and [variants.NAME]"
+        )
+    if not isinstance(variants, dict) or len(variants) < 2:
+        raise UsageError(
+            f"--study {path}: needs a table [variants.NAME] for a baseline, which comes first, "
+            "and for at least one variant"
+        )
+    return checked(Study(content.get("name", path.stem), variants, content.get("primary")))
+
+
+def with_variants(study: Study, assignments: Sequence[str]) -> Study:
+    """Put variants written as `name:section.key=value,...` in the place of the study's own.
+
+    The baseline stays, and the first of them is the primary contrast.
+
+    Raises:
+        UsageError: an assignment cannot be read.
+    """
+    if not assignments:
+        return study
+    variants = {study.baseline: study.variants[study.baseline]}
+    for assignment in assignments:
+        name, separator, text = assignment.partition(":")
+        if not separator or not text.strip():
+            raise UsageError(
+                f"--variant {assignment!r}: expected NAME:section.key=value, separated by commas"
+            )
+        if name.strip() in variants:
+            raise UsageError(
+                f"--variant {assignment!r}: there is a variant {name.strip()!r} already"
+            )
+        variants[name.strip()] = _tree(_split_assignments(text))
+    return checked(replace(study, variants=variants, primary=tuple(variants)[1]))
+
+
+def with_grid(study: Study, grids: Sequence[str]) -> Study:
+    """Put all combinations of listed values in the place of the study's variants.
+
+    Args:
+        study: its baseline stays; no contrast is primary.
+        grids: each `section.key=value,value,...`.
+
+    Raises:
+        UsageError: a grid cannot be read.
+    """
+    if not grids:
+        return study
+    axes = []
+    for grid in grids:
+        key, separator, text = grid.partition("=")
+        values = [value for value in _split_list(text) if value]
+        if not separator or not values:
+            raise UsageError(f"--grid {grid!r}: expected section.key=value,value,...")
+        axes.append([f"{key.strip()}={value}" for value in values])
+    variants = {study.baseline: study.variants[study.baseline]}
+    for cell in itertools.product(*axes):
+        name = " ".join(map(_short, cell))
+        variants[name] = _tree(cell)
+    return checked(replace(study, name=f"{study.name}-grid", variants=variants, primary=None))
+
+
+def checked(study: Study) -> Study:
+    """The study itself, once its names and its primary contrast are in order.
+
+    Raises:
+        UsageError: a name cannot be shown or filed, or the primary is not among the variants.
+    """
+    for name in (study.name, *study.variants):
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise UsageError(
+                f"{name!r}: a name of a study or variant is 1 to 80 letters, digits, spaces and "
+                "any of _ . + = -, and begins with a letter or digit"
+            )
+    for name, tree in study.variants.items():
+        if not isinstance(tree, Mapping):
+            raise UsageError(f"variant {name!r}: expected a table of settings, found {tree!r}")
+    if study.primary is not None and study.primary not in study.others:
+        raise UsageError(
+            f"primary {study.primary!r} is not one of the variants {', '.join(study.others)}"
+        )
+    return study
+
+
+def variant_layer(study: Study, name: str) -> Layer:
+    """The layer of settings a variant is: above the command's preset, below its `--set`."""
+    return Layer(f"variant {name}", study.variants[name])
+
+
+def _short(assignment: str) -> str:
+    key, _, value = assignment.partition("=")
+    return f"{key.rpartition('.')[2]}={value}"
+
+
+def _tree(assignments: Sequence[str]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for layer in read_overrides(assignments):
+        tree = merge(tree, layer.values)
+    return tree
+
+
+def _split_assignments(text: str) -> list[str]:
+    """Cut at the commas that begin another `section.key=`; a list may hold commas of its own."""
+    return [part.strip() for part in re.split(r",(?=\s*[A-Za-z_][\w.]*\s*=)", text)]
+
+
+def _split_list(text: str) -> list[str]:
+    """Cut at commas outside brackets."""
+    return [part.strip() for part in re.split(r",(?![^\[]*\])", text)]

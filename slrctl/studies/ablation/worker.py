@@ -1,0 +1,77 @@
+"""Run one trial in a process of its own."""
+
+import fcntl
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+from slrctl.core.data.parts import load_parts
+from slrctl.core.data.splits import Parts
+from slrctl.engine.run import run_training
+from slrctl.errors import SlrctlError
+from slrctl.settings import Settings
+from slrctl.studies.ablation.trials import is_finished, kept_clips
+
+
+def run_trial(settings_json: str, run_dir: Path, threads: int) -> str | None:
+    """Train, validate and test, in the run's own folder, unless that was done already.
+
+    Args:
+        settings_json: the trial's settings; text crosses a process boundary as it is.
+        run_dir: a folder that is this trial's alone.
+        threads: of torch. The same for every trial, whatever else runs: results may differ in
+            their last bits with the number of threads.
+
+    Returns:
+        None once the trial is finished, else what went wrong in one line.
+    """
+    torch.set_num_threads(threads)
+    settings = Settings.model_validate_json(settings_json)
+    run_dir.parent.mkdir(parents=True, exist_ok=True)
+    with _alone(run_dir):
+        if is_finished(run_dir):
+            return None
+        try:
+            for _ in run_training(settings, _parts(_data_of(settings_json)), run_dir):
+                pass
+        except SlrctlError as error:
+            return " ".join(str(error).split())
+    return None
+
+
+def leave_with_the_parent() -> None:
+    """End this process when the one that started it is gone, so that none is left behind."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _data_of(settings_json: str) -> str:
+    """The part of the settings that decides which clips there are; a key to remember them by."""
+    settings = Settings.model_validate_json(settings_json)
+    return settings.model_dump_json(include={"data", "prepare", "seed"})
+
+
+@lru_cache(maxsize=2)
+def _parts(data_json: str) -> Parts:
+    settings = Settings.model_validate_json(data_json)
+    return load_parts(settings, kept_clips(settings.data))
+
+
+@contextmanager
+def _alone(run_dir: Path) -> Iterator[None]:
+    """Wait while another process works on the same trial, as studies that share trials may."""
+    with run_dir.with_name(f"{run_dir.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,189 @@
+"""`slrctl ablate` as a user meets it."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from rich.text import Text
+from typer.testing import CliRunner
+
+from slrctl.cli import app
+from slrctl.core.data.formats.parquet import write_parquet
+
+SLRCTL = Path(sys.executable).with_name("slrctl")
+TINY = [
+    "--set=model.ffn_dim=8",
+    "--set=model.num_encoder_layers=1",
+    "--set=model.num_decoder_layers=1",
+    "--set=evaluate.resamples=100",
+    "--set=train.batch_size=8",
+    "--epochs=1",
+    "--jobs=1",
+]
+TWO = ["--variant=warm:cmcl.preset=balanced,cmcl.temperature=2"]
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Call slrctl in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object):
+        result = CliRunner().invoke(app, ["ablate", *map(str, arguments)])
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
+
+    return call
+
+
+@pytest.fixture
+def clips_path(tmp_path, tiny_dataset):
+    path = tmp_path / "tiny.parquet"
+    write_parquet(tiny_dataset, path)
+    return path
+
+
+def plain(result) -> str:
+    return Text.from_ansi(result.output).plain
+
+
+def test_a_study_says_what_it_will_do_and_writes_every_table_and_picture(run, clips_path, tmp_path):
+    result = run("--train", clips_path, "--seeds=2", *TWO, *TINY)
+
+    assert result.exit_code == 0, result.output
+    output = plain(result)
+    assert "2 variants x 2 seeds = 4 trials of 1 epochs, 0 done already" in output
+    assert "4 that remain" in output
+    assert "too few seeds for a verdict: 2 of the 6" in output
+    folder = tmp_path / "studies" / "cmcl-tiny"
+    assert {path.name for path in folder.iterdir()} == {
+        "results.csv", "report.md", "report.html", "table.tex", "summary.json",
+        "forest.png", "forest.svg", "learning_curves.png", "learning_curves.svg",
+    }  # fmt: skip
+    with (folder / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["variant"], row["seed"]) for row in rows] == [
+        ("CE", "379"), ("warm", "379"), ("CE", "380"), ("warm", "380"),
+    ]  # fmt: skip
+    assert len(list((tmp_path / "studies" / "trials").glob("*/best.safetensors"))) == 4
+
+
+def test_the_same_command_again_repeats_nothing_and_gives_the_same_files(run, clips_path, tmp_path):
+    arguments = ["--train", clips_path, "--seeds=1", *TWO, *TINY]
+    run(*arguments)
+    folder = tmp_path / "studies" / "cmcl-tiny"
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    again = run(*arguments)
+
+    assert "2 done already" in plain(again)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_json_is_one_object_with_the_promised_keys(run, clips_path):
+    result = run("--train", clips_path, "--seeds=2", *TWO, *TINY, "--json")
+
+    report = json.loads(result.stdout)
+    assert {"study", "baseline", "primary", "seeds", "variants"} <= set(report)
+    assert report["seeds"] == [379, 380]
+    assert set(report["variants"]["warm"]) >= {
+        "n", "mean", "sd", "ci95", "difference", "difference_ci95", "p", "p_holm",
+        "probability_of_improvement", "seeds_needed", "verdict",
+    }  # fmt: skip
+
+
+def test_each_signer_tests_once_when_folds_are_asked_for(run, clips_path, tmp_path):
+    result = run("--train", clips_path, "--seeds=1", *TWO, *TINY, "--folds=signer")
+
+    assert result.exit_code == 0, result.output
+    with (tmp_path / "studies" / "cmcl-tiny-by-signer" / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len({row["fold"] for row in rows}) == 4
+    assert {row["part"] for row in rows} == {"test"}
+    assert {row["clips"] for row in rows} == {"4"}
+
+
+def test_chosen_people_train_and_the_others_test(run, clips_path, tmp_path, tiny_dataset):
+    first, second, *others = sorted({clip.signer for clip in tiny_dataset})
+
+    result = run(
+        "--train", clips_path, "--seeds=1", *TWO, *TINY, "--train-signers", f"{first},{second}"
+    )
+
+    assert result.exit_code == 0, result.output
+    with (tmp_path / "studies" / "cmcl-tiny" / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(others) == 2
+    assert {row["clips"] for row in rows} == {"8"}
+
+
+def test_a_pilot_says_how_many_seeds_would_show_a_difference(run, clips_path):
+    arguments = ["--train", clips_path, "--seeds=2", *TWO, *TINY, "--plan=0.02"]
+
+    result = run(*arguments, "--json")
+
+    plan = json.loads(result.stdout)["plan"]["warm"]
+    assert plan["difference"] == 0.02
+    assert plan["floor"] == 6
+    assert plan["seeds"] is None or plan["seeds"] >= 6
+    assert "to see 2 points in warm" in plain(run(*arguments))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--study=cmlc"], "not one of cmcl"),
+        (["--variant=x"], "expected NAME:section.key=value"),
+        (["--grid=cmcl.temperature=1,2", "--variant=a:seed=1"], "give one of them"),
+        (["--folds=session"], "expected signer"),
+        (["--set=cmcl.preset=off", "--dry-run"], "come out the same"),
+    ],
+)
+def test_a_wrong_study_exits_2_on_one_line(run, clips_path, arguments, message):
+    result = run("--train", clips_path, *TINY, *arguments)
+
+    assert result.exit_code == 2
+    assert message in result.output
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_a_study_killed_at_any_moment_goes_on_and_reports_the_same(tmp_path, clips_path):
+    arguments = ["ablate", "--train", str(clips_path), "--seeds=3", *TWO, *TINY, "--epochs=2"]
+
+    def study(folder: Path) -> subprocess.Popen[str]:
+        folder.mkdir(exist_ok=True)
+        return subprocess.Popen(
+            [str(SLRCTL), *arguments], cwd=folder, text=True, start_new_session=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+
+    whole = study(tmp_path / "whole")
+    assert whole.wait(600) == 0, whole.stdout and whole.stdout.read()
+    for finished in (0, 2, 4):
+        cut = study(tmp_path / "cut")
+        trials = tmp_path / "cut" / "studies" / "trials"
+        deadline = time.monotonic() + 300
+        while len(list(trials.glob("*/summary.json"))) <= finished:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        os.killpg(cut.pid, signal.SIGKILL)
+        cut.wait()
+    last = study(tmp_path / "cut")
+    output = last.communicate(timeout=600)[0]
+
+    assert last.returncode == 0, output
+    assert int(output.split(" done already")[0].rpartition(" ")[2]) >= 5
+    tables = []
+    for name in ("whole", "cut"):
+        with (tmp_path / name / "studies" / "cmcl-tiny" / "results.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        tables.append([{k: v for k, v in row.items() if k != "train_seconds"} for row in rows])
+    assert tables[0] == tables[1]

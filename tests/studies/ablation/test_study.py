@@ -1,0 +1,123 @@
+"""What a study compares: its built-in variants, and those a user writes."""
+
+import pytest
+
+from slrctl.errors import UsageError
+from slrctl.layers import resolve
+from slrctl.settings import Settings
+from slrctl.studies.ablation.study import (
+    BUILT_IN,
+    Study,
+    built_in,
+    checked,
+    read_study,
+    variant_layer,
+    with_grid,
+    with_variants,
+)
+
+CE = Study("own", {"CE": {"cmcl": {"preset": "off"}}, "full": {}}, "full")
+
+
+def settings_of(study: Study, name: str) -> Settings:
+    return resolve([variant_layer(study, name)]).settings
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_every_built_in_variant_is_valid_and_unlike_the_others(name):
+    study = checked(built_in(name))
+
+    resolved = [settings_of(study, variant).model_dump_json() for variant in study.variants]
+
+    assert len(set(resolved)) == len(study.variants)
+    assert study.primary in study.others
+
+
+@pytest.mark.parametrize(
+    ("variant", "lambdas", "adaptive", "cross_attention"),
+    [
+        ("CE", (0.0, 0.0), False, True),
+        ("consistency only", (0.1, 0.0), False, True),
+        ("alignment only", (0.0, 0.05), False, True),
+        ("full", (0.1, 0.05), False, True),
+        ("conservative", (0.05, 0.03), False, True),
+        ("aggressive", (0.2, 0.1), False, True),
+        ("adaptive", (0.2, 0.1), True, True),
+        ("no cross-attention", (0.0, 0.0), False, False),
+    ],
+)
+def test_the_cmcl_study_treats_no_control(variant, lambdas, adaptive, cross_attention):
+    settings = settings_of(built_in("cmcl"), variant)
+
+    assert (settings.cmcl.lambda_consistency, settings.cmcl.lambda_alignment) == lambdas
+    assert settings.cmcl.adaptive == adaptive
+    assert settings.model.cross_attention == cross_attention
+
+
+def test_variants_are_written_on_one_line_each():
+    study = with_variants(
+        CE, ["soft: cmcl.preset=balanced, cmcl.temperature=2", "size:data.frame_size=[640,480]"]
+    )
+
+    assert list(study.variants) == ["CE", "soft", "size"]
+    assert study.primary == "soft"
+    assert study.variants["soft"] == {"cmcl": {"preset": "balanced", "temperature": 2}}
+    assert study.variants["size"] == {"data": {"frame_size": [640, 480]}}
+
+
+def test_a_grid_has_every_combination_and_no_primary_contrast():
+    study = with_grid(
+        CE, ["cmcl.lambda_consistency=0.1,0.2", "cmcl.lambda_alignment=0.01,0.02,0.03"]
+    )
+
+    assert len(study.others) == 6
+    assert study.primary is None
+    assert study.variants["lambda_consistency=0.2 lambda_alignment=0.03"] == {
+        "cmcl": {"lambda_consistency": 0.2, "lambda_alignment": 0.03}
+    }
+
+
+def test_a_study_is_read_from_a_file(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        'primary = "wide"\n[variants.narrow.model]\nffn_dim = 16\n'
+        "[variants.wide.model]\nffn_dim = 64\n"
+    )
+
+    study = read_study(path)
+
+    assert (study.name, study.baseline, study.primary) == ("mine", "narrow", "wide")
+    assert settings_of(study, "wide").model.ffn_dim == 64
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: built_in("cmlc"), "not one of cmcl"),
+        (lambda: with_variants(CE, ["nothing"]), "expected NAME:section.key=value"),
+        (lambda: with_variants(CE, ["CE:seed=1"]), "already"),
+        (lambda: with_variants(CE, ["../up:seed=1"]), "letters, digits"),
+        (lambda: with_grid(CE, ["cmcl.temperature="]), "expected section.key=value"),
+        (lambda: checked(Study("s", CE.variants, "CE")), "not one of the variants full"),
+    ],
+)
+def test_what_is_no_study_is_refused(call, message):
+    with pytest.raises(UsageError, match=message):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("not toml", "not a TOML file"),
+        ('primry = "x"\n', "found 'primry'"),
+        ("[variants.a]\n", "at least one variant"),
+        ('primary = "c"\n[variants.a]\n[variants.b]\nseed = 2\n', "'c' is not one of the variants"),
+    ],
+)
+def test_a_file_that_is_no_study_is_refused(tmp_path, text, message):
+    path = tmp_path / "study.toml"
+    path.write_text(text)
+
+    with pytest.raises(UsageError, match=message):
+        read_study(path)

@@ -1,0 +1,232 @@
+"""The statistics of a study against worked answers, plain loops and simulations."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from slrctl.studies.statistics import (
+    bca_interval,
+    compare,
+    holm,
+    probability_of_improvement,
+    seeds_needed,
+    sign_flip_p,
+    summarise,
+    t_interval,
+)
+
+
+@pytest.fixture
+def generator():
+    return np.random.default_rng(7)
+
+
+def plain_sign_flip_p(differences) -> float:
+    """Flip every sign in every way, one pattern at a time."""
+    observed = abs(math.fsum(differences))
+    patterns = list(itertools.product((1, -1), repeat=len(differences)))
+    as_far = [
+        abs(math.fsum(s * d for s, d in zip(signs, differences, strict=True))) >= observed - 1e-12
+        for signs in patterns
+    ]
+    return sum(as_far) / len(patterns)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 9])
+def test_sign_flips_equal_a_plain_loop(generator, count):
+    differences = generator.normal(0.4, 1, count)
+
+    assert sign_flip_p(differences) == plain_sign_flip_p(differences)
+
+
+def test_accuracies_that_tie_on_paper_tie_in_the_sign_flips():
+    # Differences of accuracies over 300 clips: many sums are equal but for their last bits.
+    differences = np.array([7, -2, 3, 0, 4, -1, 5, 2, -3]) / 300
+
+    assert sign_flip_p(differences) == plain_sign_flip_p(differences)
+
+
+def test_sign_flips_agree_with_another_implementation(generator):
+    differences = generator.normal(0.4, 1, 12)
+
+    other = scipy.stats.permutation_test(
+        (differences,), np.mean, permutation_type="samples", n_resamples=2**12
+    )
+
+    assert sign_flip_p(differences) == pytest.approx(other.pvalue)
+
+
+@pytest.mark.parametrize("count", [6, 9])
+def test_sign_flips_of_one_sign_reach_the_floor_and_nothing_less(count):
+    assert sign_flip_p(np.arange(1.0, count + 1)) == 2 / 2**count
+
+
+def test_differences_of_zero_show_nothing():
+    assert sign_flip_p(np.zeros(9)) == 1.0
+
+
+def test_many_differences_are_drawn_and_agree_with_the_t_test(generator):
+    differences = generator.normal(0.3, 1, 50)
+
+    p = sign_flip_p(differences)
+
+    assert p == sign_flip_p(differences)
+    t = differences.mean() / scipy.stats.sem(differences)
+    assert p == pytest.approx(2 * scipy.stats.t.sf(abs(t), len(differences) - 1), rel=0.1)
+
+
+def test_the_interval_is_students():
+    # Worked by hand: mean 3, sd sqrt(2.5), t(4) = 2.776.
+    low, high = t_interval(np.array([1.0, 2.0, 3.0, 4.0, 5.0])) or (0, 0)
+
+    assert (low, high) == pytest.approx(
+        (3 - 2.776 * math.sqrt(0.5), 3 + 2.776 * math.sqrt(0.5)), 1e-3
+    )
+
+
+def test_one_seed_has_a_mean_and_no_spread():
+    assert summarise(np.array([0.7])) == summarise(np.array([0.7]))
+    assert summarise(np.array([0.7])).sd is None
+    assert summarise(np.array([0.7])).ci95 is None
+
+
+def test_holm_equals_the_worked_example():
+    # 0.01 x 4, 0.02 x 3, 0.03 x 2; 0.04 x 1 may not fall below the one before.
+    assert holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+
+
+def test_holm_never_exceeds_one():
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+
+
+@pytest.mark.parametrize(("comparisons", "seeds"), [(1, 6), (7, 9), (8, 9)])
+def test_six_seeds_serve_one_comparison_and_nine_serve_seven(comparisons, seeds):
+    assert seeds_needed(comparisons) == seeds
+    assert 2 / 2**seeds * comparisons <= 0.05 < 2 / 2 ** (seeds - 1) * comparisons
+
+
+def test_a_tie_counts_half():
+    assert probability_of_improvement(np.array([0.1, 0.0, -0.1, 0.2])) == 0.625
+
+
+def test_the_bootstrap_interval_comes_from_twenty_seeds_up(generator):
+    differences = generator.normal(1, 1, 20)
+
+    interval = bca_interval(differences)
+
+    assert bca_interval(differences[:19]) is None
+    assert interval == bca_interval(differences)
+    assert interval is not None
+    assert interval[0] < differences.mean() < interval[1]
+
+
+def study(generator, shifts, num_seeds, spread=0.01):
+    """Paired samples: what a seed adds is common to all variants."""
+    common = generator.normal(0.9, 0.03, num_seeds)
+    baseline = common + generator.normal(0, spread, num_seeds)
+    return baseline, {
+        name: common + shift + generator.normal(0, spread, num_seeds)
+        for name, shift in shifts.items()
+    }
+
+
+def test_a_planted_effect_is_found_and_named(generator):
+    shifts = {"full": 0.05, "worse": -0.05, **{f"same{i}": 0.0 for i in range(5)}}
+
+    found = compare(*study(generator, shifts, 9), primary="full")
+
+    assert found["full"].verdict == "better"
+    assert found["full"].p_holm is None
+    assert found["worse"].verdict == "worse"
+    assert {found[f"same{i}"].verdict for i in range(5)} == {"no difference shown"}
+    assert found["full"].difference == pytest.approx(0.05, abs=0.01)
+
+
+@pytest.mark.parametrize(("num_seeds", "verdicts"), [(5, (0, 0)), (6, (1, 0)), (9, (1, 1))])
+def test_six_seeds_settle_the_primary_contrast_and_nine_the_others(generator, num_seeds, verdicts):
+    shifts = {"full": 0.5, **{f"other{i}": 0.5 for i in range(6)}}
+
+    found = compare(*study(generator, shifts, num_seeds), primary="full")
+
+    settled = tuple(int(found[name].verdict == "better") for name in ("full", "other0"))
+    assert settled == verdicts
+    assert (found["full"].seeds_needed, found["other0"].seeds_needed) == (6, 9)
+
+
+def test_a_seed_that_has_not_finished_is_left_out_of_its_pair(generator):
+    baseline, variants = study(generator, {"full": 0.01}, 9)
+    variants["full"][4] = np.nan
+
+    found = compare(baseline, variants, primary="full")["full"]
+
+    kept = np.delete(variants["full"] - baseline, 4)
+    assert found.n == 8
+    assert found.difference == pytest.approx(kept.mean())
+    assert found.difference_ci95 == pytest.approx(t_interval(kept))
+
+
+def test_variants_do_not_change_one_anothers_differences(generator):
+    baseline, variants = study(generator, {"full": 0.01, "other": 0.02}, 9)
+
+    both = compare(baseline, variants, primary="full")
+    alone = compare(baseline, {"full": variants["full"]}, primary="full")
+
+    assert both["full"] == alone["full"]
+
+
+def test_a_primary_that_is_no_variant_is_refused(generator):
+    with pytest.raises(ValueError, match="primary 'nothing'"):
+        compare(*study(generator, {"full": 0.0}, 6), primary="nothing")
+
+
+DRAWS = {
+    "normal": lambda generator, shape: generator.normal(0, 1, shape),
+    # Skewed as accuracies near their ceiling are: skewness -0.7.
+    "skewed": lambda generator, shape: 8 - generator.gamma(8.0, 1.0, shape),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", DRAWS)
+@pytest.mark.parametrize("num_seeds", [6, 9, 20])
+def test_a_null_effect_is_called_one_in_at_most_6_of_100_studies(generator, kind, num_seeds):
+    repeats = 4000
+    draw = DRAWS[kind]
+    differences = draw(generator, (repeats, num_seeds)) - draw(generator, (repeats, num_seeds))
+
+    rejected = np.mean([sign_flip_p(row) < 0.05 for row in differences])
+
+    assert rejected <= 0.06
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", DRAWS)
+@pytest.mark.parametrize("num_seeds", [6, 9, 20])
+@pytest.mark.parametrize("what", ["mean", "difference"])
+def test_intervals_cover_the_truth_in_93_to_97_of_100_studies(generator, kind, num_seeds, what):
+    repeats = 10_000
+    draw = DRAWS[kind]
+    values = draw(generator, (repeats, num_seeds))
+    if what == "difference":
+        values = values - draw(generator, (repeats, num_seeds))
+
+    intervals = np.array([t_interval(row) for row in values])
+
+    covered = np.mean((intervals[:, 0] <= 0) & (intervals[:, 1] >= 0))
+    assert 0.93 <= covered <= 0.97
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", DRAWS)
+def test_holm_keeps_the_chance_of_any_false_verdict_below_6_of_100(generator, kind):
+    draw, any_called, repeats = DRAWS[kind], 0, 1500
+    for _ in range(repeats):
+        baseline = draw(generator, 9)
+        others = {f"v{i}": draw(generator, 9) for i in range(6)}
+        found = compare(baseline, others, primary=None)
+        any_called += any(c.verdict in ("better", "worse") for c in found.values())
+
+    assert any_called / repeats <= 0.06
