@@ -67,7 +67,7 @@ def inspect_attention(
     overrides: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what the hands attend to in a clip, and whether to believe it."""
+    """Show what the hands attend to in a clip."""
     with report_errors():
         wanted = _wanted_formats(formats, output)
         # Imported late: torch takes seconds, and --help does not need it.
