@@ -2,12 +2,6 @@
 
 import csv
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import pytest
 from rich.text import Text
@@ -16,7 +10,6 @@ from typer.testing import CliRunner
 from slrctl.cli import app
 from slrctl.core.data.formats.parquet import write_parquet
 
-SLRCTL = Path(sys.executable).with_name("slrctl")
 TINY = [
     "--set=model.ffn_dim=8",
     "--set=model.num_encoder_layers=1",
@@ -152,38 +145,3 @@ def test_a_wrong_study_exits_2_on_one_line(run, clips_path, arguments, message):
     assert result.exit_code == 2
     assert message in result.output
     assert len(result.stderr.strip().splitlines()) == 1
-
-
-@pytest.mark.slow
-def test_a_study_killed_at_any_moment_goes_on_and_reports_the_same(tmp_path, clips_path):
-    arguments = ["ablate", "--train", str(clips_path), "--seeds=3", *TWO, *TINY, "--epochs=2"]
-
-    def study(folder: Path) -> subprocess.Popen[str]:
-        folder.mkdir(exist_ok=True)
-        return subprocess.Popen(
-            [str(SLRCTL), *arguments], cwd=folder, text=True, start_new_session=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-
-    whole = study(tmp_path / "whole")
-    assert whole.wait(600) == 0, whole.stdout and whole.stdout.read()
-    for finished in (0, 2, 4):
-        cut = study(tmp_path / "cut")
-        trials = tmp_path / "cut" / "studies" / "trials"
-        deadline = time.monotonic() + 300
-        while len(list(trials.glob("*/summary.json"))) <= finished:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        os.killpg(cut.pid, signal.SIGKILL)
-        cut.wait()
-    last = study(tmp_path / "cut")
-    output = last.communicate(timeout=600)[0]
-
-    assert last.returncode == 0, output
-    assert int(output.split(" done already")[0].rpartition(" ")[2]) >= 5
-    tables = []
-    for name in ("whole", "cut"):
-        with (tmp_path / name / "studies" / "cmcl-tiny" / "results.csv").open() as file:
-            rows = list(csv.DictReader(file))
-        tables.append([{k: v for k, v in row.items() if k != "train_seconds"} for row in rows])
-    assert tables[0] == tables[1]
