@@ -2,6 +2,12 @@
 
 import csv
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 from rich.text import Text
@@ -10,6 +16,7 @@ from typer.testing import CliRunner
 from slrctl.cli import app
 from slrctl.core.data.formats.parquet import write_parquet
 
+SLRCTL = Path(sys.executable).with_name("slrctl")
 TINY = [
     "--set=model.ffn_dim=8",
     "--set=model.num_encoder_layers=1",
@@ -145,3 +152,42 @@ def test_a_wrong_study_exits_2_on_one_line(run, clips_path, arguments, message):
     assert result.exit_code == 2
     assert message in result.output
     assert len(result.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_a_study_killed_at_any_moment_goes_on_and_reports_the_same(tmp_path, clips_path):
+    arguments = ["ablate", "--train", str(clips_path), "--seeds=3", *TWO, *TINY, "--epochs=2"]
+
+    def start(folder: Path) -> subprocess.Popen[bytes]:
+        folder.mkdir(exist_ok=True)
+        with (folder / "output.txt").open("w") as output:
+            return subprocess.Popen(
+                [str(SLRCTL), *arguments], cwd=folder, start_new_session=True,
+                stdout=output, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+
+    def finish(folder: Path) -> str:
+        code = start(folder).wait(600)
+        output = (folder / "output.txt").read_text()
+        assert code == 0, output
+        return output
+
+    finish(tmp_path / "whole")
+    trials = tmp_path / "cut" / "studies" / "trials"
+    for finished in (0, 2, 4):
+        cut = start(tmp_path / "cut")
+        deadline = time.monotonic() + 300
+        while len(list(trials.glob("*/summary.json"))) <= finished:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        os.killpg(cut.pid, signal.SIGKILL)
+        cut.wait()
+    output = finish(tmp_path / "cut")
+
+    assert int(output.split(" done already")[0].rpartition(" ")[2]) >= 5
+    tables = []
+    for name in ("whole", "cut"):
+        with (tmp_path / name / "studies" / "cmcl-tiny" / "results.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        tables.append([{k: v for k, v in row.items() if k != "train_seconds"} for row in rows])
+    assert tables[0] == tables[1]

@@ -1,6 +1,9 @@
 """Trials in real processes: finished once, started again when killed, told of when they fail."""
 
 import json
+import multiprocessing
+import threading
+import time
 
 import pytest
 
@@ -107,6 +110,37 @@ def test_a_trial_that_diverges_is_told_of_and_the_others_go_on(below, tmp_path):
     assert failed.trial.variant == "ill"
     assert "must be finite" in failed.message
     assert [event.trial.variant for event in events if isinstance(event, TrialDone)] == ["well"]
+
+
+@pytest.mark.slow
+def test_a_killed_worker_costs_its_trial_a_new_start_and_nothing_else(below, tmp_path):
+    longer = [*below, Layer("longer", {"train": {"epochs": 60}})]
+    trials = plan_trials(STUDY, [1], NO_FOLDS, longer, [])
+    events, killed = [], False
+    for event in run_locally(trials, tmp_path / "trials", jobs=1, threads=1):
+        events.append(event)
+        if isinstance(event, TrialStarted) and not killed:
+            killed = True
+            _kill_a_child_once_it_writes(tmp_path / "trials" / event.trial.key)
+
+    starts = [event.trial.variant for event in events if isinstance(event, TrialStarted)]
+    assert sorted(starts) == ["narrow", "narrow", "wide"]
+    assert len([event for event in events if isinstance(event, TrialDone)]) == 2
+    # As one that was never killed.
+    list(run_locally(trials, tmp_path / "again", jobs=2, threads=1))
+    for trial in trials:
+        one, other = (read_result(tmp_path / name / trial.key) for name in ("trials", "again"))
+        assert one._replace(seconds=0) == other._replace(seconds=0)
+
+
+def _kill_a_child_once_it_writes(run_dir):
+    def kill():
+        while not (run_dir / "metrics.jsonl").is_file():
+            time.sleep(0.02)
+        for child in multiprocessing.active_children():
+            child.kill()
+
+    threading.Thread(target=kill, daemon=True).start()
 
 
 def test_a_damaged_trial_is_named(below, tmp_path):
