@@ -31,15 +31,29 @@ def gloss_labels(classes: Sequence[str], families: Sequence[str]) -> list[str]:
     Where no family has a character of a gloss, which would be drawn as boxes with a warning for
     each, the label is `class n`, counted from 1: row n of the per-class table.
     """
-    drawable: set[int] = set()
-    for family in families:
-        font = font_manager.get_font(font_manager.findfont(family))
-        drawable |= font.get_charmap().keys()
+    drawable = _drawable(families)
     names = [shortened(gloss) for gloss in classes]
     return [
         name if name and drawable.issuperset(map(ord, name)) else f"class {number}"
         for number, name in enumerate(names, start=1)
     ]
+
+
+def drawn_text(text: str, families: Sequence[str]) -> str:
+    """A text on one line, an empty square for each character that no family has."""
+    drawable = _drawable(families)
+    return "".join(
+        character if ord(character) in drawable else "\u25a1" for character in shortened(text)
+    )
+
+
+def _drawable(families: Sequence[str]) -> set[int]:
+    """The code points that one of the families has."""
+    drawable: set[int] = set()
+    for family in families:
+        font = font_manager.get_font(font_manager.findfont(family))
+        drawable |= font.get_charmap().keys()
+    return drawable
 
 
 def shortened(gloss: str) -> str:

@@ -9,8 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from slrctl.core.clip import Clip
+from slrctl.core.data.formats.reading import count_of
 from slrctl.engine.files import replacing
-from slrctl.reports.gloss_labels import available_families, gloss_labels
+from slrctl.reports.gloss_labels import available_families, drawn_text
 from slrctl.reports.skeletons import (
     PARTS,
     draw_presence,
@@ -30,11 +31,11 @@ _LONGEST_NAME = 40
 
 def write_title(figure: Figure, clip: Clip, top: float, *, with_facts: bool = True) -> None:
     families = available_families()
-    title, clip_id = gloss_labels([clip.gloss, clip.clip_id], families)
+    title, clip_id = (drawn_text(text, families) for text in (clip.gloss, clip.clip_id))
     figure.text(0.01, top, title, va="top", fontsize=10, family=families, parse_math=False)
     if with_facts:
         rate = f", {clip.fps:g} frames a second" if clip.fps else ""
-        facts = f"{clip_id}: {clip.num_frames} frames{rate}"
+        facts = f"{clip_id}: {count_of(clip.num_frames, 'frame')}{rate}"
         figure.text(
             *(0.01, top - 0.2 / figure.get_figheight(), facts),
             va="top",
@@ -140,7 +141,7 @@ def _draw_sheet(clips: Sequence[Clip], path: Path, num_panels: int) -> None:
 
 def _write_row_title(figure: Figure, clip: Clip, top: float) -> None:
     families = available_families()
-    (title,) = gloss_labels([clip.gloss], families)
+    title = drawn_text(clip.gloss, families)
     figure.add_artist(Line2D([0, 1], [top, top], color="0.85", linewidth=0.6))
     figure.text(
         *(0.01, top - 0.04 / figure.get_figheight(), title),
@@ -150,7 +151,7 @@ def _write_row_title(figure: Figure, clip: Clip, top: float) -> None:
         parse_math=False,
     )
     figure.text(
-        *(0.99, top - 0.04 / figure.get_figheight(), f"{clip.num_frames} frames"),
+        *(0.99, top - 0.04 / figure.get_figheight(), count_of(clip.num_frames, "frame")),
         va="top",
         ha="right",
         fontsize=6,

@@ -20,6 +20,11 @@ from slrctl.reports.curve_panels import BLUE, VERMILLION
 BODY_COLOR, LEFT_COLOR, RIGHT_COLOR = "#8C8C8C", BLUE, VERMILLION
 
 
+# A landmark is stray if it lies further than this many times the spread of the middle half of all
+# landmarks outside that half.
+_FENCE = 4.0
+
+
 class Part(NamedTuple):
     """How a part of the skeleton is drawn; `wrist` is where the body ends and a hand begins."""
 
@@ -75,7 +80,12 @@ def window_of(
     points = points[~np.isnan(points).any(axis=1)]
     if not len(points):
         return Window(0.0, aspect, 0.0, 1.0)
-    low, high = np.quantile(points, [0.005, 0.995], axis=0)
+    quarter, three_quarters = np.quantile(points, [0.25, 0.75], axis=0)
+    # An arm that is raised for a frame or two has to be seen; a landmark far beyond it has not.
+    fence = _FENCE * max(float((three_quarters - quarter).max()), 0.05)
+    is_near = (points >= quarter - fence) & (points <= three_quarters + fence)
+    near = points[is_near.all(axis=1)]
+    low, high = near.min(axis=0), near.max(axis=0)
     middle, longer = (low + high) / 2, max(float((high - low).max()), 0.1)
     # A single point has no extent, and a picture much taller or wider than this is hard to place.
     half = np.maximum((high - low) / 2, longer / 5) + margin * longer

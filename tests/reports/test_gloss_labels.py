@@ -1,6 +1,12 @@
 import pytest
 
-from slrctl.reports.gloss_labels import LONGEST_NAME, available_families, gloss_labels, shortened
+from slrctl.reports.gloss_labels import (
+    LONGEST_NAME,
+    available_families,
+    drawn_text,
+    gloss_labels,
+    shortened,
+)
 
 
 @pytest.mark.parametrize(
@@ -26,3 +32,7 @@ def test_a_gloss_no_font_can_draw_is_numbered_from_one():
 
 def test_the_families_are_installed_so_that_matplotlib_finds_each():
     assert gloss_labels(["a$b"], available_families()) == ["a$b"]
+
+
+def test_a_character_that_no_font_has_is_an_empty_square():
+    assert drawn_text("a \U000e0041b\n\uf8ffc", ["DejaVu Sans"]) == "a □b □c"

@@ -152,6 +152,13 @@ def test_the_window_holds_a_clip_and_ignores_a_stray_landmark():
     assert window.top < 0.21 < 0.79 < window.bottom
 
 
+def test_an_elbow_that_swings_out_in_one_frame_is_seen():
+    clip = signing(50)
+    clip.landmarks[7, 8] = [-0.3, 0.5]
+
+    assert window_of(clip.landmarks, 1.0).left < -0.3
+
+
 @pytest.mark.parametrize("num_present", [0, 1])
 def test_the_window_of_next_to_nothing_has_an_extent(num_present):
     landmarks = np.full((2, 54, 2), np.nan, np.float32)
@@ -203,11 +210,14 @@ def test_the_bar_below_is_filled_where_a_hand_is_there(figures, tmp_path):
     assert right.get_paths() == []
 
 
-@pytest.mark.parametrize("gloss", ["$x^2$ $", "책", "a\nb", "x" * 200])
-def test_any_gloss_can_be_a_title(figures, tmp_path, gloss):
+@pytest.mark.parametrize(
+    ("gloss", "title"),
+    [("$x^2$ $", "$x^2$ $"), ("a\nb", "a b"), ("x" * 200, f"{'x' * 21}…{'x' * 10}")],
+)
+def test_a_gloss_is_a_title_on_one_line(figures, tmp_path, gloss, title):
     draw_strip(signing(3, gloss=gloss), tmp_path / "strip.png")
 
-    assert figures[0].texts[0].get_text()
+    assert figures[0].texts[0].get_text() == title
 
 
 def test_the_same_clip_gives_the_same_picture(tmp_path):

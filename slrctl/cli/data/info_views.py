@@ -28,11 +28,13 @@ def show_overview(
 
 
 def _facts(name: str, overview: "Overview") -> dict[str, str]:
+    from slrctl.core.data.formats.reading import count_of
+
     hands, dominant, coordinates = overview.hands, overview.dominant_hand, overview.coordinates
     length, balance = overview.length, overview.balance
     return {
-        "data": f"{name}: {overview.clips:,} clips, {overview.frames:,} frames, "
-        f"{len(overview.glosses):,} glosses",
+        "data": f"{name}: {count_of(overview.clips, 'clip')}, "
+        f"{count_of(overview.frames, 'frame')}, {count_of(len(overview.glosses), 'gloss')}",
         "people": f"{_number_of('signer', overview.signers)}, "
         f"{_number_of('session', overview.sessions)}",
         "length": f"{length.minimum:g} to {length.maximum:g} frames, median {length.median:g}",

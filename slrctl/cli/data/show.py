@@ -74,6 +74,8 @@ def _check_output(output: Path | None, *, force: bool) -> None:
 
 
 def _describe(clip: "Clip") -> str:
+    from slrctl.core.data.formats.reading import count_of
+
     facts = [
         f"{name} {value}"
         for name, value in (
@@ -84,7 +86,9 @@ def _describe(clip: "Clip") -> str:
         if value is not None
     ]
     rate = [] if clip.fps is None else [f"{clip.fps:g} frames a second"]
-    return ", ".join([f"{clip.gloss}: {clip.clip_id}", f"{clip.num_frames} frames", *rate, *facts])
+    return ", ".join(
+        [f"{clip.gloss}: {clip.clip_id}", count_of(clip.num_frames, "frame"), *rate, *facts]
+    )
 
 
 def _facts(clip: "Clip", output: Path | None) -> dict[str, Any]:
