@@ -20,8 +20,8 @@ from slrctl.reports.curve_panels import BLUE, VERMILLION
 BODY_COLOR, LEFT_COLOR, RIGHT_COLOR = "#8C8C8C", BLUE, VERMILLION
 
 
-# A landmark is stray if it lies further than this many times the spread of the middle half of all
-# landmarks outside that half.
+# A landmark is stray if it lies further than this many times the spread of the middle half of the
+# body's landmarks outside that half.
 _FENCE = 4.0
 
 
@@ -76,21 +76,26 @@ def window_of(
     landmarks: Float32[np.ndarray, "T 54 2"], aspect: float, *, margin: float = 0.06
 ) -> Window:
     """What has to be seen of a clip: all of it but for stray landmarks, with a margin around."""
-    points = (landmarks * np.array([aspect, 1.0], np.float32)).reshape(-1, 2)
-    points = points[~np.isnan(points).any(axis=1)]
+    image = landmarks * np.array([aspect, 1.0], np.float32)
+    points, body = _present(image), _present(image[:, skeleton.BODY])
     if not len(points):
         return Window(0.0, aspect, 0.0, 1.0)
-    quarter, three_quarters = np.quantile(points, [0.25, 0.75], axis=0)
-    # An arm that is raised for a frame or two has to be seen; a landmark far beyond it has not.
+    # Measured by the body: the many landmarks of a hand lie close together.
+    quarter, three_quarters = np.quantile(body if len(body) else points, [0.25, 0.75], axis=0)
     fence = _FENCE * max(float((three_quarters - quarter).max()), 0.05)
     is_near = (points >= quarter - fence) & (points <= three_quarters + fence)
-    near = points[is_near.all(axis=1)]
+    near = points[is_near.all(axis=1)] if is_near.all(axis=1).any() else points
     low, high = near.min(axis=0), near.max(axis=0)
     middle, longer = (low + high) / 2, max(float((high - low).max()), 0.1)
     # A single point has no extent, and a picture much taller or wider than this is hard to place.
     half = np.maximum((high - low) / 2, longer / 5) + margin * longer
     (left, top), (right, bottom) = (middle - half).tolist(), (middle + half).tolist()
     return Window(left, right, top, bottom)
+
+
+def _present(landmarks: Float32[np.ndarray, "T V 2"]) -> Float32[np.ndarray, "N 2"]:
+    points = landmarks.reshape(-1, 2)
+    return points[~np.asarray(np.isnan(points).any(axis=1))]
 
 
 def shown_frames(num_frames: int, num_panels: int) -> Int64[np.ndarray, " P"]:

@@ -159,6 +159,15 @@ def test_an_elbow_that_swings_out_in_one_frame_is_seen():
     assert window_of(clip.landmarks, 1.0).left < -0.3
 
 
+def test_an_arm_that_hangs_far_below_a_raised_hand_is_seen():
+    clip = signing(10)
+    clip.landmarks[:, skeleton.RIGHT_HAND] = [0.4, 0.3]
+    clip.landmarks[:, skeleton.LEFT_HAND] = np.nan
+    clip.landmarks[:, LEFT_WRIST] = [0.7, 1.4]
+
+    assert window_of(clip.landmarks, 1.0).bottom > 1.4
+
+
 @pytest.mark.parametrize("num_present", [0, 1])
 def test_the_window_of_next_to_nothing_has_an_extent(num_present):
     landmarks = np.full((2, 54, 2), np.nan, np.float32)
