@@ -390,6 +390,14 @@ COLUMNS = {
         {"n_frames": [2, 0, 2]}, "row 2, column 'n_frames'", "bad n_frames",
         "found 0, expected the number of frames, at least 1",
     ),
+    "nan frames": (
+        {"n_frames": [2.0, float("nan"), 2.0]}, "row 2, column 'n_frames'", "bad n_frames",
+        "found nan, expected the number of frames, at least 1",
+    ),
+    "inf frames": (
+        {"n_frames": [2.0, float("inf"), 2.0]}, "row 2, column 'n_frames'", "bad n_frames",
+        "found inf, expected the number of frames, at least 1",
+    ),
     "inf": (
         {"landmarks": [NUMBERS, [*NUMBERS[:-1], float("inf")], NUMBERS]},
         "row 2, column 'landmarks'", "inf",

@@ -21,7 +21,7 @@ from slrctl.core import skeleton
 from slrctl.core.clip import Clip
 from slrctl.core.data.dataset import load_dataset
 from slrctl.core.data.formats.parquet import write_parquet
-from slrctl.core.data.formats.parquet_limits import _ALWAYS_ALLOWED_BYTES
+from slrctl.core.data.formats.parquet_file import _ALWAYS_ALLOWED_BYTES
 from slrctl.errors import DataError
 from slrctl.settings import DataSettings
 
@@ -232,7 +232,7 @@ def test_rows_that_take_no_room_in_the_file_are_refused_unread(two_clips):
     with pq.ParquetWriter(path, table.schema) as writer:
         for _ in range(9):
             writer.write_table(table)
-    assert path.stat().st_size * 500 < _ALWAYS_ALLOWED_BYTES
+    assert path.stat().st_size * 100 < _ALWAYS_ALLOWED_BYTES
     before = pa.default_memory_pool().max_memory()
 
     check_refused(index, f"row 2: {path}: claims 0.4 GB of values in a file", "unpacks to too much")

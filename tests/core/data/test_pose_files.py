@@ -255,6 +255,10 @@ def with_frames(number: int):
     return change
 
 
+def without_people(content: bytes) -> bytes:
+    return content[: body_start(content) + 8] + bytes(2)
+
+
 def with_value(value: float):
     def change(content: bytes) -> bytes:
         place = body_start(content) + 10
@@ -284,6 +288,9 @@ BROKEN = {
     "no frames": (
         lambda content: with_frames(0)(content)[: body_start(content) + 10], "no usable frame",
         "holds 0 frames of 1 people; expected one frame and one person at least",
+    ),
+    "no people": (
+        without_people, "no usable frame", "holds 0 people of 543 points; expected one",
     ),
     "inf": (
         with_value(np.inf), "inf", "found inf as x of nose in frame 1, expected a finite number",

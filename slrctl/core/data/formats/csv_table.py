@@ -21,6 +21,8 @@ from slrctl.errors import DataError
 # one block to serve the next: fresh memory costs as much time as the parsing.
 _BLOCK_BYTES = 1 << 22
 _LARGEST_BLOCK_BYTES = (1 << 31) - 1
+# Each column takes room of its own, thousands of times that of its comma in the header.
+_MOST_COLUMNS = 5_000
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 InvalidRowHandler = Callable[[arrow_csv.InvalidRow], str]
 
@@ -107,6 +109,11 @@ def _header(path: Path, content: bytes) -> tuple[tuple[str, ...], int]:
             f"{path}: line 1: expected a header with column names, found a cell of more than "
             "131,072 characters; put the header back"
         ) from error
+    if len(names) > _MOST_COLUMNS:
+        raise DataError(
+            f"{path}: line 1: found {len(names):,} cells, expected a header of about 110; "
+            "put the header back"
+        )
     return tuple(name.strip() for name in names), end
 
 

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Float32, Float64, Int64
 
 from slrctl.core.data.formats.holistic_points import NUM_HAND, NUM_POSE, landmarks_from_holistic
-from slrctl.core.data.formats.parquet_limits import check_unpacked_size
+from slrctl.core.data.formats.parquet_file import check_unpacked_size, open_parquet, reason_of
 from slrctl.core.data.formats.reading import ClipProblem, count_of, quote
 
 COLUMNS = ("frame", "type", "landmark_index", "x", "y")
@@ -46,12 +46,12 @@ def read_long_parquet(path: Path) -> LongClip:
         ClipProblem: the file is damaged, or one of its rows is not as it should be.
     """
     try:
-        with pq.ParquetFile(path, read_dictionary=["type"]) as file:
+        with open_parquet(path, ["type"]) as file:
             rows = _read_rows(path, file)
     except (pa.ArrowException, OSError, MemoryError) as error:
-        reason = " ".join(str(error).split())[:120]
         raise ClipProblem(
-            "damaged file", f"cannot be read as Parquet: it is cut off or damaged ({reason})"
+            "damaged file",
+            f"cannot be read as Parquet: it is cut off or damaged ({reason_of(error)})",
         ) from error
     places = _places(rows)
     numbers, frame = np.unique(rows.frame, return_inverse=True)

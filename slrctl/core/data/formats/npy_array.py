@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from slrctl.core.data.formats.reading import ClipProblem, quote
+from slrctl.core.data.formats.reading import ClipProblem, quote, read_limited
 
 _MAGIC = b"\x93NUMPY"
 _LONGEST_HEADER = 4096
@@ -31,12 +31,7 @@ def read_npy(path: Path, *, largest_bytes: int) -> Float[np.ndarray, "..."]:
     Raises:
         ClipProblem: the file is too large, cut off, or holds anything but numbers.
     """
-    with path.open("rb") as file:
-        content = file.read(largest_bytes + 1)
-    if len(content) > largest_bytes:
-        raise ClipProblem(
-            "too large file", f"is larger than {largest_bytes:,} bytes, too large for such a file"
-        )
+    content = read_limited(path, largest_bytes)
     if not content.startswith(_MAGIC) or len(content) < 12:
         found = f"starts with {quote(content[:8])}" if content else "is empty"
         raise ClipProblem("no .npy file", f"{found}, expected an array saved by numpy.save")

@@ -144,7 +144,7 @@ def _check_landmarks(flat: FlatLandmarks, counts: Sequence[Any], bad: BadClips) 
         zip(ends.tolist(), flat.lengths.tolist(), counts, strict=True)
     ):
         numbers = slice(end - max(length, 0), end)
-        if count is None or count < 1 or count != int(count):
+        if count is None or not (count >= 1 and float(count).is_integer()):
             found = "null" if count is None else count
             message = f"found {found}, expected the number of frames, at least 1"
             bad.add(row, "bad n_frames", message, column="n_frames")

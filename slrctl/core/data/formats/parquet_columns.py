@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from jaxtyping import Float32, Int64
 
-from slrctl.core.data.formats.reading import BadClips, quote, some_of
+from slrctl.core.data.formats.parquet_file import check_unpacked_size, open_parquet, reason_of
+from slrctl.core.data.formats.reading import BadClips, ClipProblem, quote, some_of
 from slrctl.errors import DataError
 
 SCHEMA = pa.schema(
@@ -25,6 +25,7 @@ SCHEMA = pa.schema(
         "landmarks": pa.list_(pa.float32()),
     }
 )
+_TEXTS = ("clip_id", "gloss", "signer", "session", "split")
 _REQUIRED = ("clip_id", "gloss", "n_frames", "landmarks")
 
 
@@ -42,16 +43,17 @@ def read_table(path: Path) -> tuple[pa.Table, list[str]]:
         DataError: the file is damaged, lacks a column, or has no row.
     """
     try:
-        # One file and no guessing from folder names, unlike `pq.read_table`.
-        with pq.ParquetFile(path) as file:
+        with open_parquet(path, _TEXTS) as file:
             names = file.schema_arrow.names
             _check_complete(path, names)
+            check_unpacked_size(path, file, SCHEMA.names)
             table = file.read([name for name in SCHEMA.names if name in names])
-    except (pa.ArrowException, OSError) as error:
-        reason = " ".join(str(error).split())[:120]
+    except ClipProblem as problem:
+        raise DataError(f"{path}: {problem}") from problem
+    except (pa.ArrowException, OSError, MemoryError) as error:
         raise DataError(
-            f"{path}: cannot be read as Parquet: the file is cut off or damaged ({reason}); "
-            "fetch or convert it again"
+            f"{path}: cannot be read as Parquet: the file is cut off or damaged "
+            f"({reason_of(error)}); fetch or convert it again"
         ) from error
     if table.num_rows == 0:
         raise DataError(
@@ -85,7 +87,12 @@ def read_texts(path: Path, table: pa.Table, name: str) -> list[str | None]:
             f"{path}: column {name!r}: found values of type {kind}, expected text; convert them"
         )
     try:
-        return column.cast(pa.string()).to_pylist()
+        if not pa.types.is_dictionary(column.type):
+            return column.cast(pa.string()).to_pylist()
+        # Every distinct text once: repeated in a row each they could take any amount of memory.
+        encoded = column.unify_dictionaries().combine_chunks()
+        texts = [*encoded.dictionary.cast(pa.string()).to_pylist(), None]
+        return [texts[code] for code in encoded.indices.fill_null(-1).to_pylist()]
     except (pa.ArrowInvalid, UnicodeDecodeError) as error:
         raise DataError(
             f"{path}: column {name!r}: found text that is not UTF-8; write the file again as UTF-8"

@@ -11,7 +11,7 @@ from jaxtyping import Float, Float32
 from slrctl.core import skeleton
 from slrctl.core.data.formats.cleaning import neck_between_shoulders
 from slrctl.core.data.formats.pose_points import LAYOUTS, Source, find_points
-from slrctl.core.data.formats.reading import ClipProblem, count_of, some_of
+from slrctl.core.data.formats.reading import ClipProblem, count_of, quote, read_limited, some_of
 from slrctl.errors import SlrctlError
 
 _LARGEST_BYTES = 1 << 30
@@ -104,17 +104,14 @@ def _read_file(path: Path) -> tuple[Any, Any]:
         raise SlrctlError(
             f"{path}: needs the package pose-format; pip install 'slrctl[pose]'"
         ) from error
-    with path.open("rb") as file:
-        content = file.read(_LARGEST_BYTES + 1)
-    if len(content) > _LARGEST_BYTES:
-        raise ClipProblem("too large file", "is larger than 1 GiB, too large for one sign")
+    content = read_limited(path, _LARGEST_BYTES)
     try:
         reader = BufferReader(content)
         header = PoseHeader.read(reader)
         _check_size(header, memoryview(content)[reader.read_offset :])
         return header, NumPyPoseBody.read(header, reader)
     except _DAMAGE as error:
-        reason = " ".join(str(error).split())[:100]
+        reason = quote(str(error))
         raise ClipProblem(
             "damaged file", f"cannot be read as a .pose file: it is cut off or damaged ({reason})"
         ) from error
@@ -156,7 +153,11 @@ def _check_size(header: Any, body: memoryview) -> None:
     )
     frame_bytes = num_people * num_points * values_per_point * 4
     found = len(body) - start
-    if version == 0.1 and frame_bytes:
+    if not frame_bytes:
+        raise ClipProblem(
+            "no usable frame", f"holds {num_people} people of {num_points} points; expected one"
+        )
+    if version == 0.1:
         num_frames += max(0, (found // frame_bytes - num_frames) // 65536 * 65536)
     if found != num_frames * frame_bytes:
         state = "cut off" if found < num_frames * frame_bytes else "damaged"

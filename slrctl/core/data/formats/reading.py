@@ -92,6 +92,21 @@ class BadClips:
         return [note], ordered
 
 
+def read_limited(path: Path, largest_bytes: int) -> bytes:
+    """The content of a file that is not too large for one clip.
+
+    Raises:
+        ClipProblem: it is.
+    """
+    # Asked first: `read` takes all the memory it is allowed before it looks at the file.
+    size = path.stat().st_size
+    if size > largest_bytes:
+        raise ClipProblem(
+            "too large file", f"has {size:,} bytes, expected at most {largest_bytes:,} for one clip"
+        )
+    return path.read_bytes()
+
+
 def quote(value: object) -> str:
     """A value found in a file, on one line and short enough for a message."""
     text = repr(value.decode("utf-8", "replace") if isinstance(value, bytes) else value)

@@ -1,6 +1,6 @@
-"""Refuse a Parquet file that would grow beyond all measure, before anything of it is unpacked."""
+"""Open a Parquet file that may be damaged, or made to grow beyond all measure when unpacked."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -8,9 +8,31 @@ import pyarrow.parquet as pq
 from slrctl.core.data.formats.reading import ClipProblem
 
 # Landmarks shrink to a half or a third of their size; where hands are missing, to a tenth.
-_LARGEST_RATIO = 500
+_LARGEST_RATIO = 100
 _ALWAYS_ALLOWED_BYTES = 1 << 28
 _VALUE_BYTES = 8
+
+
+def open_parquet(path: Path, texts: Collection[str]) -> pq.ParquetFile:
+    """Open one file, without guessing from folder names as `pq.read_table` does.
+
+    Args:
+        path: the file.
+        texts: columns that hold every distinct text once, however often it is repeated. Written
+            out in a row each, a long text could take any amount of memory.
+    """
+    metadata = pq.read_metadata(path)
+    # Columns of other types lie deeper, and asking for them is a KeyError.
+    leaves = {metadata.schema.column(index).path for index in range(metadata.num_columns)}
+    return pq.ParquetFile(
+        path, metadata=metadata, read_dictionary=[name for name in texts if name in leaves]
+    )
+
+
+def reason_of(error: Exception) -> str:
+    """What Arrow says is wrong, on one line; it quotes bytes of the damaged file as they are."""
+    text = "".join(letter if letter.isprintable() else " " for letter in str(error))
+    return " ".join(text.split())[:120]
 
 
 def check_unpacked_size(path: Path, file: pq.ParquetFile, columns: Sequence[str]) -> None:
@@ -19,7 +41,7 @@ def check_unpacked_size(path: Path, file: pq.ParquetFile, columns: Sequence[str]
     Equal values take next to no room in a file, so a few kilobytes can unpack to any size.
 
     Raises:
-        ClipProblem: the columns would take hundreds of times the room of the file.
+        ClipProblem: the columns would take over a hundred times the room of the file.
     """
     metadata = file.metadata
     claimed = 0
