@@ -18,8 +18,9 @@ from slrctl.cli.train import RUNS_DIR
 from slrctl.errors import UsageError
 
 if TYPE_CHECKING:
+    from slrctl.cli.attention_sets import Asked
     from slrctl.core.clip import Clip
-    from slrctl.engine.subject import Subject
+    from slrctl.core.data.dataset import SignDataset
     from slrctl.studies.inspection.measures import MeasuredClip
     from slrctl.studies.inspection.opened import OpenedRun
 
@@ -51,6 +52,17 @@ def inspect_attention(
         str | None,
         typer.Option("--layer", help="fusion, encoder-1, ..., decoder-1, ...; fusion by default."),
     ] = None,
+    compare: Annotated[
+        Path | None,
+        typer.Option("--compare", metavar="RUN2", help="Another run on the same clips, beside it."),
+    ] = None,
+    summary: Annotated[
+        bool, typer.Option("--summary", help="Summarise the attention over all the clips.")
+    ] = False,
+    faithfulness: Annotated[
+        bool,
+        typer.Option("--faithfulness", help="Test whether attention says what decides."),
+    ] = False,
     output: Annotated[
         Path | None, typer.Option("--output", metavar="DIR", help="Folder for what is written.")
     ] = None,
@@ -70,38 +82,77 @@ def inspect_attention(
     """Show what the hands attend to in a clip."""
     with report_errors():
         wanted = _wanted_formats(formats, output)
+        _check_choices(clip, gloss, worst, is_about_a_set=summary or faithfulness)
         # Imported late: torch takes seconds, and --help does not need it.
+        from slrctl.cli.attention_sets import Asked, run_faithfulness, run_summary
         from slrctl.engine.run_folder import newest_run
-        from slrctl.reports.attention_files import write_clips
-        from slrctl.studies.inspection.measures import MeasuredClip, measure
-        from slrctl.studies.inspection.opened import open_run
+        from slrctl.studies.inspection.opened import open_run, with_same_classes
 
         flags = {
             "--device": ("train.device", device),
             "--skip-bad-clips": ("data.skip_bad_clips", skip_bad_clips or None),
         }
-        run_dir = run or newest_run(RUNS_DIR)
         layers = setting_layers(config, overrides, flags=flags)
         refuse_settled(layers, "inspect-attention")
-        opened = open_run(run_dir, layers)
-        layer = opened.layer(layer)
-        subject = opened.subject(data, split)
+        runs = [open_run(run or newest_run(RUNS_DIR), layers)]
+        if compare is not None:
+            runs.append(with_same_classes(open_run(compare, layers), runs[0]))
+        subject = runs[0].subject(data, split)
         console = console_for(as_json=as_json)
+        folder = output or runs[0].run_dir / f"attention-{subject.name}"
+        asked = Asked(console, tuple(runs), subject.name, wanted, folder)
         print_lines(console, subject.notes)
-        clips = _choose(opened, subject, clip, gloss, worst)
-        looked = [
-            MeasuredClip(inspected, measure(inspected, opened.run.settings.cmcl))
-            for inspected in opened.inspect(clips, _kept_layers(opened, layer, wanted))
-        ]
-        if "terminal" in wanted:
-            show_clip(console, opened.name, looked[0], layer)
-            print_lines(console, [line_of(one) for one in looked[1:]])
-        folder = output or run_dir / f"attention-{subject.name}"
-        written = write_clips(folder, wanted, opened, looked, layer)
-        if written:
-            print_lines(console, [f"{len(written)} files in {folder}"])
+        result: dict[str, Any] = {"run_dir": str(runs[0].run_dir), "data": subject.name}
+        chosen = _choose(runs[0], subject.dataset, clip, gloss, worst)
+        whole = subject.dataset if gloss is None else subject.dataset.part(chosen)
+        if summary:
+            result["summary"] = run_summary(asked, whole)
+        if faithfulness:
+            result["faithfulness"] = run_faithfulness(asked, whole)
+        if not (summary or faithfulness):
+            result |= _run_clips(asked, chosen, runs[0].layer(layer))
         if as_json:
-            print_json(_summary(opened, subject, layer, looked, written))
+            print_json(result)
+
+
+def _check_choices(
+    clip: str | None, gloss: str | None, worst: int | None, *, is_about_a_set: bool
+) -> None:
+    if sum(choice is not None for choice in (clip, gloss, worst)) > 1:
+        raise UsageError("--clip, --gloss and --worst each choose clips; give one of them")
+    if is_about_a_set and (clip is not None or worst is not None):
+        raise UsageError(
+            "--summary and --faithfulness are about all clips; leave --clip and --worst out, "
+            "or choose with --split or --gloss"
+        )
+
+
+def _run_clips(asked: "Asked", clips: "list[Clip]", layer: str) -> dict[str, Any]:
+    """Show clips one by one, write their files, and return what `--json` prints."""
+    from slrctl.reports.attention_files import write_clips
+    from slrctl.studies.inspection.measures import MeasuredClip, measure
+
+    looked = [
+        [
+            MeasuredClip(inspected, measure(inspected, opened.run.settings.cmcl))
+            for inspected in opened.inspect(clips, _kept_layers(opened, layer, asked.formats))
+        ]
+        for opened in asked.runs
+    ]
+    for opened, measured in zip(asked.runs, looked, strict=True):
+        if "terminal" in asked.formats:
+            show_clip(asked.console, opened.name, measured[0], opened.layer(layer))
+            print_lines(asked.console, [line_of(one) for one in measured[1:]])
+    written = write_clips(asked.folder, asked.formats, asked.runs, looked, layer)
+    if written:
+        print_lines(asked.console, [f"{len(written)} files in {asked.folder}"])
+    result: dict[str, Any] = {"layer": layer, "clips": _clips_json(looked[0])}
+    if len(looked) > 1:
+        result["compared_with"] = {
+            "run_dir": str(asked.runs[1].run_dir),
+            "clips": _clips_json(looked[1]),
+        }
+    return {**result, "files": [str(path) for path in written]}
 
 
 def _wanted_formats(formats: str | None, output: Path | None) -> tuple[str, ...]:
@@ -126,7 +177,7 @@ def _kept_layers(opened: "OpenedRun", layer: str, wanted: tuple[str, ...]) -> se
 
 def _choose(
     opened: "OpenedRun",
-    subject: "Subject",
+    dataset: "SignDataset",
     clip: str | None,
     gloss: str | None,
     worst: int | None,
@@ -134,41 +185,27 @@ def _choose(
     from slrctl.engine.run import predict_part
     from slrctl.studies.inspection import choosing
 
-    if sum(choice is not None for choice in (clip, gloss, worst)) > 1:
-        raise UsageError("--clip, --gloss and --worst each choose clips; give one of them")
     if clip is not None:
-        return [choosing.clip_named(subject.dataset, clip)]
+        return [choosing.clip_named(dataset, clip)]
     if gloss is not None:
-        return choosing.clips_of_gloss(subject.dataset, gloss)
+        return choosing.clips_of_gloss(dataset, gloss)
     if worst is not None:
-        predictions = predict_part(opened.run, opened.settings, subject.dataset, opened.device)
-        return choosing.worst_clips(predictions, subject.dataset, worst)
-    return [choosing.most_two_handed(subject.dataset)]
+        predictions = predict_part(opened.run, opened.settings, dataset, opened.device)
+        return choosing.worst_clips(predictions, dataset, worst)
+    return [choosing.most_two_handed(dataset)]
 
 
-def _summary(
-    opened: "OpenedRun",
-    subject: "Subject",
-    layer: str,
-    looked: "list[MeasuredClip]",
-    written: list[Path],
-) -> dict[str, Any]:
+def _clips_json(looked: "list[MeasuredClip]") -> list[dict[str, Any]]:
     from slrctl.reports.attention_data import numbers, prediction
 
-    return {
-        "run_dir": str(opened.run_dir),
-        "data": subject.name,
-        "layer": layer,
-        "clips": [
-            {
-                "clip_id": one.inspected.clip.clip_id,
-                "gloss": one.inspected.clip.gloss,
-                "num_frames": one.inspected.clip.num_frames,
-                "prediction": prediction(one.inspected),
-                **numbers(one.measures),
-                "misplaced": one.inspected.misplaced,
-            }
-            for one in looked
-        ],
-        "files": [str(path) for path in written],
-    }
+    return [
+        {
+            "clip_id": one.inspected.clip.clip_id,
+            "gloss": one.inspected.clip.gloss,
+            "num_frames": one.inspected.clip.num_frames,
+            "prediction": prediction(one.inspected),
+            **numbers(one.measures),
+            "misplaced": one.inspected.misplaced,
+        }
+        for one in looked
+    ]

@@ -5,6 +5,7 @@ and PDF. Frames count from 1.
 """
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,6 +106,34 @@ def draw_heads(inspected: InspectedClip, layer: str, path: Path) -> None:
                 fontsize=7,
             )
         name_clip(figure, inspected, f"{layer}, every head; H: entropy relative to uniform")
+        _colour_bar(figure, grid.ravel().tolist(), scale)
+        save(figure, path)
+
+
+def draw_comparison(inspected: Sequence[InspectedClip], names: Sequence[str], path: Path) -> None:
+    """Draw both maps between the hands for each of several runs, a row a run, on one scale."""
+    ways = ("left_to_right", "right_to_left")
+    maps = [[one.fusion[way] for way in ways] for one in inspected]
+    pictures = [[relative(found, found.mean) for found in row] for row in maps]
+    scale = scale_for([picture for row in pictures for picture in row])
+    families = available_families()
+    with matplotlib.rc_context(STYLE):
+        size = (0.8 * PAGE_WIDTH, 0.4 + 2.6 * len(maps))
+        figure = Figure(figsize=size, layout="compressed")
+        grid = figure.subplots(len(maps), 2, squeeze=False)
+        for row, (one, name) in enumerate(
+            zip(inspected, gloss_labels(names, families), strict=True)
+        ):
+            for column in range(2):
+                found = maps[row][column]
+                draw_map(grid[row, column], pictures[row][column], scale, found)
+                title = grid[row, column].set_title(
+                    f"{name} ({100 * one.confidence:.1f} %): {reading(found)}\n"
+                    f"entropy {_mean_entropy(found)}",
+                    fontsize=7,
+                    fontfamily=families,
+                )
+                title.set_parse_math(False)
         _colour_bar(figure, grid.ravel().tolist(), scale)
         save(figure, path)
 

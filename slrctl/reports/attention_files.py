@@ -16,11 +16,19 @@ PICTURES = ("png", "svg", "pdf")
 def write_clips(
     folder: Path,
     formats: Collection[str],
-    opened: OpenedRun,
-    looked: Sequence[MeasuredClip],
+    runs: Sequence[OpenedRun],
+    looked: Sequence[Sequence[MeasuredClip]],
     layer: str,
 ) -> list[Path]:
     """Write files of every format but the terminal's, and return their paths.
+
+    Args:
+        folder: is made if absent.
+        formats: of `FORMATS`.
+        runs: one run, or two; files of the second go to the folder `compared`, but for the page,
+            which has both, and a picture of both.
+        looked: the clips of each run, in the same order.
+        layer: the one that pictures and data show.
 
     Raises:
         SlrctlError: the folder cannot be written to.
@@ -29,11 +37,49 @@ def write_clips(
         return []
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return list(_write(folder, formats, opened, looked, layer))
+        paths = list(_write_shared(folder, formats, runs, looked))
+        for number, (opened, measured) in enumerate(zip(runs, looked, strict=True)):
+            place = folder if number == 0 else folder / "compared"
+            place.mkdir(exist_ok=True)
+            paths += _write(place, formats, opened, measured, opened.layer(layer))
     except OSError as error:
         raise SlrctlError(
             f"{folder}: cannot be written ({error.strerror}); choose another --output"
         ) from None
+    return paths
+
+
+def _write_shared(
+    folder: Path,
+    formats: Collection[str],
+    runs: Sequence[OpenedRun],
+    looked: Sequence[Sequence[MeasuredClip]],
+) -> Iterator[Path]:
+    """What shows all runs together."""
+    if "html" in formats:
+        from slrctl.reports.attention_html import PageRun, write_page
+
+        path = folder / "attention.html"
+        write_page(
+            path,
+            [
+                PageRun(opened.name, opened.run.settings.cmcl, measured)
+                for opened, measured in zip(runs, looked, strict=True)
+            ],
+        )
+        yield path
+    if len(runs) < 2 or not all(opened.has_fusion for opened in runs):
+        return
+    for suffix in PICTURES:
+        if suffix in formats:
+            from slrctl.reports.attention_figures import draw_comparison
+
+            names = [opened.name for opened in runs]
+            pairs = zip(*looked, strict=True)
+            for name, pair in zip(file_names(looked[0]), pairs, strict=True):
+                path = folder / f"{name}-compared.{suffix}"
+                draw_comparison([one.inspected for one in pair], names, path)
+                yield path
 
 
 def _write(
@@ -43,12 +89,6 @@ def _write(
     looked: Sequence[MeasuredClip],
     layer: str,
 ) -> Iterator[Path]:
-    if "html" in formats:
-        from slrctl.reports.attention_html import PageRun, write_page
-
-        path = folder / "attention.html"
-        write_page(path, [PageRun(opened.name, opened.run.settings.cmcl, looked)])
-        yield path
     source = opened.source()
     for name, one in zip(file_names(looked), looked, strict=True):
         for suffix in PICTURES:

@@ -240,6 +240,8 @@ def test_every_layer_of_every_model_can_be_shown(run, tmp_path, name, layer, tex
         (["--clip=nobody"], 2, "--clip 'nobody': not among the"),
         (["--gloss=nothing"], 2, "--gloss 'nothing': no clip of"),
         (["--gloss=a", "--worst=2"], 2, "give one of them"),
+        (["--summary", "--worst=2"], 2, "are about all clips"),
+        (["runs/spoter", "--summary"], 2, "no maps between the hands"),
         (["--split=dev"], 2, "--split dev"),
         (["--set=model.ffn_dim=8"], 2, "settled by the run; inspect-attention takes"),
         (["runs/none"], 1, "not a run"),
@@ -264,3 +266,46 @@ def test_ids_cannot_lead_out_of_the_folder(run, workplace, tmp_path, tiny_datase
     assert "\x1b" not in result.output
     assert [path.parent for path in tmp_path.rglob("*.npz")] == [tmp_path / "out"]
     assert load_dataset(tmp_path / "odd.parquet")[0].clip_id.startswith("../")
+
+
+def test_two_runs_are_shown_on_the_same_clip(run, tmp_path):
+    result = run("--compare=runs/full", "--output", tmp_path, "--format=terminal,html,png,json")
+
+    assert result.exit_code == 0, result.output
+    assert plain(result).count("layer fusion") == 2
+    assert len(list(tmp_path.glob("*-compared.png"))) == 1
+    assert len(list((tmp_path / "compared").glob("*.json"))) == 1
+    assert (tmp_path / "attention.html").is_file()
+
+
+def test_a_set_is_summarised_and_compared(run, tmp_path):
+    arguments = ["--summary", "--split=test", "--compare=runs/full", "--output", tmp_path, "--json"]
+    result = run(*arguments)
+
+    assert result.exit_code == 0, result.output
+    summary = json.loads(result.stdout)["summary"]
+    assert set(summary) == {"run", "compared_with", "difference"}
+    assert summary["run"]["clips"] == 4
+    assert summary["run"]["misplaced"] == 0
+    assert summary["difference"]["divergence"]["mean"] == 0
+    assert {"summary.json", "summary.npz", "clips.csv"} <= set(os.listdir(tmp_path))
+    with np.load(tmp_path / "summary.npz", allow_pickle=False) as file:
+        assert file["mean"].shape[1:] == (2, 20, 20)
+
+
+def test_faithfulness_ends_with_a_verdict(run, tmp_path):
+    result = run("--faithfulness", "--output", tmp_path)
+
+    assert result.exit_code == 0, result.output
+    assert "full: removing the frames attention names first hurts the prediction" in plain(result)
+    written = json.loads((tmp_path / "faithfulness.json").read_text())
+    assert set(written["orders"]) == {
+        *("attention", "class query", "rollout", "gradient x input", "hands first", "random")
+    }
+
+
+def test_a_model_without_fusion_is_judged_by_its_class_query(run):
+    result = run("runs/spoter", "--faithfulness")
+
+    assert result.exit_code == 0, result.output
+    assert "removing the frames class query names first" in plain(result)

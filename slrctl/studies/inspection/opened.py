@@ -11,14 +11,18 @@ import torch
 
 from slrctl.core.clip import Clip
 from slrctl.core.data.dataset import SignDataset
+from slrctl.core.data.loader import evaluation_batches, prepare_clips
 from slrctl.engine.run_folder import LoadedRun, load_run, read_settings
 from slrctl.engine.runtime import choose_device, deterministic
 from slrctl.engine.subject import Subject, other_clips, own_clips
 from slrctl.errors import DataError, UsageError
 from slrctl.layers import Layer, resolve
 from slrctl.settings import Settings
+from slrctl.studies.inspection.faithfulness import Faithfulness, curves_of, judge
+from slrctl.studies.inspection.intervals import units_of
 from slrctl.studies.inspection.looking import inspect_clips
 from slrctl.studies.inspection.record import FUSION, InspectedClip, layer_names
+from slrctl.studies.inspection.summary import Summary, summarise
 
 _PACKAGES = ("slrctl", "torch", "numpy")
 
@@ -70,6 +74,39 @@ class OpenedRun:
             }
         return [found[clip.clip_id] for clip in clips]
 
+    @property
+    def has_fusion(self) -> bool:
+        return FUSION in layer_names(self.run.settings.model)
+
+    def summarise(self, dataset: SignDataset) -> Summary:
+        """Summarise attention between the hands over all clips."""
+        with deterministic():
+            found = inspect_clips(self.run, dataset, self.settings, self.device, {FUSION})
+            return summarise(
+                found,
+                self.run.settings.cmcl,
+                resamples=self.settings.evaluate.resamples,
+                seed=self.settings.seed,
+            )
+
+    def judge(self, dataset: SignDataset) -> Faithfulness:
+        """Test whether explanations say what the predictions hang on."""
+        prepared = prepare_clips(dataset, self.settings)
+        batches = (
+            batch.to(self.device)
+            for batch in evaluation_batches(prepared, self.settings.evaluate.batch_size)
+        )
+        with deterministic():
+            clip_ids, curves = curves_of(self.run.model, batches, self.settings.seed)
+        clips = {clip.clip_id: clip for clip in dataset}
+        return judge(
+            clip_ids,
+            curves,
+            units_of([clips[clip_id] for clip_id in clip_ids], self.run.classes),
+            resamples=self.settings.evaluate.resamples,
+            seed=self.settings.seed,
+        )
+
     def source(self) -> dict[str, Any]:
         """Where maps come from, for the files they are saved in."""
         return {
@@ -99,3 +136,17 @@ def open_run(run_dir: Path, asked: Sequence[Layer]) -> OpenedRun:
             "trained with; put the file back as it was"
         )
     return OpenedRun(run_dir, run, settings, device)
+
+
+def with_same_classes(second: OpenedRun, first: OpenedRun) -> OpenedRun:
+    """The second run, if both can be shown the same clips.
+
+    Raises:
+        DataError: they were trained on other glosses.
+    """
+    if second.run.classes != first.run.classes:
+        raise DataError(
+            f"{second.run_dir}: its {len(second.run.classes)} glosses are not the "
+            f"{len(first.run.classes)} of {first.run_dir}; compare runs trained on the same data"
+        )
+    return second

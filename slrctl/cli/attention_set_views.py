@@ -1,0 +1,125 @@
+"""What `slrctl inspect-attention` shows of a whole data set: --summary and --faithfulness."""
+
+import statistics
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from slrctl.cli.console import print_lines, print_table
+
+if TYPE_CHECKING:
+    from slrctl.studies.inspection.faithfulness import Faithfulness
+    from slrctl.studies.inspection.intervals import Interval
+    from slrctl.studies.inspection.summary import Summary
+
+_SHOWN_GLOSSES = 30
+
+
+def show_summary(console: Console, name: str, summary: "Summary") -> None:
+    right = sum(one.inspected.is_right for one in summary.clips)
+    print_table(
+        console,
+        f"{name}: attention over {len(summary.clips)} clips ({right} recognised)",
+        ["", "all clips", "one-handed", "two-handed", "difference", "right minus wrong"],
+        [
+            [
+                measure,
+                _with_interval(summary.overall[measure]),
+                *(_mean(part) for part in summary.two_handed[measure][:2]),
+                _with_interval(summary.two_handed[measure][2]),
+                _with_interval(summary.correctness[measure][2]),
+            ]
+            for measure in summary.overall
+        ],
+    )
+    print_lines(
+        console,
+        [
+            f"95 % intervals by {summary.units.kind}; divergence in nats, entropy relative to "
+            "uniform, redundancy 1 where heads agree, shares of norms",
+            "a lag is the shift of the strongest diagonal; noise where its strength is near 1",
+            f"attention on missing or padded frames: at most {summary.misplaced:.3g} of a row"
+            + (" (as it must be)" if summary.misplaced == 0 else " (warning: it must be 0)"),
+        ],
+    )
+    shown = sorted(summary.glosses, key=lambda one: -one.clips)[:_SHOWN_GLOSSES]
+    print_table(
+        console,
+        "lag of the right hand behind the left, read off the maps (frames)",
+        ["gloss", "clips", "two-handed", "with a lag", "median", "middle half"],
+        [
+            [
+                one.gloss,
+                str(one.clips),
+                f"{100 * one.two_handed:.0f} %",
+                str(len(one.lags)),
+                f"{statistics.median(one.lags):+g}" if one.lags else "-",
+                _middle_half(one.lags),
+            ]
+            for one in shown
+        ],
+    )
+    if len(summary.glosses) > len(shown):
+        print_lines(console, [f"... and {len(summary.glosses) - len(shown)} glosses more"])
+
+
+def show_comparison(
+    console: Console, names: tuple[str, str], differences: "dict[str, Interval]"
+) -> None:
+    print_table(
+        console,
+        f"{names[1]} minus {names[0]}, clip by clip",
+        ["", "difference and 95 % interval"],
+        [[measure, _with_interval(found)] for measure, found in differences.items()],
+    )
+
+
+def show_faithfulness(console: Console, name: str, found: "Faithfulness") -> None:
+    from slrctl.studies.inspection.faithfulness import HIGHER_IS_BETTER, MEASURES, verdict
+
+    headings = [
+        f"{measure} ({'higher' if HIGHER_IS_BETTER[measure] else 'lower'} is better)"
+        for measure in MEASURES
+    ]
+    print_table(
+        console,
+        f"{name}: do explanations say what the prediction hangs on? {len(found.clip_ids)} clips",
+        ["order of frames", *headings],
+        [
+            [order, *(_with_interval(values[measure]) for measure in MEASURES)]
+            for order, values in found.measures.items()
+        ],
+    )
+    for control, differences in (
+        ("a random order", found.differences),
+        ("a random order, frames with hands first", found.over_hands),
+    ):
+        print_table(
+            console,
+            f"minus {control}",
+            ["order of frames", *MEASURES],
+            [
+                [order, *(_with_interval(values[measure]) for measure in MEASURES)]
+                for order, values in differences.items()
+            ],
+        )
+    lines = [f"{name}: {verdict(found)}."]
+    lines.append(f"95 % intervals by {found.units.kind}; probabilities of the predicted gloss")
+    print_lines(console, lines)
+
+
+def _middle_half(lags: tuple[int, ...]) -> str:
+    if len(lags) < 2:
+        return "-"
+    first, _, third = statistics.quantiles(lags, n=4, method="inclusive")
+    return f"{first:+g} to {third:+g}"
+
+
+def _mean(found: "Interval") -> str:
+    return f"{found.mean:.3g}" if found.clips else "-"
+
+
+def _with_interval(found: "Interval") -> str:
+    if not found.clips:
+        return "-"
+    return f"{found.mean:.3g} ({found.low:.3g} to {found.high:.3g})"

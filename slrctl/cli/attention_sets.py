@@ -1,0 +1,87 @@
+"""`slrctl inspect-attention --summary` and `--faithfulness`: questions about a whole set."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rich.console import Console
+
+from slrctl.cli.attention_set_views import show_comparison, show_faithfulness, show_summary
+from slrctl.cli.console import print_lines
+from slrctl.errors import UsageError
+
+if TYPE_CHECKING:
+    from slrctl.core.data.dataset import SignDataset
+    from slrctl.studies.inspection.opened import OpenedRun
+
+FAITHFULNESS_CLIPS = 200
+"""Clips that are tried: each is read about a hundred times."""
+
+
+class Asked(NamedTuple):
+    """What was asked for: the run, or two to compare, where to show and where to write."""
+
+    console: Console
+    runs: "tuple[OpenedRun, ...]"
+    data: str
+    formats: tuple[str, ...]
+    folder: Path
+
+
+def run_summary(asked: Asked, dataset: "SignDataset") -> dict[str, Any]:
+    """Summarise a data set and return what `--json` prints."""
+    from slrctl.reports.attention_summary_files import write_summary
+    from slrctl.studies.inspection.summary import compare, summary_json
+
+    summaries = []
+    result: dict[str, Any] = {}
+    for number, opened in enumerate(asked.runs):
+        if not opened.has_fusion:
+            raise UsageError(
+                f"--summary: {opened.run_dir} has streams that do not read one another, so there "
+                "are no maps between the hands; name a run with cross-attention"
+            )
+        summary = opened.summarise(dataset)
+        summaries.append(summary)
+        whole = {**opened.source(), "data": asked.data, **summary_json(summary)}
+        folder = asked.folder if number == 0 else asked.folder / "compared"
+        if "terminal" in asked.formats:
+            show_summary(asked.console, opened.name, summary)
+        written = write_summary(folder, asked.formats, summary, whole)
+        if written:
+            print_lines(asked.console, [f"{len(written)} files in {folder}"])
+        key = "compared_with" if number else "run"
+        result[key] = {"run_dir": str(opened.run_dir), **summary_json(summary)}
+    if len(summaries) == 2:
+        settings = asked.runs[0].settings
+        differences = compare(*summaries, resamples=settings.evaluate.resamples, seed=settings.seed)
+        if "terminal" in asked.formats:
+            show_comparison(asked.console, (asked.runs[0].name, asked.runs[1].name), differences)
+        result["difference"] = {name: one.to_json() for name, one in differences.items()}
+    return result
+
+
+def run_faithfulness(asked: Asked, dataset: "SignDataset") -> dict[str, Any]:
+    """Test the explanations of each run and return what `--json` prints."""
+    from slrctl.reports.attention_summary_files import write_faithfulness
+    from slrctl.studies.inspection.faithfulness import faithfulness_json, sampled
+
+    settings = asked.runs[0].settings
+    if len(dataset) > FAITHFULNESS_CLIPS:
+        ids = set(sampled((c.clip_id for c in dataset), FAITHFULNESS_CLIPS, settings.seed))
+        print_lines(
+            asked.console, [f"faithfulness: {len(ids)} of {len(dataset)} clips, drawn by the seed"]
+        )
+        dataset = dataset.part(clip for clip in dataset if clip.clip_id in ids)
+    result: dict[str, Any] = {}
+    for number, opened in enumerate(asked.runs):
+        found = opened.judge(dataset)
+        whole = {**opened.source(), "data": asked.data, **faithfulness_json(found)}
+        folder = asked.folder if number == 0 else asked.folder / "compared"
+        if "terminal" in asked.formats:
+            show_faithfulness(asked.console, opened.name, found)
+        written = write_faithfulness(folder, asked.formats, found, whole)
+        if written:
+            print_lines(asked.console, [f"{len(written)} files in {folder}"])
+        key = "compared_with" if number else "run"
+        result[key] = {"run_dir": str(opened.run_dir), **faithfulness_json(found)}
+    return result
