@@ -6,7 +6,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from slrctl.core.model import fast
 from slrctl.core.model.dropout import dropout
+from slrctl.core.model.fast.attention import WEIGHTS_OF_BLOCK, Projections, attend, fits
 
 
 class MultiHeadAttention(nn.Module):
@@ -43,7 +45,9 @@ class MultiHeadAttention(nn.Module):
         self, weights: Float[Tensor, "B H Q T"], value: Float[Tensor, "B H T d"]
     ) -> Float[Tensor, "B H Q d"]:
         """Average the values under the weights, some of which dropout removes in training."""
-        return dropout(weights, self.dropout, self.training).to(value.dtype) @ value
+        pairs = weights.transpose(0, 1).flatten(0, 1)
+        dropped = dropout(pairs, self.dropout, self.training, most=WEIGHTS_OF_BLOCK)
+        return dropped.view(weights.transpose(0, 1).shape).transpose(0, 1).to(value.dtype) @ value
 
     def output(self, heads: Float[Tensor, "B H Q d"]) -> Float[Tensor, "B Q D"]:
         """Join the heads and project them."""
@@ -54,16 +58,36 @@ class MultiHeadAttention(nn.Module):
         queries: Float[Tensor, "B Q D"],
         keys: Float[Tensor, "B T D"],
         is_attended: Bool[Tensor, "B T"],
-    ) -> tuple[Float[Tensor, "B Q D"], Float[Tensor, "B H Q T"]]:
-        """Return the messages and the weights before dropout.
+        *,
+        return_weights: bool = True,
+    ) -> tuple[Float[Tensor, "B Q D"], Float[Tensor, "B H Q T"] | None]:
+        """Return the messages and, if asked for, the weights before dropout.
 
         A clip without a key to attend to gets weights of 0 and a message of 0.
         """
+        if fast.applies_to(queries) and fits(queries.shape[1], keys.shape[1]):
+            linears = Projections(
+                self.query_projection,
+                self.key_projection,
+                self.value_projection,
+                self.output_projection,
+            )
+            rate = self.dropout if self.training else 0.0
+            return attend(
+                queries,
+                keys,
+                is_attended,
+                linears,
+                self.num_heads,
+                rate,
+                return_weights=return_weights,
+            )
         query, key, value = self.project(queries, keys)
         weights = attention_weights(query @ key.transpose(-2, -1), is_attended)
         messages = self.output(self.combine(weights, value))
         # The output projection has a bias, which must not speak for a part that is not there.
-        return messages * is_attended.any(-1)[:, None, None].to(messages.dtype), weights
+        messages = messages * is_attended.any(-1)[:, None, None].to(messages.dtype)
+        return messages, weights if return_weights else None
 
     def _split(self, features: Float[Tensor, "B T D"]) -> Float[Tensor, "B H T d"]:
         return features.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
@@ -90,7 +114,7 @@ class SelfAttention(nn.Module):
     def forward(
         self, frames: Float[Tensor, "B T D"], is_valid: Bool[Tensor, "B T"]
     ) -> Float[Tensor, "B T D"]:
-        return self.attention(frames, frames, is_valid)[0]
+        return self.attention(frames, frames, is_valid, return_weights=False)[0]
 
 
 class FirstFrameAttention(SelfAttention):

@@ -29,7 +29,7 @@ class DecoderLayer(nn.Module):
         is_valid: Bool[Tensor, "B T"],
     ) -> Float[Tensor, "B 1 D"]:
         query = self.norm_query(query + dropout(query, self.dropout, self.training))
-        message, _ = self.attention(query, memory, is_valid)
+        message, _ = self.attention(query, memory, is_valid, return_weights=False)
         query = self.norm_attention(query + dropout(message, self.dropout, self.training))
         changed = dropout(self.feed_forward(query), self.dropout, self.training)
         return self.norm_feed_forward(query + changed)

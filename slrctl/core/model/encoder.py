@@ -31,8 +31,9 @@ class FeedForward(nn.Module):
                 (self.contract.weight, self.contract.bias),
                 self.dropout if self.training else 0.0,
             )
-        hidden = dropout(F.relu(self.expand(features)), self.dropout, self.training)
-        return self.contract(hidden)
+        hidden = F.relu(self.expand(features)).flatten(0, -2)
+        hidden = dropout(hidden, self.dropout, self.training)
+        return self.contract(hidden).view(features.shape)
 
 
 class EncoderLayer(nn.Module):

@@ -53,8 +53,11 @@ class DirectedAttention(nn.Module):
         own: Float[Tensor, "B T D"],
         other: Float[Tensor, "B T O"],
         other_is_present: Bool[Tensor, "B T"],
-    ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B H T T"]]:
-        return self.attention(own, self.other_projection(other), other_is_present)
+        *,
+        return_attention: bool = True,
+    ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B H T T"] | None]:
+        projected = self.other_projection(other)
+        return self.attention(own, projected, other_is_present, return_weights=return_attention)
 
 
 class GatedUpdate(nn.Module):
@@ -91,21 +94,27 @@ class CrossModalAttentionFusion(nn.Module):
         self.update_body = GatedUpdate(body_dim)
 
     def forward(
-        self, streams: Streams, present: StreamPresence
-    ) -> tuple[Streams, CrossModalAttention]:
-        """Return the fused streams, of the same widths, and all six maps."""
+        self, streams: Streams, present: StreamPresence, *, return_attention: bool = True
+    ) -> tuple[Streams, CrossModalAttention | None]:
+        """Return the fused streams, of the same widths, and all six maps if asked for."""
         left, right, body = streams
-        right_for_left, left_to_right = self.left_from_right(left, right, present.right_hand)
-        body_for_left, left_to_body = self.left_from_body(left, body, present.body)
-        left_for_right, right_to_left = self.right_from_left(right, left, present.left_hand)
-        body_for_right, right_to_body = self.right_from_body(right, body, present.body)
-        left_for_body, body_to_left = self.body_from_left(body, left, present.left_hand)
-        right_for_body, body_to_right = self.body_from_right(body, right, present.right_hand)
+        messages, maps = zip(
+            *(
+                directed(own, other, is_present, return_attention=return_attention)
+                for directed, own, other, is_present in (
+                    (self.left_from_right, left, right, present.right_hand),
+                    (self.left_from_body, left, body, present.body),
+                    (self.right_from_left, right, left, present.left_hand),
+                    (self.right_from_body, right, body, present.body),
+                    (self.body_from_left, body, left, present.left_hand),
+                    (self.body_from_right, body, right, present.right_hand),
+                )
+            ),
+            strict=True,
+        )
         fused = Streams(
-            self.update_left(left, right_for_left, body_for_left),
-            self.update_right(right, left_for_right, body_for_right),
-            self.update_body(body, left_for_body, right_for_body),
+            self.update_left(left, *messages[0:2]),
+            self.update_right(right, *messages[2:4]),
+            self.update_body(body, *messages[4:6]),
         )
-        return fused, CrossModalAttention(
-            left_to_right, left_to_body, right_to_left, right_to_body, body_to_left, body_to_right
-        )
+        return fused, CrossModalAttention(*maps) if return_attention else None

@@ -84,11 +84,11 @@ class SiFormer(nn.Module):
         attention = None
         if self.fusion is not None:
             present = StreamPresence(batch.left_is_present, batch.right_is_present, batch.is_valid)
-            streams, attention = self.fusion(streams, present)
+            streams, attention = self.fusion(streams, present, return_attention=return_attention)
         clip_features = self.decoder(torch.cat(streams, dim=-1), batch.is_valid)
         return SiFormerOutput(
             logits=self.classifier(clip_features),
-            attention=attention if return_attention else None,
+            attention=attention,
             features=streams if return_features else None,
             layer_features=tuple(map(Streams._make, layers)) if return_layer_features else None,
         )

@@ -5,11 +5,12 @@ import torch
 from torch.testing import assert_close
 
 from slrctl.core.model.fast.random_words import (
-    MOST_WORDS,
+    MOST_ELEMENTS,
     draw_keys,
     keep_mask,
     keep_scale,
     mask_blocks,
+    mask_buffer,
     row_blocks,
 )
 
@@ -20,7 +21,8 @@ TYPES = [torch.float32, torch.bfloat16]
 def dropped(rate: float, seed: int = 1, count: int = 1, dtype=torch.float32, width: int = WIDTH):
     """The zeros of some masks, one after the other."""
     torch.manual_seed(seed)
-    masks = [keep_mask(ROWS, width, rate, key, dtype) for key in draw_keys(count)]
+    buffer = mask_buffer(ROWS * width, dtype)
+    masks = [keep_mask((ROWS, width), rate, key, buffer).clone() for key in draw_keys(count)]
     return 1 - torch.stack(masks).double()
 
 
@@ -46,7 +48,7 @@ def test_every_column_has_the_rate(dtype):
 
 
 @pytest.mark.parametrize("dtype", TYPES)
-@pytest.mark.parametrize("distance", [1, 2, 3, 1024, WIDTH, WIDTH + 1])
+@pytest.mark.parametrize("distance", [1, 2, 3, WIDTH, ROWS * WIDTH // 2, ROWS * WIDTH // 2 + 1])
 def test_elements_of_a_mask_are_dropped_independently(distance, dtype):
     zeros = dropped(0.3, dtype=dtype).flatten()
 
@@ -117,7 +119,7 @@ def test_blocks_cover_the_rows_once_and_fit_the_table(num_rows, width):
     blocks = row_blocks(num_rows, width)
 
     assert [i for block in blocks for i in range(num_rows)[block]] == list(range(num_rows))
-    assert all((block.stop - block.start) * -(-width // 2) <= MOST_WORDS for block in blocks)
+    assert all((block.stop - block.start) * width <= MOST_ELEMENTS for block in blocks)
 
 
 def test_a_row_wider_than_a_mask_is_refused():
@@ -127,7 +129,7 @@ def test_a_row_wider_than_a_mask_is_refused():
 
 def test_a_block_of_many_has_a_mask_of_its_own():
     torch.manual_seed(1)
-    masks = [mask for _, mask in mask_blocks(512, WIDTH, 0.5, torch.float32)]
+    masks = [mask.clone() for _, mask in mask_blocks(512, WIDTH, 0.5, torch.float32)]
 
     assert [len(mask) for mask in masks] == [256, 256]
     assert not torch.equal(*masks)

@@ -15,11 +15,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from slrctl.core.model.fast import arithmetic_type
-from slrctl.core.model.fast.random_words import keep_scale, mask_blocks, row_blocks
+from slrctl.core.model.fast.random_words import (
+    keep_scale,
+    mask_,
+    mask_blocks,
+    row_blocks,
+)
 
 # Products whose result has a multiple of this many columns run at the full rate of the processor.
 _VECTOR = 16
-_INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def feed_forward(
@@ -64,7 +68,7 @@ class _FeedForward(torch.autograd.Function):
             torch.addmm(bias, inputs[block], to_hidden, out=units)
             _rectify(units)
             if keep is not None:
-                _as_integers(units).mul_(keep)
+                mask_(units, keep)
             _contract(units, to_output, result[block])
         if is_trained:
             ctx.save_for_backward(rows, expand_weight, contract_weight, hidden)
@@ -118,14 +122,9 @@ def _padded(weight: Float[Tensor, "D F"]) -> Float[Tensor, "_ F"]:
     return F.pad(weight, (0, 0, 0, -len(weight) % _VECTOR)).contiguous()
 
 
-def _as_integers(values: Tensor) -> Tensor:
-    """The same bits: a product with 0 or 1 is cheaper on them, and the sign is the same bit."""
-    return values.view(_INTEGERS[values.dtype.itemsize])
-
-
 def _rectify(units: Tensor) -> None:
     if units.dtype == torch.bfloat16:
-        _as_integers(units).clamp_min_(0)
+        units.view(torch.int16).clamp_min_(0)  # the sign is the same bit
     else:
         units.clamp_min_(0)
 
@@ -133,7 +132,7 @@ def _rectify(units: Tensor) -> None:
 def _let_through(gradient: Tensor, units: Tensor) -> None:
     """Zero the gradient where the unit is 0; units are never negative."""
     if units.dtype == torch.bfloat16:
-        _as_integers(gradient).mul_(_as_integers(units).sign())
+        mask_(gradient, units.view(torch.int16).sign())
     else:
         torch.ops.aten.threshold_backward(gradient, units, 0, grad_input=gradient)
 
