@@ -29,10 +29,10 @@ from slrctl.core.model.fast.random_words import (
 
 # Weights of a block: they, their mask and one more buffer fit into the cache.
 WEIGHTS_OF_BLOCK = 2**17
-_NEVER = -1e9
+_NEVER = -1e30
 _LOG2_E, _LN_2 = math.log2(math.e), math.log(2)
 # Up to this bound no weight that counts falls below 2^-120; float32 holds 2^-126. Rows that
-# exceed it subtract their true maximum, at the cost of a pass.
+# exceed it, extreme ones, subtract their true maximum, which costs two passes.
 _LARGEST_BOUND = 60.0
 
 
@@ -99,14 +99,20 @@ class _Attention(torch.autograd.Function):
         key.view(num_heads, len(own), other.shape[1], -1)[..., layout.barrier] = torch.where(
             is_attended, 0.0, _NEVER
         )
-        query[..., layout.offset] = -_row_bounds(query, key, is_attended, layout)
+        bounds = _row_bounds(query, key, is_attended, layout)
+        is_extreme = bounds > _LARGEST_BOUND
+        query[..., layout.offset] = -bounds.masked_fill(is_extreme, 0.0)
+        maxima = torch.zeros_like(bounds).unsqueeze(-1) if bool(is_extreme.any()) else None
         blocks = _cut(len(query), own.shape[1] * other.shape[1], rate)
         scratch, buffer = _scratch(blocks, query, key)
         heads, sums = torch.empty_like(query), query.new_empty(*query.shape[:2], 1)
         maps = query.new_empty(len(query), *scratch.shape[1:]) if return_weights else None
         for rows, key_of_mask in blocks:
             shares = scratch[: rows.stop - rows.start]
-            torch.bmm(query[rows], key[rows].transpose(1, 2), out=shares).exp2_()
+            torch.bmm(query[rows], key[rows].transpose(1, 2), out=shares)
+            if maxima is not None:
+                _subtract_maxima(shares, is_extreme[rows], maxima[rows])
+            shares.exp2_()
             torch.sum(shares, -1, keepdim=True, out=sums[rows])
             if maps is not None:
                 torch.mul(shares, _inverse(sums[rows]), out=maps[rows])
@@ -121,7 +127,10 @@ class _Attention(torch.autograd.Function):
         if any(ctx.needs_input_grad):
             # With the logarithm of its sum subtracted too, a row comes out normalised. A row that
             # sums to 0, of a clip without a key, stays as it is.
-            query[..., layout.offset].sub_(torch.where(sums > 0, sums, 1.0).log2_().squeeze(-1))
+            logarithms = torch.where(sums > 0, sums, 1.0).log2_()
+            if maxima is None:
+                query[..., layout.offset].sub_(logarithms.squeeze(-1))
+            ctx.subtrahends = () if maxima is None else (maxima, logarithms)
             ctx.save_for_backward(own, other, is_attended, query, key, value, joined, *weights)
             ctx.layout, ctx.blocks, ctx.rate = layout, blocks, rate
             ctx.set_materialize_grads(False)
@@ -144,7 +153,10 @@ class _Attention(torch.autograd.Function):
             of_maps = of_maps.transpose(0, 1).flatten(0, 1)
         for rows, key_of_mask in ctx.blocks:
             shares, of_scores = (s[: rows.stop - rows.start] for s in (scratch, another))
-            torch.bmm(query[rows], key[rows].transpose(1, 2), out=shares).exp2_()
+            torch.bmm(query[rows], key[rows].transpose(1, 2), out=shares)
+            for subtrahend in ctx.subtrahends:
+                shares.sub_(subtrahend[rows])
+            shares.exp2_()
             torch.bmm(of_heads[rows], value[rows].transpose(1, 2), out=of_scores)
             keep, mean = None, means[rows]
             if key_of_mask is not None:
@@ -240,13 +252,21 @@ def _row_bounds(
     lengths = torch.linalg.vector_norm(key[..., : layout.head_dim], dim=-1)
     lengths.view(layout.num_heads, *is_attended.shape).mul_(is_attended)
     bounds = torch.linalg.vector_norm(query[..., : layout.head_dim], dim=-1)
-    bounds.mul_(lengths.amax(-1, keepdim=True))
-    if bounds.amax() > _LARGEST_BOUND:
-        maxima = torch.stack([(q @ k.t()).amax(-1) for q, k in zip(query, key, strict=True)])
-        # The maximum of a row without a key is that of the barrier, which must stay in the way.
-        is_too_large = (bounds > _LARGEST_BOUND) & (maxima > _NEVER / 2)
-        bounds = torch.where(is_too_large, maxima, bounds)
-    return bounds
+    return bounds.mul_(lengths.amax(-1, keepdim=True))
+
+
+def _subtract_maxima(
+    scores: Float[Tensor, "_ Q T"],
+    is_extreme: Bool[Tensor, "_ Q"],
+    maxima: Float[Tensor, "_ Q 1"],
+) -> None:
+    """Subtract from extreme rows their maximum, which is noted, and from others exactly 0.
+
+    The maximum of a row without a key is that of the barrier, which must stay in the way.
+    """
+    highest = scores.amax(-1, keepdim=True)
+    is_used = is_extreme.unsqueeze(-1) & (highest > _NEVER / 2)
+    scores.sub_(maxima.copy_(highest.masked_fill_(~is_used, 0.0)))
 
 
 def _inverse(sums: Tensor) -> Tensor:

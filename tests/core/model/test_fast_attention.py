@@ -1,0 +1,152 @@
+"""Attention in blocks against the plain one."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from slrctl.core.cmcl import CrossModalConsistencyLoss
+from slrctl.core.model import SiFormer, fast
+from slrctl.core.model import attention as plain_attention
+from slrctl.core.model.attention import MultiHeadAttention
+from slrctl.core.model.fast import attention as fast_attention
+from slrctl.core.model.fast.attention import Projections, attend, fits
+from slrctl.settings import CMCLSettings
+
+B, Q, T, D, H = 3, 5, 7, 12, 3
+
+
+@pytest.fixture
+def is_attended():
+    """All keys of the first clip, none of the second's, some of the third's."""
+    return torch.tensor([[1] * T, [0] * T, [0, 1, 1, 0, 1, 0, 0]], dtype=torch.bool)
+
+
+@pytest.fixture
+def attention(rng):
+    attention = MultiHeadAttention(D, H, 0.2)
+    for parameter in attention.parameters():
+        torch.nn.init.uniform_(parameter, -0.5, 0.5, generator=rng)
+    return attention
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """Blocks of two pairs of a head and a clip, on both paths."""
+    for module in (plain_attention, fast_attention):
+        monkeypatch.setattr(module, "WEIGHTS_OF_BLOCK", 2 * Q * T)
+
+
+def outcome(attention, queries, keys, is_attended, weights_of_maps):
+    """Messages, maps, and the gradients of both."""
+    attention.zero_grad()
+    queries, keys = (x.clone().requires_grad_() for x in (queries, keys))
+    torch.manual_seed(3)
+    messages, maps = attention(queries, keys, is_attended)
+    (messages.square().sum() + (maps * weights_of_maps).sum()).backward()
+    gradients = [parameter.grad for parameter in attention.parameters()]
+    return [messages.detach(), maps.detach(), queries.grad, keys.grad, *gradients]
+
+
+@pytest.mark.parametrize("is_training", [True, False])
+@pytest.mark.parametrize("size", [1.0, 6.0])  # at 6 rows exceed the bound
+@pytest.mark.usefixtures("small_blocks")
+def test_it_equals_the_plain_path_with_the_same_draws(
+    attention, is_attended, rng, is_training, size
+):
+    attention.train(is_training)
+    queries, keys = (size * torch.randn(B, n, D, generator=rng) for n in (Q, T))
+    weights_of_maps = torch.randn(B, H, Q, T, generator=rng)
+
+    results = outcome(attention, queries, keys, is_attended, weights_of_maps)
+    with fast.plain_path():
+        expected = outcome(attention, queries, keys, is_attended, weights_of_maps)
+
+    # The gradient of a key's bias is 0 but for rounding, so its own size says nothing.
+    largest = max(reference.abs().max().item() for reference in expected)
+    for result, reference in zip(results, expected, strict=True):
+        assert_close(result, reference, atol=1e-5 * largest, rtol=1e-4)
+
+
+def test_without_a_key_messages_and_weights_are_zero(attention, is_attended, rng):
+    queries, keys = (torch.randn(B, n, D, generator=rng) for n in (Q, T))
+
+    messages, maps = attention(queries, keys, is_attended)
+
+    assert not messages[1].any()
+    assert not maps[1].any()
+
+
+def test_leaving_the_weights_out_changes_no_bit(attention, is_attended, rng):
+    queries, keys = (torch.randn(B, n, D, generator=rng) for n in (Q, T))
+
+    torch.manual_seed(1)
+    asked, _ = attention(queries, keys, is_attended, return_weights=True)
+    torch.manual_seed(1)
+    alone, nothing = attention(queries, keys, is_attended, return_weights=False)
+
+    assert nothing is None
+    assert torch.equal(asked, alone)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.3])
+@pytest.mark.parametrize("bound", [60.0, 0.1])
+def test_its_gradients_match_finite_differences(
+    attention, is_attended, rng, rate, bound, monkeypatch
+):
+    monkeypatch.setattr(fast_attention, "_LARGEST_BOUND", bound)
+    attention.double()
+    linears = Projections(
+        attention.query_projection,
+        attention.key_projection,
+        attention.value_projection,
+        attention.output_projection,
+    )
+
+    def call(queries, keys, *parameters):
+        torch.manual_seed(1)
+        messages, maps = attend(queries, keys, is_attended, linears, H, rate, return_weights=True)
+        assert maps is not None
+        return messages, maps
+
+    queries, keys = (
+        torch.randn(B, n, D, generator=rng, dtype=torch.float64, requires_grad=True) for n in (Q, T)
+    )
+    assert torch.autograd.gradcheck(call, (queries, keys, *attention.parameters()))
+
+
+@pytest.mark.parametrize("scale", [1e3, 1e6])
+def test_scores_of_any_size_give_finite_weights_that_sum_to_one(attention, rng, scale):
+    frames = scale * torch.randn(B, T, D, generator=rng)
+    everywhere = torch.ones(B, T, dtype=torch.bool)
+
+    messages, maps = attention(frames, frames, everywhere)
+
+    assert torch.isfinite(messages).all()
+    assert_close(maps.sum(-1), torch.ones(B, H, T), atol=1e-4, rtol=0)
+
+
+def test_clips_whose_weights_outgrow_a_mask_take_the_plain_path():
+    assert fits(724, 724)
+    assert not fits(725, 725)
+
+
+@pytest.mark.parametrize("is_training", [True, False])
+def test_the_whole_model_and_its_loss_equal_those_of_the_plain_path(
+    tiny_settings, batch, num_classes, is_training
+):
+    model = SiFormer(tiny_settings.model, num_classes, seed=1).train(is_training)
+    loss = CrossModalConsistencyLoss(CMCLSettings(lambda_consistency=0.1, lambda_alignment=0.05))
+
+    def gradients():
+        model.zero_grad()
+        torch.manual_seed(5)
+        total = loss(model(batch, return_attention=True, return_features=True), batch).total
+        total.backward()
+        return total.detach(), {name: p.grad for name, p in model.named_parameters()}
+
+    total, by_name = gradients()
+    with fast.plain_path():
+        expected_total, expected = gradients()
+
+    assert_close(total, expected_total, atol=1e-5, rtol=1e-5)
+    assert_close(by_name, expected, atol=1e-5, rtol=1e-4)
