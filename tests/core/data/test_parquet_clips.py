@@ -8,7 +8,11 @@ from numpy.testing import assert_array_equal
 
 from slrctl.core.clip import Clip
 from slrctl.core.data.dataset import SignDataset, load_dataset
+from slrctl.core.data.formats import read_clips
 from slrctl.core.data.formats.parquet import write_parquet
+from slrctl.core.data.formats.parquet_columns import SCHEMA
+from slrctl.errors import DataError
+from slrctl.settings import DataSettings
 
 
 def landmarks(num_frames: int, seed: int = 0) -> np.ndarray:
@@ -195,3 +199,83 @@ def test_real_landmarks_are_the_numbers_in_the_file(shared_data):
         assert clip.clip_id == row["clip_id"]
         expected = np.array(row["landmarks"], np.float32).reshape(-1, 54, 2)
         assert_array_equal(clip.landmarks, expected)
+
+
+def many_clips(count: int) -> list[Clip]:
+    """More clips than are unpacked at a time."""
+    return [Clip(f"clip {n}", f"gloss {n % 3}", landmarks(1 + n % 2, n)) for n in range(count)]
+
+
+def test_clips_of_many_blocks_are_read_in_their_order(tmp_path):
+    clips = many_clips(600)
+
+    write_parquet(iter(clips), tmp_path / "signs.parquet")
+
+    dataset = load_dataset(tmp_path / "signs.parquet")
+    assert [facts_of(clip) for clip in dataset] == [facts_of(clip) for clip in clips]
+    for clip, written in zip(dataset, clips, strict=True):
+        assert clip.landmarks.tobytes() == written.landmarks.tobytes()
+
+
+def test_a_reading_can_be_gone_through_twice(tmp_path):
+    write_parquet(many_clips(300), tmp_path / "signs.parquet")
+
+    reading = read_clips(tmp_path / "signs.parquet", DataSettings(), None)
+
+    first, second = ([clip.landmarks.tobytes() for clip in reading.clips] for _ in range(2))
+    assert len(first) == 300
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    ("column", "row", "value", "message"),
+    [
+        ("clip_id", 599, "clip 10", "row 600, column 'clip_id': found 'clip 10', which row 11"),
+        ("clip_id", 400, None, "row 401, column 'clip_id': found null"),
+        ("gloss", 300, "", "row 301, column 'gloss': found an empty text"),
+        ("fps", 257, -1.0, "row 258, column 'fps': found -1.0"),
+        ("n_frames", 511, 7, "row 512, column 'landmarks': found 216 numbers"),
+        ("landmarks", 512, [np.inf] * 108, "row 513, column 'landmarks': found inf in frame 1"),
+    ],
+)
+def test_a_fault_far_down_is_found_in_its_row(tmp_path, column, row, value, message):
+    path = tmp_path / "signs.parquet"
+    write_parquet(many_clips(600), path)
+    columns = pq.read_table(path).to_pydict()
+    columns[column][row] = value
+    pq.write_table(pa.table(columns, schema=SCHEMA), path)
+
+    with pytest.raises(DataError) as error:
+        load_dataset(path)
+    dataset = load_dataset(path, DataSettings(skip_bad_clips=True))
+
+    assert message in str(error.value)
+    assert len(dataset) == 599
+    assert f"clip {row}" not in {clip.clip_id for clip in dataset}
+    assert "left out 1 of 600 clips" in dataset.notes[0]
+
+
+def test_the_earliest_fault_is_told_whatever_its_column(tmp_path):
+    path = tmp_path / "signs.parquet"
+    write_parquet(many_clips(600), path)
+    columns = pq.read_table(path).to_pydict()
+    columns["fps"][500], columns["n_frames"][300], columns["gloss"][400] = -1.0, 0, None
+    pq.write_table(pa.table(columns, schema=SCHEMA), path)
+
+    with pytest.raises(DataError, match="row 301, column 'n_frames'"):
+        load_dataset(path)
+
+
+def test_half_landmarks_are_counted_over_all_blocks_but_not_in_clips_left_out(tmp_path):
+    path = tmp_path / "signs.parquet"
+    clips = many_clips(600)
+    for n in (3, 400, 599):
+        clips[n].landmarks[0, 0] = [0.5, np.nan]
+    write_parquet(clips, path)
+    columns = pq.read_table(path).to_pydict()
+    columns["n_frames"][400] = 0
+    pq.write_table(pa.table(columns, schema=SCHEMA), path)
+
+    dataset = load_dataset(path, DataSettings(skip_bad_clips=True))
+
+    assert "2 landmarks with only one of x and y: taken as missing" in dataset.notes

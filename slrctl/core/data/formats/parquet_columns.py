@@ -1,6 +1,8 @@
 """The columns of our own Parquet: their types, and how lenient we are about them."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +29,8 @@ SCHEMA = pa.schema(
 )
 _TEXTS = ("clip_id", "gloss", "signer", "session", "split")
 _REQUIRED = ("clip_id", "gloss", "n_frames", "landmarks")
+# Rows that are unpacked at a time: some 20 MB of landmarks where clips are long.
+_ROWS_TOGETHER = 256
 
 
 class FlatLandmarks(NamedTuple):
@@ -36,18 +40,33 @@ class FlatLandmarks(NamedTuple):
     lengths: Int64[np.ndarray, " R"]
 
 
-def read_table(path: Path) -> tuple[pa.Table, list[str]]:
-    """The columns we know, and the names of the others.
+class ParquetRows(NamedTuple):
+    """A file with the columns we need, which is unpacked block by block: it may be of any size."""
 
-    Raises:
-        DataError: the file is damaged, lacks a column, or has no row.
-    """
+    path: Path
+    names: list[str]
+    num_rows: int
+
+    def blocks(self, *names: str) -> Iterator[tuple[int, pa.Table]]:
+        """Some columns of some rows at a time, each with the place of its first row.
+
+        Raises:
+            DataError: the file is damaged.
+        """
+        present = [name for name in names if name in self.names]
+        if not present:
+            return
+        first_row = 0
+        with _damage_reported(self.path), open_parquet(self.path, _TEXTS) as file:
+            for batch in file.iter_batches(_ROWS_TOGETHER, columns=present):
+                yield first_row, pa.Table.from_batches([batch])
+                first_row += batch.num_rows
+
+
+@contextmanager
+def _damage_reported(path: Path) -> Iterator[None]:
     try:
-        with open_parquet(path, _TEXTS) as file:
-            names = file.schema_arrow.names
-            _check_complete(path, names)
-            check_unpacked_size(path, file, SCHEMA.names)
-            table = file.read([name for name in SCHEMA.names if name in names])
+        yield
     except ClipProblem as problem:
         raise DataError(f"{path}: {problem}") from problem
     except (pa.ArrowException, OSError, MemoryError) as error:
@@ -55,11 +74,23 @@ def read_table(path: Path) -> tuple[pa.Table, list[str]]:
             f"{path}: cannot be read as Parquet: the file is cut off or damaged "
             f"({reason_of(error)}); fetch or convert it again"
         ) from error
-    if table.num_rows == 0:
+
+
+def open_rows(path: Path) -> ParquetRows:
+    """Look at what a file holds.
+
+    Raises:
+        DataError: the file is damaged, lacks a column, has one of another type, or has no row.
+    """
+    with _damage_reported(path), open_parquet(path, _TEXTS) as file:
+        names, num_rows = file.schema_arrow.names, file.metadata.num_rows
+        _check_complete(path, names)
+        check_unpacked_size(path, file, SCHEMA.names)
+    if num_rows == 0:
         raise DataError(
             f"{path}: is empty: it has columns but no row; expected a row for each clip"
         )
-    return table, [name for name in names if name not in SCHEMA.names]
+    return ParquetRows(path, names, num_rows)
 
 
 def _check_complete(path: Path, names: list[str]) -> None:
@@ -99,7 +130,9 @@ def read_texts(path: Path, table: pa.Table, name: str) -> list[str | None]:
         ) from error
 
 
-def read_numbers(path: Path, table: pa.Table, name: str, bad: BadClips) -> list[float | None]:
+def read_numbers(
+    path: Path, table: pa.Table, name: str, bad: BadClips, first_row: int = 0
+) -> list[float | None]:
     """A column of positive numbers, None where null or nan; anything else is noted in `bad`."""
     if name not in table.column_names:
         return [None] * table.num_rows
@@ -110,7 +143,7 @@ def read_numbers(path: Path, table: pa.Table, name: str, bad: BadClips) -> list[
             continue
         if not 0 < number < math.inf:
             message = f"found {number}, expected a positive number, or null if unknown"
-            bad.add(row, f"bad {name}", message, column=name)
+            bad.add(first_row + row, f"bad {name}", message, column=name)
         numbers.append(float(number))
     return numbers
 

@@ -11,6 +11,7 @@ from slrctl.core.data.formats.reading import ClipProblem
 _LARGEST_RATIO = 100
 _ALWAYS_ALLOWED_BYTES = 1 << 28
 _VALUE_BYTES = 8
+_BUFFER_BYTES = 1 << 20
 
 
 def open_parquet(path: Path, texts: Collection[str]) -> pq.ParquetFile:
@@ -25,7 +26,12 @@ def open_parquet(path: Path, texts: Collection[str]) -> pq.ParquetFile:
     # Columns of other types lie deeper, and asking for them is a KeyError.
     leaves = {metadata.schema.column(index).path for index in range(metadata.num_columns)}
     return pq.ParquetFile(
-        path, metadata=metadata, read_dictionary=[name for name in texts if name in leaves]
+        path,
+        metadata=metadata,
+        read_dictionary=[name for name in texts if name in leaves],
+        # Bytes are fetched as they are needed, not a whole column at once.
+        buffer_size=_BUFFER_BYTES,
+        pre_buffer=False,
     )
 
 
