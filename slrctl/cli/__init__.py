@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from slrctl.cli.ablate import ablate
+from slrctl.cli.ablate.command import ablate
 from slrctl.cli.data import data_app
 from slrctl.cli.evaluate import evaluate
 from slrctl.cli.inspect_attention import inspect_attention

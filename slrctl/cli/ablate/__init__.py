@@ -1,0 +1,1 @@
+"""`slrctl ablate`: what the command takes, says beforehand, runs and leaves behind."""

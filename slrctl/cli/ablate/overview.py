@@ -1,0 +1,67 @@
+"""Say what a study is and how long it takes, before it runs and at the head of its report."""
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from slrctl.cli.ablate.request import StudyRequest, parts_of
+from slrctl.cli.console import print_lines
+
+if TYPE_CHECKING:
+    from slrctl.studies.ablation.trials import Trial
+
+
+def announce(request: StudyRequest, remaining: "list[Trial]", console: Console) -> None:
+    """How many trials, of what, and about how long."""
+    study, trials = request.study, request.trials
+    seeds = len({trial.seed for trial in trials})
+    folds = len({trial.fold for trial in trials})
+    by_fold = f" x {folds} folds" if folds > 1 else ""
+    done = len({trial.key for trial in trials}) - len(remaining)
+    lines = [
+        f"study {study.name}: {len(study.variants)} variants x {seeds} seeds{by_fold} = "
+        f"{len(trials)} trials of {trials[0].settings.train.epochs} epochs, {done} done already",
+        f"baseline {study.baseline}; "
+        + (f"primary contrast {study.primary}" if study.primary else "no primary contrast"),
+    ]
+    if remaining:
+        lines.append(_expectation(request, remaining))
+    print_lines(console, lines)
+
+
+def _expectation(request: StudyRequest, remaining: "list[Trial]") -> str:
+    from slrctl.studies.ablation.estimate import estimate_seconds
+
+    jobs, threads = request.workers
+    seconds = estimate_seconds(remaining, parts_of(remaining[0]), jobs=jobs, threads=threads)
+    return (
+        f"about {_duration(seconds)} for the {len(remaining)} that remain, "
+        f"{jobs} at a time; interrupt whenever you like, the same command goes on"
+    )
+
+
+def facts(request: StudyRequest) -> list[str]:
+    """What was run on what, for the head of the report."""
+    from slrctl.studies.ablation.trials import source_fingerprints
+
+    settings = request.trials[0].settings
+    files = [
+        path.name
+        for name in ("train", "val", "test")
+        if (path := getattr(settings.data, name)) is not None
+    ]
+    prints = source_fingerprints(settings.data)
+    return [
+        f"data: {', '.join(files) or 'the demo set'} "
+        f"({', '.join(f'{name} {value[:12]}' for name, value in prints.items())})",
+        f"{settings.train.epochs} epochs, batch {settings.train.batch_size}, learning rate "
+        f"{settings.train.learning_rate:g}, {settings.train.precision}, recipe {settings.recipe}",
+        f"{request.workers.threads} thread a trial",
+    ]
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} seconds"
+    minutes = seconds / 60
+    return f"{minutes:.0f} minutes" if minutes < 90 else f"{minutes / 60:.1f} hours"

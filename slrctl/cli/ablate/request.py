@@ -1,0 +1,108 @@
+"""A study as the command line asks for it: its trials, its folders, and who runs them."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from slrctl.cli.options import user_cache_dir
+from slrctl.errors import DataError, UsageError
+from slrctl.layers import Layer, resolve
+
+if TYPE_CHECKING:
+    from slrctl.core.data.splits import Parts
+    from slrctl.settings import Settings
+    from slrctl.studies.ablation.study import Study
+    from slrctl.studies.ablation.trials import Fold, Trial
+
+STUDIES_DIR = Path("studies")
+TRIALS = "trials"
+
+
+class Place(NamedTuple):
+    """Where a study is written: its report, and the runs of its trials."""
+
+    report: Path
+    trials: Path
+
+
+class Workers(NamedTuple):
+    """How many trials at a time, and the threads of each."""
+
+    jobs: int
+    threads: int
+
+
+class StudyRequest(NamedTuple):
+    """What the options ask for.
+
+    `plan` is the difference in accuracy that the seeds needed are asked for.
+    """
+
+    study: "Study"
+    trials: "list[Trial]"
+    place: Place
+    workers: Workers
+    grids: tuple[str, ...]
+    plan: float | None
+
+
+def plan_trials_of(
+    study: "Study", num_seeds: int, folds: str | None, below: list[Layer], above: list[Layer]
+) -> "list[Trial]":
+    """Every trial of the study, under the settings below and above its variants."""
+    from slrctl.studies.ablation.trials import Fold, plan_trials
+
+    settings = resolve([*below, *above]).settings
+    if settings.data.cache_dir is None:
+        # Resolved once, for processes elsewhere may have another home.
+        below = [Layer("user's cache", {"data": {"cache_dir": user_cache_dir()}}), *below]
+        settings = resolve([*below, *above]).settings
+    if folds not in (None, "signer"):
+        raise UsageError(f"--folds {folds!r}: expected signer")
+    cut = _signer_folds(settings) if folds else [Fold(None, {})]
+    seeds = range(settings.seed, settings.seed + num_seeds)
+    return plan_trials(study, seeds, cut, below, above)
+
+
+def study_place(study: "Study", trial: "Trial", folds: str | None, output: Path | None) -> Place:
+    """The folder asked for, else one named after the study and the data of its trials."""
+    if output is not None:
+        return Place(output, output / TRIALS)
+    name = parts_of(trial).train.name
+    by_fold = "-by-signer" if folds else ""
+    return Place(STUDIES_DIR / f"{study.name}-{name}{by_fold}", STUDIES_DIR / TRIALS)
+
+
+def parts_of(trial: "Trial") -> "Parts":
+    """The clips of a trial."""
+    from slrctl.core.data.parts import load_parts
+    from slrctl.studies.ablation.trials import kept_clips
+
+    return load_parts(trial.settings, kept_clips(trial.settings.data))
+
+
+def cores() -> int:
+    """The processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _signer_folds(settings: "Settings") -> "list[Fold]":
+    """Every signer tests once, while all others train."""
+    from slrctl.core.data.dataset import load_dataset
+    from slrctl.core.data.people import signers_of
+    from slrctl.core.data.synthetic import synthesise
+    from slrctl.studies.ablation.trials import Fold, kept_clips
+
+    data = settings.data
+    clips = (
+        synthesise().dataset
+        if data.train is None
+        else load_dataset(data.train, data, cache=kept_clips(data))
+    )
+    signers = signers_of(clips)
+    if len(signers) < 2:
+        raise DataError(
+            f"{clips.source}: {len(signers)} signers known, and --folds signer needs at least 2; "
+            "fill in the signer column"
+        )
+    return [Fold(signer, {"data": {"test_signers": (signer,)}}) for signer in signers]
