@@ -27,3 +27,9 @@ class TrainingDiverged(SlrctlError):  # noqa: N818 - the name says what happened
     """The loss became NaN or infinite; the last good checkpoint stays."""
 
     exit_code = 4
+
+
+class Interrupted(SlrctlError):  # noqa: N818 - the name says what happened
+    """Somebody asked to stop; the message says what was kept and how to go on."""
+
+    exit_code = 130

@@ -192,6 +192,8 @@ class TrainSettings(Section):
     label_smoothing: Share = 0.1
     diagnostics_every: Positive = 50
     """Steps between two measurements of each loss term's gradient norm."""
+    save_seconds: NonNegative = 60.0
+    """Seconds between two saved states within an epoch; the end of an epoch is always saved."""
     device: str = "auto"
     """auto takes an accelerator where there is one."""
     precision: Literal["fp32", "bf16"] = "fp32"

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from slrctl.errors import SlrctlError
+from slrctl.errors import Interrupted, SlrctlError
 
 INTERRUPTED = 130
 
@@ -35,6 +35,9 @@ def report_errors() -> Iterator[None]:
     """Turn an expected failure into one line on standard error and its exit code."""
     try:
         yield
+    except Interrupted as error:
+        _complain(str(error))
+        raise typer.Exit(error.exit_code) from None
     except SlrctlError as error:
         _complain(f"error: {error}")
         raise typer.Exit(error.exit_code) from None

@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 
 def evaluate(
     run: Annotated[
-        Path | None, typer.Argument(metavar="[RUN]", help="Folder of a run; the newest if absent.")
+        Path | None,
+        typer.Argument(
+            metavar="[RUN]", help="A run, or one of its checkpoints; the newest run if absent."
+        ),
     ] = None,
     data: Annotated[
         Path | None,
@@ -55,9 +58,10 @@ def evaluate(
     """Evaluate a trained model on clips, with intervals."""
     with report_errors():
         # Imported late: torch takes seconds, and --help does not need it.
-        from slrctl.engine.run_folder import newest_run, read_settings
+        from slrctl.engine.run_folder import folder_of, newest_run, read_settings
 
-        run_dir = run or newest_run(RUNS_DIR)
+        run = run or newest_run(RUNS_DIR)
+        run_dir = folder_of(run)
         flags = {
             "--device": ("train.device", device),
             "--skip-bad-clips": ("data.skip_bad_clips", skip_bad_clips or None),
@@ -68,7 +72,7 @@ def evaluate(
         settings = resolve([saved, *layers]).settings
         refuse_settled(layers, "evaluate")
         console = console_for(as_json=as_json)
-        subject, predictions, evaluation = _evaluate(run_dir, own, settings, data, split)
+        subject, predictions, evaluation = _evaluate(run, own, settings, data, split)
         folder = output or run_dir / f"evaluation-{subject.name}"
         _save(folder, subject, run_dir, predictions, evaluation)
         print_lines(console, subject.notes)
@@ -78,18 +82,18 @@ def evaluate(
 
 
 def _evaluate(
-    run_dir: Path, own: "Settings", settings: "Settings", data: Path | None, split: str | None
+    run_path: Path, own: "Settings", settings: "Settings", data: Path | None, split: str | None
 ) -> tuple["Subject", "Predictions", "Evaluation"]:
     """Predict the chosen clips; `own` are the run's settings, `settings` those asked for now."""
     from slrctl.engine.bootstrap import evaluate_predictions
     from slrctl.engine.run import predict_part
-    from slrctl.engine.run_folder import load_run
+    from slrctl.engine.run_folder import folder_of, load_run
     from slrctl.engine.runtime import choose_device, deterministic, keep_freed_memory
     from slrctl.engine.subject import other_clips, own_clips
 
     device = choose_device(settings.train.device)
     keep_freed_memory()
-    run = load_run(run_dir, device)
+    run_dir, run = folder_of(run_path), load_run(run_path, device)
     if (own.model, own.prepare) != (run.settings.model, run.settings.prepare):
         raise DataError(
             f"{run_dir}: settings.toml names another model or preparation than its checkpoint was "

@@ -1,13 +1,13 @@
 """`slrctl train`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 
 from slrctl.cli.console import console_for, print_json, print_lines, report_errors
-from slrctl.cli.live import describe_terms, training_view
+from slrctl.cli.interruption import stopping_on_signals
+from slrctl.cli.live import describe_terms
 from slrctl.cli.options import (
     ConfigOption,
     JsonOption,
@@ -16,7 +16,9 @@ from slrctl.cli.options import (
     setting_layers,
     with_absolute_paths,
 )
-from slrctl.cli.train_views import show_header, show_results, show_settings
+from slrctl.cli.train_run import TrainView, resume_run, show_run
+from slrctl.cli.train_views import show_header, show_settings
+from slrctl.engine.stopping import StopRequest
 from slrctl.errors import UsageError
 from slrctl.layers import cmcl_name, resolve
 
@@ -29,6 +31,16 @@ Preset = Literal["off", "conservative", "balanced", "aggressive", "adaptive"]
 
 
 def train(
+    run: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[RUN]", help="With --resume: the run, the newest interrupted one if absent."
+        ),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on with an interrupted run; it decides every setting."),
+    ] = False,
     train_path: Annotated[
         Path | None,
         typer.Option("--train", metavar="PATH", help="Training clips; the demo set if absent."),
@@ -112,37 +124,40 @@ def train(
     quiet: Annotated[bool, typer.Option("--quiet", help="Print errors only.")] = False,
 ) -> None:
     """Train a model, keep its best checkpoint, and evaluate it."""  # fmt: skip
-    with report_errors():
-        resolved = resolve(
-            setting_layers(
-                config,
-                overrides,
-                preset=cmcl,
-                flags={
-                    "--train": ("data.train", train_path),
-                    "--val": ("data.val", val_path),
-                    "--test": ("data.test", test_path),
-                    "--lambda-consistency": ("cmcl.lambda_consistency", lambda_consistency),
-                    "--lambda-alignment": ("cmcl.lambda_alignment", lambda_alignment),
-                    "--cmcl-temperature": ("cmcl.temperature", cmcl_temperature),
-                    "--adaptive-cmcl": ("cmcl.adaptive", adaptive_cmcl),
-                    "--cross-attention": ("model.cross_attention", cross_attention),
-                    "--epochs": ("train.epochs", epochs),
-                    "--batch-size": ("train.batch_size", batch_size),
-                    "--learning-rate": ("train.learning_rate", learning_rate),
-                    "--seed": ("seed", seed),
-                    "--device": ("train.device", device),
-                    "--precision": ("train.precision", precision),
-                    "--skip-bad-clips": ("data.skip_bad_clips", skip_bad_clips or None),
-                },
-            )
-        )
+    stop = StopRequest()
+    with report_errors(), stopping_on_signals(stop):
+        flags: dict[str, tuple[str, Any]] = {
+            "--train": ("data.train", train_path),
+            "--val": ("data.val", val_path),
+            "--test": ("data.test", test_path),
+            "--lambda-consistency": ("cmcl.lambda_consistency", lambda_consistency),
+            "--lambda-alignment": ("cmcl.lambda_alignment", lambda_alignment),
+            "--cmcl-temperature": ("cmcl.temperature", cmcl_temperature),
+            "--adaptive-cmcl": ("cmcl.adaptive", adaptive_cmcl),
+            "--cross-attention": ("model.cross_attention", cross_attention),
+            "--epochs": ("train.epochs", epochs),
+            "--batch-size": ("train.batch_size", batch_size),
+            "--learning-rate": ("train.learning_rate", learning_rate),
+            "--seed": ("seed", seed),
+            "--device": ("train.device", device),
+            "--precision": ("train.precision", precision),
+            "--skip-bad-clips": ("data.skip_bad_clips", skip_bad_clips or None),
+        }
+        console = console_for(as_json=as_json, quiet=quiet and not (dry_run or find_lambdas))
+        view = TrainView(console, as_json, diagnostics, stop)
+        if resume or run is not None:
+            given = {flag: value for flag, (_, value) in flags.items()}
+            given |= {"--cmcl": cmcl, "--config": config, "--set": overrides or None}
+            given |= {"--name": name, "--run-dir": run_dir, "--force": force or None}
+            given |= {"--show-settings": show_only or None, "--dry-run": dry_run or None}
+            given |= {"--find-lambdas": find_lambdas or None}
+            _check_resume(run, resume, [flag for flag in given if given[flag] is not None])
+            resume_run(run, RUNS_DIR, view)
+            return
+        resolved = resolve(setting_layers(config, overrides, preset=cmcl, flags=flags))
         if show_only:
             show_settings(console_for(), resolved, as_json=as_json)
             return
-        # These two are asked for what they say.
-        console = console_for(as_json=as_json, quiet=quiet and not (dry_run or find_lambdas))
-        view = _View(console, as_json, diagnostics)
         settings = with_absolute_paths(resolved.settings)
         if find_lambdas:
             _find_lambdas(settings, view)
@@ -150,15 +165,16 @@ def train(
             _train(settings, view, name, run_dir, force, dry_run)
 
 
-class _View(NamedTuple):
-    """Where and how much is shown."""
+def _check_resume(run: Path | None, resume: bool, given: list[str]) -> None:
+    if not resume:
+        raise UsageError(f"{run}: a run is named to go on with it; add --resume, or leave it out")
+    if given:
+        raise UsageError(
+            f"{', '.join(given)}: settled by the run that --resume goes on with; leave it out"
+        )
 
-    console: Console
-    as_json: bool
-    diagnostics: bool
 
-
-def _find_lambdas(settings: "Settings", view: _View) -> None:
+def _find_lambdas(settings: "Settings", view: TrainView) -> None:
     from slrctl.cli.find_lambdas import show_lambdas
     from slrctl.core.data.parts import load_parts
 
@@ -169,7 +185,7 @@ def _find_lambdas(settings: "Settings", view: _View) -> None:
 
 def _train(
     settings: "Settings",
-    view: _View,
+    view: TrainView,
     name: str | None,
     run_dir: Path | None,
     force: bool,
@@ -195,7 +211,15 @@ def _train(
     if dry_run:
         _try(settings, parts, view)
         return
-    _run(settings, parts, given or _default_run_dir(settings, parts), view)
+    from slrctl.engine.run import run_training
+
+    place = given or _default_run_dir(settings, parts)
+    show_run(
+        run_training(settings, parts, place, force=force, stop=view.stop),
+        place,
+        settings.train.epochs,
+        view,
+    )
 
 
 def _default_run_dir(settings: "Settings", parts: "Parts") -> Path:
@@ -205,31 +229,7 @@ def _default_run_dir(settings: "Settings", parts: "Parts") -> Path:
     return free_run_dir(RUNS_DIR, f"{parts.train.name}-{loss}-seed{settings.seed}")
 
 
-def _run(settings: "Settings", parts: "Parts", run_dir: Path, view: _View) -> None:
-    from slrctl.engine import run_folder
-    from slrctl.engine.run import RunReport, run_training
-    from slrctl.engine.training import EpochReport
-    from slrctl.reports.figures import draw_curves
-
-    history, finished = [], None
-    shown = training_view(view.console, settings.train.epochs, diagnostics=view.diagnostics)
-    with shown as training:
-        for report in run_training(settings, parts, run_dir):
-            if isinstance(report, RunReport):
-                finished = report
-            elif isinstance(report, EpochReport):
-                history.append(report.metrics)
-                training.show_epoch(report)
-            else:
-                training.show_batch(report)
-    draw_curves(history, run_dir / run_folder.CURVES)
-    if finished is not None:
-        show_results(view.console, finished, run_dir)
-        if view.as_json:
-            print_json(finished.summary)
-
-
-def _try(settings: "Settings", parts: "Parts", view: _View) -> None:
+def _try(settings: "Settings", parts: "Parts", view: TrainView) -> None:
     from slrctl.core.model import num_parameters
     from slrctl.engine.run import try_one_batch
 

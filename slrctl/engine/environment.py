@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,25 @@ from slrctl.engine.runtime import describe_device
 PACKAGES = ("slrctl", "torch", "numpy", "pandas", "pyarrow", "pydantic", "safetensors")
 
 
+# What may decide the last bits of a result.
+_MATTERS = ("versions", "git_revision", "processor", "threads", "device", "device_name")
+
+
 def describe_environment(device: torch.device, parts: dict[str, SignDataset]) -> dict[str, Any]:
     """Everything needed to say what a number was measured on, fit for JSON."""
     first = next(iter(parts.values()))
+    return {
+        **describe_machine(device),
+        "data": {
+            name: {"clips": len(part), "fingerprint": part.fingerprint()}
+            for name, part in parts.items()
+        },
+        "classes": list(first.classes),
+    }
+
+
+def describe_machine(device: torch.device) -> dict[str, Any]:
+    """Versions, revision, hardware and command of this process."""
     return {
         "versions": {
             "python": platform.python_version(),
@@ -32,12 +49,17 @@ def describe_environment(device: torch.device, parts: dict[str, SignDataset]) ->
         "device": str(device),
         "device_name": describe_device(device),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        "data": {
-            name: {"clips": len(part), "fingerprint": part.fingerprint()}
-            for name, part in parts.items()
-        },
-        "classes": list(first.classes),
     }
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What is not as it was and may change the last bits of a result, a line each."""
+    pairs = {name: (before.get(name), now.get(name)) for name in _MATTERS if name != "versions"}
+    versions = before.get("versions") or {}
+    pairs |= {name: (versions.get(name), value) for name, value in now["versions"].items()}
+    return [
+        f"{name}: {was} before, {value} now" for name, (was, value) in pairs.items() if was != value
+    ]
 
 
 def git_revision() -> str | None:

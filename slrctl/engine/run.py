@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,15 +20,19 @@ from slrctl.core.data.parts import named_parts
 from slrctl.core.data.splits import Parts
 from slrctl.engine import run_folder
 from slrctl.engine.bootstrap import Evaluation, evaluate_predictions
-from slrctl.engine.checkpoint import named_tensors, save_checkpoint
-from slrctl.engine.environment import describe_environment
+from slrctl.engine.environment import changes, describe_environment, describe_machine
 from slrctl.engine.evaluation import predict
 from slrctl.engine.files import replacing
 from slrctl.engine.predictions import Predictions
+from slrctl.engine.resuming import SavedRun, check_same_clips
 from slrctl.engine.run_folder import load_run
+from slrctl.engine.run_lock import RunLock, holding
 from slrctl.engine.runtime import choose_device, deterministic, keep_freed_memory
+from slrctl.engine.saved_state import restore_state, save_epoch, save_state
 from slrctl.engine.state import TrainingState
+from slrctl.engine.stopping import StopAsked, StopRequest
 from slrctl.engine.training import BatchReport, EpochReport, TrainingData, train_epochs
+from slrctl.errors import Interrupted, SlrctlError, TrainingDiverged
 from slrctl.settings import Settings
 
 
@@ -46,25 +51,59 @@ class TrialBatch(NamedTuple):
     seconds: float
 
 
+Reports = Iterator[BatchReport | EpochReport | RunReport]
+
+
 def run_training(
-    settings: Settings, parts: Parts, run_dir: Path
-) -> Iterator[BatchReport | EpochReport | RunReport]:
+    settings: Settings,
+    parts: Parts,
+    run_dir: Path,
+    *,
+    force: bool = False,
+    stop: StopRequest | None = None,
+) -> Reports:
     """Train, keep the best model, and evaluate it on the validation clips and, once, on the test.
 
-    The caller has made sure that the folder may be written to.
+    Args:
+        settings: of the run.
+        parts: its clips.
+        run_dir: its folder, which is made.
+        force: write over a run that is in the folder.
+        stop: by which somebody may ask to stop.
+
+    Raises:
+        UsageError: there is something in the folder.
+        SlrctlError: the folder cannot be written to, or another process is writing to it.
+        Interrupted: it was asked to stop, and is saved.
+        TrainingDiverged: a loss, a gradient or a weight became NaN or infinite.
     """
-    started = time.perf_counter()
     device = choose_device(settings.train.device)
     keep_freed_memory()
-    with deterministic():
+    run_folder.make_run_dir(run_dir)
+    with deterministic(), holding(run_dir) as lock:
+        run_folder.check_run_dir(run_dir, force=force)
         environment = describe_environment(device, named_parts(parts))
         run_folder.start_run_dir(run_dir, settings, environment)
         state = TrainingState.initial(settings, parts.train.classes, device)
-        for report in train_epochs(state, training_data(settings, parts)):
-            if isinstance(report, EpochReport):
-                _save_epoch(state, report, run_dir)
-            yield report
-        yield _evaluate_best(settings, parts, run_dir, state, started)
+        yield from _run(state, parts, lock, stop or StopRequest())
+
+
+def resume_training(saved: SavedRun, parts: Parts, *, stop: StopRequest | None = None) -> Reports:
+    """Go on with a run from its saved state, as if it had never been interrupted.
+
+    Raises:
+        DataError: the clips are others, or the state is damaged.
+        SlrctlError, Interrupted, TrainingDiverged: as in `run_training`.
+    """
+    device = choose_device(saved.settings.train.device)
+    keep_freed_memory()
+    with deterministic(), holding(saved.run_dir) as lock:
+        check_same_clips(saved, parts)
+        state = TrainingState.initial(saved.settings, parts.train.classes, device)
+        restore_state(state, saved.state_path, saved.run_dir)
+        with _saving(lock):
+            _note_resumption(state, saved)
+        yield from _run(state, parts, lock, stop or StopRequest())
 
 
 def try_one_batch(settings: Settings, parts: Parts) -> TrialBatch:
@@ -98,38 +137,96 @@ def predict_part(
     return predict(run.model, part, batches, device)
 
 
-def _save_epoch(state: TrainingState, report: EpochReport, run_dir: Path) -> None:
-    run_folder.append_line(run_dir / run_folder.METRICS, report.metrics)
-    if report.is_best:
-        save_checkpoint(
-            run_dir / run_folder.BEST,
-            named_tensors(model=state.model, loss=state.loss),
-            state.settings,
-            state.classes,
-            {"epoch": report.epoch},
-        )
-    save_checkpoint(
-        run_dir / run_folder.LAST,
-        state.tensors(),
-        state.settings,
-        state.classes,
-        state.progress_json(),
+def _run(state: TrainingState, parts: Parts, lock: RunLock, stop: StopRequest) -> Reports:
+    """Train from where the state stands, and evaluate."""
+    started, run_dir = time.perf_counter(), lock.path.parent
+    data = training_data(state.settings, parts)
+    stoppable = data._replace(
+        training=lambda epoch, start: stop.between(data.training(epoch, start)),
+        validation=lambda: stop.between(data.validation()),
     )
+    try:
+        with stop.awaited():
+            yield from _train(state, stoppable, lock)
+            stop.check()
+    except StopAsked:
+        if state.progress.step:  # else the end of the epoch was saved
+            with _saving(lock):
+                save_state(state, run_dir)
+        go_on = run_folder.resume_command(run_dir)
+        raise Interrupted(
+            f"interrupted {_position(state)}, which is saved; go on with: {go_on}"
+        ) from None
+    except TrainingDiverged as error:
+        raise TrainingDiverged(f"{error}; {_last_good(state, run_dir)}") from None
+    yield _evaluate_best(state.settings, parts, lock, state, started)
+
+
+def _train(state: TrainingState, data: TrainingData, lock: RunLock) -> Reports:
+    """Train, and save the state after every epoch and every so often within one."""
+    saved, run_dir = time.monotonic(), lock.path.parent
+    for report in train_epochs(state, data):
+        if isinstance(report, EpochReport):
+            with _saving(lock):
+                save_epoch(state, report, run_dir)
+            saved = time.monotonic()
+        elif time.monotonic() - saved >= state.settings.train.save_seconds:
+            with _saving(lock):
+                save_state(state, run_dir)
+            saved = time.monotonic()
+        yield report
+
+
+@contextmanager
+def _saving(lock: RunLock) -> Iterator[None]:
+    """Say in one line what keeps a run from being saved."""
+    lock.check()
+    try:
+        yield
+    except OSError as error:
+        lock.check()
+        run_dir = lock.path.parent
+        raise SlrctlError(
+            f"{run_dir}: cannot be written any more ({error.strerror or error}); what was saved "
+            f"before is whole; make room, then go on with: {run_folder.resume_command(run_dir)}"
+        ) from None
+
+
+def _note_resumption(state: TrainingState, saved: SavedRun) -> None:
+    """Write down where the run goes on, and what is not as it was."""
+    begun = run_folder.read_environment(saved.run_dir)
+    entry = {
+        "epochs_behind": state.progress.epoch,
+        "batches_behind": state.progress.step,
+        "changes": changes(begun, describe_machine(state.device)),
+    }
+    resumed = [*begun.get("resumed", []), entry]
+    run_folder.write_json(saved.run_dir / run_folder.ENVIRONMENT, begun | {"resumed": resumed})
+
+
+def _position(state: TrainingState) -> str:
+    progress = state.progress
+    batches = f"after batch {progress.step} of epoch {progress.epoch + 1}"
+    return batches if progress.step else f"after epoch {progress.epoch}"
+
+
+def _last_good(state: TrainingState, run_dir: Path) -> str:
+    if state.progress.best_epoch is None:
+        return "no epoch was finished, so there is no checkpoint"
+    best = run_dir / run_folder.BEST
+    return f"the last good checkpoint is {best} (epoch {state.progress.best_epoch})"
 
 
 def _evaluate_best(
-    settings: Settings, parts: Parts, run_dir: Path, state: TrainingState, started: float
+    settings: Settings, parts: Parts, lock: RunLock, state: TrainingState, started: float
 ) -> RunReport:
+    run_dir = lock.path.parent
     run = load_run(run_dir, state.device)
     predictions = {
         name: predict_part(run, settings, part, state.device)
         for name, part in named_parts(parts).items()
         if name != "train"
     }
-    with replacing(run_dir / run_folder.PREDICTIONS) as unfinished:
-        pd.concat(
-            [frame.to_frame().assign(split=name) for name, frame in predictions.items()]
-        ).to_parquet(unfinished, index=False)
     evaluations = {
         name: evaluate_predictions(part, resamples=settings.evaluate.resamples, seed=settings.seed)
         for name, part in predictions.items()
@@ -143,5 +240,13 @@ def _evaluate_best(
     if "test" in evaluations:
         summary["test"] = evaluations["test"].to_json()
     summary["seconds"] = time.perf_counter() - started
-    run_folder.write_json(run_dir / run_folder.SUMMARY, summary)
+    with _saving(lock):
+        _write_predictions(predictions, run_dir)
+        run_folder.write_json(run_dir / run_folder.SUMMARY, summary)
     return RunReport(summary, evaluations["val"], evaluations.get("test"))
+
+
+def _write_predictions(predictions: dict[str, Predictions], run_dir: Path) -> None:
+    frames = [frame.to_frame().assign(split=name) for name, frame in predictions.items()]
+    with replacing(run_dir / run_folder.PREDICTIONS) as unfinished:
+        pd.concat(frames).to_parquet(unfinished, index=False)

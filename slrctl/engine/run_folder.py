@@ -1,6 +1,9 @@
 """The folder of a run: what is in it, how it is made, found and read back."""
 
 import json
+import os
+import re
+import shlex
 import shutil
 import tomllib
 from collections.abc import Mapping
@@ -11,8 +14,9 @@ import tomlkit
 import torch
 
 from slrctl.core.model import SiFormer, Spoter, build_model
-from slrctl.engine.checkpoint import load_checkpoint, load_module
+from slrctl.engine.checkpoint import is_intact, load_checkpoint, load_module
 from slrctl.engine.files import replacing
+from slrctl.engine.run_lock import LOCK
 from slrctl.errors import DataError, SlrctlError, UsageError
 from slrctl.settings import Settings
 
@@ -22,10 +26,15 @@ METRICS = "metrics.jsonl"
 SUMMARY = "summary.json"
 BEST = "best.safetensors"
 LAST = "last.safetensors"
+PREVIOUS = "previous.safetensors"
 PREDICTIONS = "predictions.parquet"
 CURVES = "curves.png"
 EVALUATION = "evaluation-"
-FILES = (SETTINGS, ENVIRONMENT, METRICS, SUMMARY, BEST, LAST, PREDICTIONS, CURVES)
+FILES = (SETTINGS, ENVIRONMENT, METRICS, SUMMARY, BEST, LAST, PREVIOUS, PREDICTIONS, CURVES)
+# What `replacing` leaves behind where the process was killed.
+_UNFINISHED = re.compile(
+    rf"\.({'|'.join(Path(name).stem for name in FILES)})\.[0-9a-f]{{8}}\.[a-z]+"
+)
 
 
 class LoadedRun(NamedTuple):
@@ -37,11 +46,25 @@ class LoadedRun(NamedTuple):
 
 
 def free_run_dir(runs_dir: Path, name: str) -> Path:
-    """The first of name, name-2, name-3, ... that does not exist yet."""
+    """Make the first of name, name-2, name-3, ... that does not exist yet.
+
+    It is made at once, so that another run that begins now takes the next one.
+    """
     candidate, number = runs_dir / name, 2
-    while candidate.exists():
-        candidate, number = runs_dir / f"{name}-{number}", number + 1
-    return candidate
+    while True:
+        try:
+            candidate.mkdir(parents=True)
+        except FileExistsError:
+            candidate, number = runs_dir / f"{name}-{number}", number + 1
+        except OSError as error:
+            raise _cannot_write(candidate, error) from None
+        else:
+            return candidate
+
+
+def resume_command(run: Path) -> str:
+    """What a user types to go on with a run, or from one of its states."""
+    return f"slrctl train --resume {shlex.quote(str(run))}"
 
 
 def check_run_dir(run_dir: Path, *, force: bool) -> None:
@@ -54,30 +77,69 @@ def check_run_dir(run_dir: Path, *, force: bool) -> None:
         raise UsageError(
             f"{run_dir}: is a file, and a run needs a folder; choose another --run-dir"
         )
-    if not run_dir.is_dir() or not any(run_dir.iterdir()):
+    if not run_dir.is_dir() or not any(_is_kept(path.name) for path in run_dir.iterdir()):
         return
     if not (run_dir / SETTINGS).is_file():
         raise UsageError(f"{run_dir}: holds other files and is not a run; choose another --run-dir")
     if not force:
+        is_finished = (run_dir / SUMMARY).exists()
+        go_on = "" if is_finished else f"go on with it: {resume_command(run_dir)}; or "
         raise UsageError(
-            f"{run_dir}: holds a run already; choose another --name, or overwrite it with --force"
+            f"{run_dir}: holds {'a' if is_finished else 'an unfinished'} run already; {go_on}"
+            "choose another --name, or overwrite it with --force"
         )
 
 
-def start_run_dir(run_dir: Path, settings: Settings, environment: Mapping[str, Any]) -> None:
-    """Make the folder, remove what an earlier run left in it, and write down what is to be run."""
+def make_run_dir(run_dir: Path) -> None:
+    """Make the folder of a run, unless it is there.
+
+    Raises:
+        SlrctlError: it cannot be made.
+    """
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        for name in FILES:
+    except OSError as error:
+        raise _cannot_write(run_dir, error) from None
+
+
+def start_run_dir(run_dir: Path, settings: Settings, environment: Mapping[str, Any]) -> None:
+    """Remove what an earlier run left in the folder, and write down what is to be run.
+
+    The settings are removed last and written last: a folder that holds them holds a run.
+    """
+    make_run_dir(run_dir)
+    try:
+        for name in (*FILES[1:], SETTINGS):
             (run_dir / name).unlink(missing_ok=True)
+        remove_unfinished(run_dir)
         for summary in run_dir.glob(f"{EVALUATION}*/metrics.json"):
             shutil.rmtree(summary.parent)  # the numbers of another model
-        write_text(run_dir / SETTINGS, settings_toml(settings))
         write_json(run_dir / ENVIRONMENT, environment)
+        write_text(run_dir / SETTINGS, settings_toml(settings))
     except OSError as error:
-        raise SlrctlError(
-            f"{run_dir}: cannot be written ({error.strerror}); choose another --run-dir"
-        ) from None
+        raise _cannot_write(run_dir, error) from None
+
+
+def remove_unfinished(run_dir: Path) -> None:
+    """Remove what writers left behind that were killed; nobody may be writing now."""
+    for path in run_dir.iterdir():
+        if _UNFINISHED.fullmatch(path.name):
+            path.unlink(missing_ok=True)
+
+
+def _is_kept(name: str) -> bool:
+    """Whether a file is more than what a run that was killed at its very beginning leaves."""
+    return name not in (LOCK, ENVIRONMENT) and _UNFINISHED.fullmatch(name) is None
+
+
+def _cannot_write(run_dir: Path, error: OSError) -> SlrctlError:
+    return SlrctlError(f"{run_dir}: cannot be written ({error.strerror}); choose another --run-dir")
+
+
+def remove_states(run_dir: Path) -> None:
+    """Remove what only going on would need; the best model stays."""
+    for name in (LAST, PREVIOUS):
+        (run_dir / name).unlink(missing_ok=True)
 
 
 def settings_toml(settings: Settings) -> str:
@@ -106,16 +168,38 @@ def read_settings(run_dir: Path) -> dict[str, Any]:
         raise DataError(f"{path}: not a TOML file any more ({error})") from None
 
 
-def read_fingerprints(run_dir: Path) -> dict[str, str]:
-    """The fingerprint of each part of the data a run was made with."""
+def read_environment(run_dir: Path) -> dict[str, Any]:
+    """What a run was begun with: versions, machine, fingerprints of the data."""
     path = run_dir / ENVIRONMENT
     try:
-        parts = json.loads(path.read_text(encoding="utf-8"))["data"]
+        environment = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        environment = None
+    if not isinstance(environment, dict):
+        raise DataError(f"{path}: cannot be read as what slrctl train wrote")
+    return environment
+
+
+def read_fingerprints(run_dir: Path) -> dict[str, str]:
+    """The fingerprint of each part of the data a run was made with."""
+    try:
+        parts = read_environment(run_dir)["data"]
         return {name: part["fingerprint"] for name, part in parts.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError, AttributeError):
         raise DataError(
-            f"{path}: cannot be read as what slrctl train wrote; name clips with --data"
+            f"{run_dir / ENVIRONMENT}: cannot be read as what slrctl train wrote"
         ) from None
+
+
+def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
+    """The lines of `metrics.jsonl`, one an epoch."""
+    lines = (run_dir / METRICS).read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def read_summary(run_dir: Path) -> dict[str, Any]:
+    """What a finished run came to."""
+    return json.loads((run_dir / SUMMARY).read_text(encoding="utf-8"))
 
 
 def newest_run(runs_dir: Path) -> Path:
@@ -129,23 +213,45 @@ def newest_run(runs_dir: Path) -> Path:
 
 
 def load_run(run_dir: Path | str, device: torch.device | None = None) -> LoadedRun:
-    """Load the best model of a run, in evaluation mode.
+    """Load the best model of a run, or that of one of its checkpoints, in evaluation mode.
+
+    Args:
+        run_dir: folder of the run, or a checkpoint in it.
+        device: where the model is to be; the CPU if absent.
 
     Raises:
         SlrctlError: the folder is not a run, or has no checkpoint yet.
-        DataError: the checkpoint is damaged.
+        DataError: the checkpoint is damaged; the message names one that is whole.
     """
-    run_dir = Path(run_dir)
+    path = Path(run_dir)
+    run_dir = folder_of(path)
     if not (run_dir / SETTINGS).is_file():
         raise SlrctlError(
             f"{run_dir}: not a run (no {SETTINGS}); name a folder that slrctl train wrote"
         )
-    checkpoint = load_checkpoint(run_dir / BEST)
+    path = run_dir / BEST if run_dir == path else path
+    try:
+        checkpoint = load_checkpoint(path)
+    except DataError as error:
+        others = (path.with_name(name) for name in (BEST, LAST, PREVIOUS))
+        whole = [str(other) for other in others if other != path and is_intact(other)]
+        advice = f"whole is {whole[0]}" if whole else "the run has no whole checkpoint"
+        raise DataError(f"{error}; {advice}") from None
     model = build_model(checkpoint.settings.model, len(checkpoint.classes))
     load_module(model, checkpoint.tensors, "model")
     return LoadedRun(
         model.to(device or torch.device("cpu")).eval(), checkpoint.settings, checkpoint.classes
     )
+
+
+def folder_of(run: Path) -> Path:
+    """The folder of a run that is named by itself or by a checkpoint in it."""
+    is_checkpoint = run.suffix in _CHECKPOINTS and not run.is_dir()
+    return run.parent if is_checkpoint else run
+
+
+# The last three are refused, with a word on why.
+_CHECKPOINTS = (".safetensors", ".pt", ".pth", ".ckpt")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -160,6 +266,8 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def append_line(path: Path, row: Mapping[str, Any]) -> None:
-    """Add one JSON object to a file of lines."""
+    """Add one JSON object to a file of lines; it is on the disk when this returns."""
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())

@@ -99,7 +99,9 @@ class TrainingState:
             for key in ("step", "exp_avg", "exp_avg_sq"):
                 value = tensors.get(f"optimizer.{key}.{name}")
                 if value is not None:
-                    place = value if key == "step" else value.to(self.device)
+                    # The fused optimizer wants the count of its steps where the weights are.
+                    stays = key == "step" and not self.optimizer.defaults["fused"]
+                    place = value if stays else value.to(self.device)
                     self.optimizer.state[parameter][key] = place.clone()
         self.progress = Progress(**{**progress, "totals": EpochTotals(**progress["totals"])})
 

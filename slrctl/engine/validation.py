@@ -62,32 +62,47 @@ def validate(
             return_features=has_maps,
             return_layer_features=has_maps and loss.needs_layer_features,
         )
-        _keep_logits(kept, output, batch)
+        _keep_logits(kept, output, batch, epoch)
         if has_maps:
             _keep_maps(kept, output, batch, loss)
     metrics: dict[str, Any] = {
         "val_accuracy": float(torch.cat(kept.is_right).double().mean()),
         "val_classification": float(torch.cat(kept.negative_log_likelihood).double().mean()),
     }
-    if not math.isfinite(metrics["val_classification"]):
-        raise TrainingDiverged(
-            f"epoch {epoch + 1}: the validation loss is {metrics['val_classification']}, "
-            "which must be finite; lower --learning-rate"
-        )
     if has_maps:
         metrics |= _map_metrics(kept, loss)
+        _stop_if_not_finite(metrics, epoch)
     metrics["val_loss"] = _total(metrics, loss, epoch)
     return metrics
 
 
-def _keep_logits(kept: _Pass, output: SiFormerOutput, batch: ClipBatch) -> None:
+def _keep_logits(kept: _Pass, output: SiFormerOutput, batch: ClipBatch, epoch: int) -> None:
     if batch.target is None:
         raise ValueError("validation needs targets; collate the clips with their classes")
     kept.target.append(batch.target.cpu())
     kept.is_right.append((output.logits.argmax(-1) == batch.target).cpu())
-    kept.negative_log_likelihood.append(
-        F.cross_entropy(output.logits.float(), batch.target, reduction="none").cpu()
-    )
+    surprise = F.cross_entropy(output.logits.float(), batch.target, reduction="none").cpu()
+    is_bad = ~torch.isfinite(surprise)
+    if is_bad.any():
+        bad = [batch.clip_ids[row] for row in is_bad.nonzero().flatten().tolist()]
+        raise TrainingDiverged(
+            f"epoch {epoch + 1}, validation loss: the classification term is "
+            f"{surprise[is_bad][0].item()}, which must be finite; lower --learning-rate, and look "
+            f"at the clips: {', '.join(bad)}"
+        )
+    kept.negative_log_likelihood.append(surprise)
+
+
+def _stop_if_not_finite(metrics: dict[str, Any], epoch: int) -> None:
+    """The terms over maps and streams, of which no single clip is the cause."""
+    for term in ("consistency", "alignment"):
+        value = metrics[f"val_{term}"]
+        if value is not None and not math.isfinite(value):
+            raise TrainingDiverged(
+                f"epoch {epoch + 1}, validation loss: the {term} term is {value}, which must be "
+                "finite; "
+                "lower --lambda-consistency, --lambda-alignment or --learning-rate"
+            )
 
 
 def _keep_maps(

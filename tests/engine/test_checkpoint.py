@@ -49,19 +49,24 @@ def test_a_truncated_checkpoint_is_refused(run_dir, share):
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
 
-    with pytest.raises(DataError, match="damaged, or not a safetensors file"):
+    with pytest.raises(DataError, match="damaged"):
         load_run(run_dir)
 
 
-def test_a_pickle_is_refused_and_not_run(run_dir, tmp_path):
+@pytest.mark.parametrize("name", ["best.safetensors", "model.pt", "model.pth"])
+@pytest.mark.parametrize("in_an_archive", [False, True])
+def test_a_pickle_is_refused_and_not_run(run_dir, tmp_path, name, in_an_archive):
     class Payload:
         def __reduce__(self):
             return (open, (str(tmp_path / "ran"), "w"))
 
-    (run_dir / run_folder.BEST).write_bytes(pickle.dumps(Payload()))
+    if in_an_archive:  # as torch.save writes it
+        torch.save(Payload(), run_dir / name)
+    else:
+        (run_dir / name).write_bytes(pickle.dumps(Payload()))
 
-    with pytest.raises(DataError, match="not a safetensors file"):
-        load_run(run_dir)
+    with pytest.raises(DataError, match="pickled file, which could run code"):
+        load_run(run_dir / name)
     assert not (tmp_path / "ran").exists()
 
 
@@ -151,7 +156,7 @@ def test_starting_again_removes_what_the_last_run_left(run_dir, tiny_settings):
 
 def test_names_that_are_taken_are_numbered(tmp_path):
     (tmp_path / "demo").mkdir()
-    (tmp_path / "demo-2").mkdir()
 
-    assert free_run_dir(tmp_path, "demo") == tmp_path / "demo-3"
+    assert free_run_dir(tmp_path, "demo") == tmp_path / "demo-2"
+    assert free_run_dir(tmp_path, "demo") == tmp_path / "demo-3"  # the one before is taken now
     assert free_run_dir(tmp_path, "other") == tmp_path / "other"

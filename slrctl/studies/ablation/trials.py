@@ -112,6 +112,7 @@ def trial_key(settings: Settings, sources: Mapping[str, str]) -> str:
     values = settings.model_dump(mode="json")
     for name in _WITHOUT_EFFECT:
         values["data"].pop(name)
+    values["train"].pop("save_seconds")
     content = {"settings": values, "data": sources, "code": code_digest()}
     text = json.dumps(content, sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()

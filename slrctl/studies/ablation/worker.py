@@ -13,8 +13,10 @@ import torch
 
 from slrctl.core.data.parts import load_parts
 from slrctl.core.data.splits import Parts
-from slrctl.engine.run import run_training
-from slrctl.errors import SlrctlError
+from slrctl.engine import run_folder
+from slrctl.engine.resuming import find_saved_run
+from slrctl.engine.run import Reports, resume_training, run_training
+from slrctl.errors import DataError, SlrctlError
 from slrctl.settings import Settings
 from slrctl.studies.ablation.trials import is_finished, kept_clips
 
@@ -38,11 +40,24 @@ def run_trial(settings_json: str, run_dir: Path, threads: int) -> str | None:
         if is_finished(run_dir):
             return None
         try:
-            for _ in run_training(settings, _parts(_data_of(settings_json)), run_dir):
+            for _ in _reports(settings, _parts(_data_of(settings_json)), run_dir):
                 pass
+            run_folder.remove_states(run_dir)  # of many trials they would fill a disk
         except SlrctlError as error:
             return " ".join(str(error).split())
     return None
+
+
+def _reports(settings: Settings, parts: Parts, run_dir: Path) -> Reports:
+    """Go on with a trial that was killed, or begin it."""
+    if (run_dir / run_folder.LAST).exists():
+        try:
+            yield from resume_training(find_saved_run(run_dir), parts)
+        except DataError:
+            pass  # damaged: then it is done again
+        else:
+            return
+    yield from run_training(settings, parts, run_dir, force=True)
 
 
 def leave_with_the_parent() -> None:

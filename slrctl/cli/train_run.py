@@ -1,0 +1,129 @@
+"""Show a run while it trains, new or resumed, and what it came to."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from rich.console import Console
+
+from slrctl.cli.console import print_json, print_lines
+from slrctl.cli.live import training_view
+from slrctl.cli.options import cache_for
+from slrctl.cli.train_views import show_header, show_results
+from slrctl.engine.stopping import StopRequest
+from slrctl.errors import Interrupted, SlrctlError
+
+if TYPE_CHECKING:
+    from slrctl.engine.resuming import SavedRun
+    from slrctl.engine.run import RunReport
+    from slrctl.engine.training import BatchReport, EpochReport
+
+    Reports = Iterator[BatchReport | EpochReport | RunReport]
+
+
+class TrainView(NamedTuple):
+    """Where and how much is shown, and how to ask for an end."""
+
+    console: Console
+    as_json: bool
+    diagnostics: bool
+    stop: StopRequest
+
+
+def resume_run(run: Path | None, runs_dir: Path, view: TrainView) -> None:
+    """Go on with a run, the newest interrupted one if none is named."""
+    # Imported late: torch takes seconds.
+    from slrctl.engine.resuming import find_saved_run, newest_interrupted
+
+    saved = find_saved_run(run or newest_interrupted(runs_dir))
+    if saved.is_finished:
+        _show_finished(saved, view)
+        return
+    from slrctl.core.data.parts import load_parts
+    from slrctl.engine.run import resume_training
+
+    _take_threads(saved)
+    parts = load_parts(saved.settings, cache_for(saved.settings.data))
+    show_header(view.console, saved.settings, parts)
+    print_lines(view.console, list(_on_going_on(saved)))
+    show_run(
+        resume_training(saved, parts, stop=view.stop),
+        saved.run_dir,
+        saved.settings.train.epochs,
+        view,
+    )
+
+
+def show_run(reports: "Reports", run_dir: Path, num_epochs: int, view: TrainView) -> None:
+    """Show the reports of a run as they come, then its results."""
+    from slrctl.engine.run import RunReport
+    from slrctl.engine.run_folder import SETTINGS, resume_command
+    from slrctl.engine.training import EpochReport
+
+    finished = None
+    shown = training_view(view.console, num_epochs, diagnostics=view.diagnostics)
+    try:
+        with shown as training:
+            for report in reports:
+                if isinstance(report, RunReport):
+                    finished = report
+                elif isinstance(report, EpochReport):
+                    training.show_epoch(report)
+                else:
+                    training.show_batch(report)
+            _draw_curves(run_dir)
+    except KeyboardInterrupt:
+        if not (run_dir / SETTINGS).exists():
+            raise
+        raise Interrupted(f"interrupted; go on with: {resume_command(run_dir)}") from None
+    if finished is not None:
+        show_results(view.console, finished, run_dir)
+        if view.as_json:
+            print_json(finished.summary)
+
+
+def _show_finished(saved: "SavedRun", view: TrainView) -> None:
+    from slrctl.engine import run_folder
+
+    if not (saved.run_dir / run_folder.CURVES).exists():
+        _draw_curves(saved.run_dir)
+    line = f"{saved.run_dir}: finished already; next: slrctl evaluate {saved.run_dir}"
+    print_lines(view.console, [line])
+    if view.as_json:
+        print_json(run_folder.read_summary(saved.run_dir))
+
+
+def _draw_curves(run_dir: Path) -> None:
+    from slrctl.engine import run_folder
+    from slrctl.reports.figures import draw_curves
+
+    try:
+        draw_curves(run_folder.read_metrics(run_dir), run_dir / run_folder.CURVES)
+    except OSError as error:
+        raise SlrctlError(
+            f"{run_dir}: its curves cannot be drawn ({error.strerror or error}); the run itself is "
+            f"whole; make room, then: {run_folder.resume_command(run_dir)}"
+        ) from None
+
+
+def _take_threads(saved: "SavedRun") -> None:
+    """Use as many threads as the run was begun with: another number may change the last bits."""
+    import torch
+
+    threads = saved.environment.get("threads")
+    if isinstance(threads, int) and threads > 0:
+        torch.set_num_threads(threads)
+
+
+def _on_going_on(saved: "SavedRun") -> Iterator[str]:
+    from slrctl.engine.environment import changes, describe_machine
+    from slrctl.engine.runtime import choose_device
+
+    if saved.state_path is None:
+        yield f"{saved.run_dir}: nothing was saved before it stopped; it begins again"
+    else:
+        where = f"batch {saved.batch} of epoch {saved.epoch + 1}" if saved.batch else ""
+        yield f"going on after {where or f'epoch {saved.epoch}'}, from {saved.state_path}"
+    now = describe_machine(choose_device(saved.settings.train.device))
+    for change in changes(saved.environment, now):
+        yield f"warning: {change}; the last bits may differ from a run without interruption"

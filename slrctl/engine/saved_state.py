@@ -1,0 +1,151 @@
+"""The state of a training in its run's folder: written as it goes, read to go on from it.
+
+`last.safetensors` is the newest state and `previous.safetensors` the one before it. What else
+the folder holds follows from the newest state: lines of later epochs are cut off, and a best model
+that is not written yet is the state's own.
+"""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import torch
+
+from slrctl.engine import run_folder
+from slrctl.engine.checkpoint import (
+    Checkpoint,
+    checkpoint_bytes,
+    is_intact,
+    load_checkpoint,
+    named_tensors,
+    save_checkpoint,
+)
+from slrctl.engine.files import replacing
+from slrctl.engine.state import TrainingState
+from slrctl.engine.training import EpochReport
+from slrctl.errors import DataError
+
+
+def save_state(state: TrainingState, run_dir: Path) -> None:
+    """Write the state; the newest one so far becomes the one before it.
+
+    A state with a NaN or an infinity is left out: the next step stops the training, and what is
+    there is the last good one.
+    """
+    tensors = state.tensors()
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
+        return
+    last = run_dir / run_folder.LAST
+    content = checkpoint_bytes(tensors, state.settings, state.classes, state.progress_json())
+    with replacing(last) as unfinished:
+        unfinished.write_bytes(content)
+        if last.exists():
+            _keep_as(last, run_dir / run_folder.PREVIOUS)
+
+
+def save_epoch(state: TrainingState, report: EpochReport, run_dir: Path) -> None:
+    """Write what an epoch gave, in the order in which `restore_state` can mend it."""
+    run_folder.append_line(run_dir / run_folder.METRICS, report.metrics)
+    save_state(state, run_dir)
+    if report.is_best:
+        _save_best(state, run_dir)
+
+
+def read_state(path: Path) -> Checkpoint:
+    """Read a state.
+
+    Raises:
+        DataError: it is damaged; the message names the one before it, if that is whole.
+    """
+    try:
+        return load_checkpoint(path)
+    except DataError as error:
+        others = (path.with_name(name) for name in (run_folder.LAST, run_folder.PREVIOUS))
+        whole = [other for other in others if other != path and is_intact(other)]
+        advice = (
+            f"the other state of the run is whole: {run_folder.resume_command(whole[0])}"
+            if whole
+            else "the run has no other whole state; train again with --force"
+        )
+        raise DataError(f"{error}; {advice}") from None
+
+
+def restore_state(state: TrainingState, path: Path | None, run_dir: Path) -> None:
+    """Put a saved state back, and bring the run's folder to where it stands.
+
+    Args:
+        state: a training before its first step, changed in place.
+        path: file of the state; None where the run was stopped before it wrote one.
+        run_dir: folder of the run, which nobody else writes to.
+
+    Raises:
+        DataError: the file is damaged, or does not belong to this run.
+    """
+    if path is not None:
+        saved = read_state(path)
+        if (saved.settings, saved.classes) != (state.settings, state.classes):
+            raise DataError(
+                f"{path}: was written under other settings or classes than {run_dir} has now; "
+                "put settings.toml back as it was, or train again with --force"
+            )
+        try:
+            state.restore(saved.tensors, saved.progress)
+        except (RuntimeError, TypeError, KeyError):
+            raise DataError(
+                f"{path}: does not fit this version of slrctl; go on with the version it was "
+                "written by (environment.json names it), or train again with --force"
+            ) from None
+    run_folder.remove_unfinished(run_dir)
+    _cut_metrics(run_dir / run_folder.METRICS, state.progress.epoch)
+    _check_best(state, run_dir)
+
+
+def _keep_as(path: Path, name: Path) -> None:
+    with replacing(name) as unfinished:
+        try:
+            os.link(path, unfinished)
+        except OSError:  # not every file system can
+            shutil.copyfile(path, unfinished)
+
+
+def _save_best(state: TrainingState, run_dir: Path) -> None:
+    save_checkpoint(
+        run_dir / run_folder.BEST,
+        named_tensors(model=state.model, loss=state.loss),
+        state.settings,
+        state.classes,
+        {"epoch": state.progress.best_epoch},
+    )
+
+
+def _check_best(state: TrainingState, run_dir: Path) -> None:
+    """Write the best model where the run was stopped just before that."""
+    progress = state.progress
+    if progress.best_epoch is None:
+        return
+    if progress.best_epoch == progress.epoch and progress.step == 0:
+        _save_best(state, run_dir)
+    else:
+        load_checkpoint(run_dir / run_folder.BEST)
+
+
+def _cut_metrics(path: Path, epochs: int) -> None:
+    """Leave the lines of the epochs that the state has behind it."""
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    kept = lines[:epochs]
+    if [_epoch_of(line) for line in kept] != list(range(1, epochs + 1)):
+        raise DataError(
+            f"{path}: does not hold a line for each of the {epochs} epochs behind the run; put it "
+            "back as it was, or train again with --force"
+        )
+    if len(lines) > epochs:
+        with replacing(path) as unfinished:
+            unfinished.write_bytes(b"".join(kept))
+
+
+def _epoch_of(line: bytes) -> int | None:
+    try:
+        return json.loads(line)["epoch"] if line.endswith(b"\n") else None
+    except (ValueError, KeyError, TypeError):
+        return None

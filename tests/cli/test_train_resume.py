@@ -1,0 +1,239 @@
+"""A run that is killed, interrupted or cut off goes on as if nothing had happened."""
+
+import json
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+from commands import commands_in
+from run_contents import contents
+
+from slrctl.engine import run_folder
+
+# Two batches an epoch; saved after each of them.
+TINY = [
+    "--set=model.ffn_dim=16",
+    "--set=model.num_encoder_layers=1",
+    "--set=evaluate.resamples=100",
+    "--set=augment.mirror=0.5",
+    "--set=train.save_seconds=0",
+    "--cmcl=adaptive",
+    "--batch-size=4",
+]
+
+
+@pytest.fixture(scope="module")
+def commands(tmp_path_factory):
+    with commands_in(tmp_path_factory.mktemp("commands")) as ready:
+        yield ready
+
+
+@pytest.fixture
+def train(tiny_path, commands):
+    """The command line of a run, on clips that lie still."""
+    clips = commands.folder / "tiny.parquet"
+    if not clips.exists():
+        clips.write_bytes(tiny_path.read_bytes())
+    return lambda name, epochs: [
+        "train",
+        "--train",
+        clips,
+        "--name",
+        name,
+        *TINY,
+        "--epochs",
+        epochs,
+    ]
+
+
+@pytest.fixture
+def reference(commands, train):
+    """What runs of so many epochs hold that nothing has interrupted."""
+
+    def whole(epochs):
+        name = f"whole-{epochs}"
+        if not (commands.folder / "runs" / name).exists():
+            ended = commands.run(*train(name, epochs))
+            assert ended.code == 0, ended.stderr
+        return contents(commands.folder / "runs" / name)
+
+    return whole
+
+
+def until(is_true, seconds=60.0):
+    """Wait for something that must happen."""
+    for _ in range(int(seconds / 0.01)):
+        if is_true():
+            return
+        time.sleep(0.01)
+    pytest.fail("it has not happened")
+
+
+def num_lines(path):
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def test_a_killed_run_goes_on_to_the_same_bits(commands, train, reference):
+    run_dir = commands.folder / "runs" / "killed"
+    process = commands.start(*train("killed", 5))
+    until(lambda: num_lines(run_dir / "metrics.jsonl") >= 2)
+    os.kill(process, signal.SIGKILL)
+    assert commands.wait().code == -signal.SIGKILL
+
+    ended = commands.run("train", "--resume", "runs/killed")
+
+    assert ended.code == 0, ended.stderr
+    assert "going on after" in ended.stdout
+    assert contents(run_dir) == reference(5)
+    (resumed,) = json.loads((run_dir / "environment.json").read_text())["resumed"]
+    assert resumed["epochs_behind"] >= 1
+    assert resumed["changes"] == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_saves_the_run_and_names_the_command_to_go_on(commands, train, number):
+    name = f"stopped-{number}"
+    run_dir = commands.folder / "runs" / name
+    process = commands.start(*train(name, 60), "--set=train.save_seconds=1000")
+    until(lambda: num_lines(run_dir / "metrics.jsonl") >= 1)
+    os.kill(process, number)
+
+    ended = commands.wait()
+
+    assert ended.code == 130
+    assert f"go on with: slrctl train --resume runs/{name}\n" in ended.stderr
+    assert not (run_dir / "summary.json").exists()
+    assert not (run_dir / ".lock").exists()
+
+
+def test_an_interrupted_run_is_found_without_its_name_and_saved_in_mid_epoch(
+    commands, train, reference
+):
+    run_dir = commands.folder / "runs" / "unnamed"
+    process = commands.start(*train("unnamed", 5))
+    until(lambda: num_lines(run_dir / "metrics.jsonl") >= 1)
+    os.kill(process, signal.SIGINT)
+    stopped = commands.wait()
+
+    assert stopped.code == 130
+    assert "go on with: slrctl train --resume runs/unnamed" in stopped.stderr
+    ended = commands.run("train", "--resume", "--json")
+
+    assert ended.code == 0, ended.stderr
+    assert json.loads(ended.stdout)["run_dir"] == "runs/unnamed"
+    assert contents(run_dir) == reference(5)
+
+
+def test_a_second_signal_ends_the_process_at_once(commands, train):
+    run_dir = commands.folder / "runs" / "twice"
+    process = commands.start(*train("twice", 200))
+    until(lambda: num_lines(run_dir / "metrics.jsonl") >= 1)
+    os.kill(process, signal.SIGSTOP)  # so that both arrive before either is handled
+    os.kill(process, signal.SIGINT)
+    os.kill(process, signal.SIGCONT)
+    until(lambda: "once more stops at once" in (commands.folder / "err").read_text())
+    os.kill(process, signal.SIGINT)
+
+    # By the signal itself, unless the run was saved just before it came.
+    assert commands.wait().code in (-signal.SIGINT, 130)
+
+
+def test_going_on_with_what_is_no_run_is_refused(commands):
+    ended = commands.run("train", "--resume", "runs/never")
+
+    assert ended.code == 1
+    assert "runs/never: not a run" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--resume", "--epochs", "9"], "--epochs: settled by the run"),
+        (["--resume", "--seed", "0", "--no-cross-attention"], "--cross-attention, --seed"),
+        (["--resume", "--force"], "--force: settled by the run"),
+        (["runs/one"], "add --resume"),
+    ],
+)
+def test_options_that_do_not_go_with_resume_are_refused(run, arguments, message):
+    result = run("train", *arguments)
+
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+def test_two_runs_never_share_a_folder(commands, train, tiny_path):
+    run_dir = commands.folder / "runs" / "shared"
+    process = commands.start(*train("shared", 500))
+    until(lambda: num_lines(run_dir / "metrics.jsonl") >= 1)
+    os.kill(process, signal.SIGSTOP)
+    try:
+        with commands_in(commands.folder) as others:
+            forced = others.run(*train("shared", 2), "--force")
+            resumed = others.run("train", "--resume", "runs/shared")
+    finally:
+        os.kill(process, signal.SIGKILL)
+        commands.wait()
+
+    for ended in (forced, resumed):
+        assert ended.code == 1
+        assert "another process is writing to this run" in ended.stderr
+    assert f"process {process}" in forced.stderr
+    # The lock went with the process, so that the run can go on.
+    process = commands.start("train", "--resume", "runs/shared")
+    lines = num_lines(run_dir / "metrics.jsonl")
+    until(lambda: num_lines(run_dir / "metrics.jsonl") > lines)
+    os.kill(process, signal.SIGKILL)
+    commands.wait()
+
+
+def test_a_finished_run_has_nothing_to_go_on_with(commands, reference):
+    before = reference(5)
+
+    ended = commands.run("train", "--resume", "runs/whole-5", "--json")
+
+    assert ended.code == 0
+    assert "finished already" in ended.stderr
+    assert json.loads(ended.stdout)["best_epoch"] >= 1
+    assert contents(commands.folder / "runs" / "whole-5") == before
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_every_touch_of_a_file_goes_on_to_the_same_bits(commands, train, reference):
+    expected, kills = reference(2), 0
+    while True:
+        name = f"touch-{kills + 1}"
+        run_dir = commands.folder / "runs" / name
+        ended = commands.run(*train(name, 2), die_at=kills + 1)
+        if ended.code == 0:  # there are no more
+            break
+        assert ended.code == -signal.SIGKILL, ended.stderr
+        kills += 1
+        if (run_dir / run_folder.SETTINGS).exists():
+            ended = commands.run("train", "--resume", f"runs/{name}")
+        else:  # it had not begun
+            ended = commands.run(*train(name, 2))
+        assert ended.code == 0, ended.stderr
+        assert contents(run_dir) == expected, f"killed at touch {kills}"
+    assert kills > 50
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_fifty_random_moments_goes_on_to_the_same_bits(commands, train, reference):
+    moments, epochs, kills, runs = np.random.default_rng(379), 20, 0, 0
+    while kills < 50:
+        runs += 1
+        name, arguments = f"random-{runs}", train(f"random-{runs}", epochs)
+        run_dir = commands.folder / "runs" / name
+        while not (run_dir / "summary.json").exists() or not (run_dir / "curves.png").exists():
+            process = commands.start(*arguments)
+            if kills < 50:
+                time.sleep(moments.uniform(0.1, 1.5))
+                os.kill(process, signal.SIGKILL)
+            ended = commands.wait()
+            assert ended.code in (0, -signal.SIGKILL), ended.stderr
+            kills += ended.code != 0
+            if (run_dir / run_folder.SETTINGS).exists():
+                arguments = ["train", "--resume", f"runs/{name}"]
+        assert contents(run_dir) == reference(epochs), f"after {kills} kills"

@@ -1,0 +1,153 @@
+"""Run slrctl in processes of its own, which a test may kill.
+
+A process that has imported everything forks for each command, so that a command takes as long as
+its work and not the seconds in which torch is imported.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Ended(NamedTuple):
+    """How a command ended; a code below 0 is the signal that killed it."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+class Commands:
+    """Starts commands one after the other, in a folder."""
+
+    def __init__(self, server: subprocess.Popen[str], folder: Path) -> None:
+        self.server, self.folder = server, folder
+
+    def start(self, *arguments: object, die_at: int | None = None) -> int:
+        """Start `slrctl ARGUMENTS` and return its process.
+
+        With `die_at` it kills itself just before it touches a file of a run for the n-th time.
+        """
+        order = {"arguments": [str(argument) for argument in arguments], "die_at": die_at}
+        assert self.server.stdin is not None
+        self.server.stdin.write(json.dumps(order) + "\n")
+        self.server.stdin.flush()
+        return int(self._answer())
+
+    def wait(self) -> Ended:
+        code = int(self._answer())
+        return Ended(code, *((self.folder / name).read_text() for name in ("out", "err")))
+
+    def run(self, *arguments: object, die_at: int | None = None) -> Ended:
+        self.start(*arguments, die_at=die_at)
+        return self.wait()
+
+    def _answer(self) -> str:
+        assert self.server.stdout is not None
+        return self.server.stdout.readline()
+
+
+@contextmanager
+def commands_in(folder: Path) -> Iterator[Commands]:
+    """Commands that run in this folder."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    server = subprocess.Popen(
+        [sys.executable, __file__],
+        cwd=folder,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+    with server:
+        try:
+            yield Commands(server, folder)
+        finally:
+            server.kill()
+
+
+def _serve() -> None:
+    # Everything that a command would import late.
+    import matplotlib.backends.backend_agg
+    import sklearn.metrics  # noqa: F401
+    import torch._dynamo
+
+    import slrctl.engine.run
+    import slrctl.reports.figures  # noqa: F401
+
+    torch.set_num_threads(1)
+    answers = os.fdopen(os.dup(1), "w")
+    for line in sys.stdin:
+        order = json.loads(line)
+        child = os.fork()
+        if child == 0:
+            _be_the_command(order)
+        answers.write(f"{child}\n")
+        answers.flush()
+        _, status = os.waitpid(child, 0)
+        answers.write(f"{os.waitstatus_to_exitcode(status)}\n")
+        answers.flush()
+
+
+def _be_the_command(order: dict) -> None:
+    from slrctl.cli import app
+
+    for descriptor, name in ((1, "out"), (2, "err")):
+        os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
+    if order["die_at"] is not None:
+        _die_at(order["die_at"])
+    code = 70  # a bug
+    try:
+        app(order["arguments"])
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else 0
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _die_at(count: int) -> None:
+    touched = 0
+    real_fsync = os.fsync
+
+    def touch() -> None:
+        nonlocal touched
+        touched += 1
+        if touched == count:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def audit(event: str, arguments: tuple) -> None:
+        if event in (
+            "open",
+            "os.rename",
+            "os.link",
+            "os.remove",
+            "os.mkdir",
+            "os.truncate",
+        ) and any(
+            "runs/" in os.fsdecode(argument)
+            for argument in arguments
+            if isinstance(argument, str | bytes | os.PathLike)
+        ):
+            touch()
+
+    def fsync(descriptor: int) -> None:
+        touch()
+        real_fsync(descriptor)
+
+    os.fsync = fsync  # the one step that is not audited
+    sys.addaudithook(audit)
+
+
+if __name__ == "__main__":
+    _serve()
