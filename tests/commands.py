@@ -74,7 +74,7 @@ def commands_in(folder: Path) -> Iterator[Commands]:
 
 def _serve() -> None:
     # Everything that a command would import late.
-    import matplotlib.backends.backend_agg
+    import matplotlib.backends.backend_agg  # noqa: F401
     import sklearn.metrics  # noqa: F401
     import torch._dynamo
 

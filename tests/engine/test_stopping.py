@@ -13,13 +13,14 @@ def test_asking_where_nothing_must_be_saved_interrupts_at_once():
 
 
 def test_asking_where_something_must_be_saved_is_granted_before_the_next_batch(batch):
-    stop, seen = StopRequest(), []
+    stop = StopRequest()
+    batches = stop.between(iter([batch, batch, batch]))
 
-    with pytest.raises(StopAsked), stop.awaited():
-        for one in stop.between(iter([batch, batch, batch])):
-            seen.append(one)
-            if len(seen) == 2:
-                stop.ask()
+    with stop.awaited():
+        next(batches)
+        next(batches)
+        stop.ask()
+        with pytest.raises(StopAsked):
+            next(batches)
 
-    assert len(seen) == 2
     assert not stop.is_awaited
