@@ -42,13 +42,15 @@ def deterministic() -> Iterator[None]:
     before = torch.are_deterministic_algorithms_enabled()
     only_warned = torch.is_deterministic_algorithms_warn_only_enabled()
     is_filled = torch._C._get_deterministic_fill_uninitialized_memory()
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    # The public call also sets an option of torch's compiler, which takes two seconds to import and
+    # is never used here.
+    torch._C._set_deterministic_algorithms(True, warn_only=True)
     # It would write NaN into every new tensor, a pass over all memory, to show who reads too early.
     torch._C._set_deterministic_fill_uninitialized_memory(False)
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before, warn_only=only_warned)
+        torch._C._set_deterministic_algorithms(before, warn_only=only_warned)
         torch._C._set_deterministic_fill_uninitialized_memory(is_filled)
 
 
