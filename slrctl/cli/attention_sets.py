@@ -18,23 +18,27 @@ FAITHFULNESS_CLIPS = 200
 
 
 class Asked(NamedTuple):
-    """What was asked for: the run, or two to compare, where to show and where to write."""
+    """What was asked for: the run, or two to compare, where to show and where to write.
+
+    `datasets`: the same clips for each run, in the form it takes.
+    """
 
     console: Console
     runs: "tuple[OpenedRun, ...]"
+    datasets: "tuple[SignDataset, ...]"
     data: str
     formats: tuple[str, ...]
     folder: Path
 
 
-def run_summary(asked: Asked, dataset: "SignDataset") -> dict[str, Any]:
+def run_summary(asked: Asked) -> dict[str, Any]:
     """Summarise a data set and return what `--json` prints."""
     from slrctl.reports.attention_summary_files import write_summary
     from slrctl.studies.inspection.summary import compare, summary_json
 
     summaries = []
     result: dict[str, Any] = {}
-    for number, opened in enumerate(asked.runs):
+    for number, (opened, dataset) in enumerate(zip(asked.runs, asked.datasets, strict=True)):
         if not opened.has_fusion:
             raise UsageError(
                 f"--summary: {opened.run_dir} has streams that do not read one another, so there "
@@ -60,20 +64,26 @@ def run_summary(asked: Asked, dataset: "SignDataset") -> dict[str, Any]:
     return result
 
 
-def run_faithfulness(asked: Asked, dataset: "SignDataset") -> dict[str, Any]:
+def run_faithfulness(asked: Asked) -> dict[str, Any]:
     """Test the explanations of each run and return what `--json` prints."""
+    from slrctl.core.data.dataset import rows_where
     from slrctl.reports.attention_summary_files import write_faithfulness
     from slrctl.studies.inspection.faithfulness import faithfulness_json, sampled
 
     settings = asked.runs[0].settings
-    if len(dataset) > FAITHFULNESS_CLIPS:
-        ids = set(sampled((c.clip_id for c in dataset), FAITHFULNESS_CLIPS, settings.seed))
+    datasets = asked.datasets
+    if len(datasets[0]) > FAITHFULNESS_CLIPS:
+        every = [clip.clip_id for clip in datasets[0]]
+        drawn = set(sampled(every, FAITHFULNESS_CLIPS, settings.seed))
+        datasets = [
+            one.select(rows_where(one, lambda clip: clip.clip_id in drawn)) for one in datasets
+        ]
         print_lines(
-            asked.console, [f"faithfulness: {len(ids)} of {len(dataset)} clips, drawn by the seed"]
+            asked.console,
+            [f"faithfulness: {len(drawn)} of {len(every)} clips, drawn by the seed"],
         )
-        dataset = dataset.part(clip for clip in dataset if clip.clip_id in ids)
     result: dict[str, Any] = {}
-    for number, opened in enumerate(asked.runs):
+    for number, (opened, dataset) in enumerate(zip(asked.runs, datasets, strict=True)):
         found = opened.judge(dataset)
         whole = {**opened.source(), "data": asked.data, **faithfulness_json(found)}
         folder = asked.folder if number == 0 else asked.folder / "compared"

@@ -11,6 +11,7 @@ from slrctl.cli.options import (
     ConfigOption,
     JsonOption,
     SetOption,
+    cache_for,
     refuse_settled,
     setting_layers,
 )
@@ -19,7 +20,6 @@ from slrctl.errors import UsageError
 
 if TYPE_CHECKING:
     from slrctl.cli.attention_sets import Asked
-    from slrctl.core.clip import Clip
     from slrctl.core.data.dataset import SignDataset
     from slrctl.studies.inspection.measures import MeasuredClip
     from slrctl.studies.inspection.opened import OpenedRun
@@ -86,6 +86,7 @@ def inspect_attention(
         # Imported late: torch takes seconds, and --help does not need it.
         from slrctl.cli.attention_sets import Asked, run_faithfulness, run_summary
         from slrctl.engine.run_folder import newest_run
+        from slrctl.studies.inspection.choosing import clips_of_gloss
         from slrctl.studies.inspection.opened import open_run, with_same_classes
 
         flags = {
@@ -97,19 +98,24 @@ def inspect_attention(
         runs = [open_run(run or newest_run(RUNS_DIR), layers)]
         if compare is not None:
             runs.append(with_same_classes(open_run(compare, layers), runs[0]))
-        subject = runs[0].subject(data, split)
+        cache = cache_for(runs[0].settings.data)
+        subject = runs[0].subject(data, split, cache)
+        datasets = [subject.dataset] + [
+            opened.same_clips(runs[0], subject, data, split, cache) for opened in runs[1:]
+        ]
+        if gloss is not None:
+            datasets = [clips_of_gloss(dataset, gloss) for dataset in datasets]
         console = console_for(as_json=as_json)
         folder = output or runs[0].run_dir / f"attention-{subject.name}"
-        asked = Asked(console, tuple(runs), subject.name, wanted, folder)
+        asked = Asked(console, tuple(runs), tuple(datasets), subject.name, wanted, folder)
         print_lines(console, subject.notes)
         result: dict[str, Any] = {"run_dir": str(runs[0].run_dir), "data": subject.name}
-        chosen = _choose(runs[0], subject.dataset, clip, gloss, worst)
-        whole = subject.dataset if gloss is None else subject.dataset.part(chosen)
         if summary:
-            result["summary"] = run_summary(asked, whole)
+            result["summary"] = run_summary(asked)
         if faithfulness:
-            result["faithfulness"] = run_faithfulness(asked, whole)
+            result["faithfulness"] = run_faithfulness(asked)
         if not (summary or faithfulness):
+            chosen = _choose(runs[0], datasets[0], clip, worst, is_gloss_named=gloss is not None)
             result |= _run_clips(asked, chosen, runs[0].layer(layer))
         if as_json:
             print_json(result)
@@ -127,7 +133,7 @@ def _check_choices(
         )
 
 
-def _run_clips(asked: "Asked", clips: "list[Clip]", layer: str) -> dict[str, Any]:
+def _run_clips(asked: "Asked", clip_ids: list[str], layer: str) -> dict[str, Any]:
     """Show clips one by one, write their files, and return what `--json` prints."""
     from slrctl.reports.attention_files import write_clips
     from slrctl.studies.inspection.measures import MeasuredClip, measure
@@ -135,9 +141,11 @@ def _run_clips(asked: "Asked", clips: "list[Clip]", layer: str) -> dict[str, Any
     looked = [
         [
             MeasuredClip(inspected, measure(inspected, opened.run.settings.cmcl))
-            for inspected in opened.inspect(clips, _kept_layers(opened, layer, asked.formats))
+            for inspected in opened.inspect(
+                dataset, clip_ids, _kept_layers(opened, layer, asked.formats)
+            )
         ]
-        for opened in asked.runs
+        for opened, dataset in zip(asked.runs, asked.datasets, strict=True)
     ]
     for opened, measured in zip(asked.runs, looked, strict=True):
         if "terminal" in asked.formats:
@@ -179,20 +187,22 @@ def _choose(
     opened: "OpenedRun",
     dataset: "SignDataset",
     clip: str | None,
-    gloss: str | None,
     worst: int | None,
-) -> "list[Clip]":
+    *,
+    is_gloss_named: bool,
+) -> list[str]:
+    """The ids of the clips to look at."""
     from slrctl.engine.run import predict_part
     from slrctl.studies.inspection import choosing
 
     if clip is not None:
-        return [choosing.clip_named(dataset, clip)]
-    if gloss is not None:
-        return choosing.clips_of_gloss(dataset, gloss)
+        return [choosing.clip_named(dataset, clip).clip_id]
+    if is_gloss_named:
+        return [one.clip_id for one in dataset]
     if worst is not None:
         predictions = predict_part(opened.run, opened.settings, dataset, opened.device)
-        return choosing.worst_clips(predictions, dataset, worst)
-    return [choosing.most_two_handed(dataset)]
+        return choosing.worst_clips(predictions, worst)
+    return [choosing.most_two_handed(dataset).clip_id]
 
 
 def _clips_json(looked: "list[MeasuredClip]") -> list[dict[str, Any]]:

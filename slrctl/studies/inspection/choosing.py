@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from slrctl.core.clip import Clip
-from slrctl.core.data.dataset import SignDataset
+from slrctl.core.data.dataset import SignDataset, rows_where
 from slrctl.core.data.formats.reading import quote, some_of
 from slrctl.core.skeleton import LEFT_HAND, RIGHT_HAND
 from slrctl.engine.predictions import Predictions
@@ -27,19 +27,19 @@ def clip_named(dataset: SignDataset, clip_id: str) -> Clip:
     )
 
 
-def clips_of_gloss(dataset: SignDataset, gloss: str) -> list[Clip]:
+def clips_of_gloss(dataset: SignDataset, gloss: str) -> SignDataset:
     """The clips that show a gloss.
 
     Raises:
         UsageError: none does.
     """
-    shown = [clip for clip in dataset if clip.gloss == gloss]
-    if not shown:
+    shown = rows_where(dataset, lambda clip: clip.gloss == gloss)
+    if not len(shown):
         glosses = list(dict.fromkeys(clip.gloss for clip in dataset))
         raise UsageError(
             f"--gloss {quote(gloss)}: no clip of {dataset.name} shows it; it has {some_of(glosses)}"
         )
-    return shown
+    return dataset.select(shown)
 
 
 def most_two_handed(clips: Sequence[Clip]) -> Clip:
@@ -52,7 +52,7 @@ def _frames_with_both_hands(clip: Clip) -> int:
     return int((detected[:, LEFT_HAND].any(-1) & detected[:, RIGHT_HAND].any(-1)).sum())
 
 
-def worst_clips(predictions: Predictions, dataset: SignDataset, count: int) -> list[Clip]:
-    """The clips whose true gloss the model finds least probable, the worst first."""
+def worst_clips(predictions: Predictions, count: int) -> list[str]:
+    """The ids of the clips whose true gloss the model finds least probable, the worst first."""
     order = np.argsort(predictions.log_probability_of_truth, kind="stable")
-    return [dataset[int(row)] for row in order[:count]]
+    return [predictions.clip_ids[row] for row in order[:count].tolist()]

@@ -9,9 +9,8 @@ from jaxtyping import Bool, Float32
 from torch import Tensor
 
 from slrctl.core.clip import Clip, ClipBatch
-from slrctl.core.data.dataset import SignDataset
+from slrctl.core.data.dataset import SignDataset, canonical_dataset
 from slrctl.core.data.loader import evaluation_batches, prepare_clips
-from slrctl.core.data.mirror import lead_with_right
 from slrctl.core.data.prepare import resample_frames
 from slrctl.core.model.explanation import Explanation, GatedMessages, StreamMessages, explain
 from slrctl.core.model.fusion import CrossModalAttention
@@ -36,11 +35,14 @@ def inspect_clips(
 
     Args:
         run: the trained model.
-        dataset: clips under the model's classes.
+        dataset: clips under the model's classes; brought into their canonical form, which is also
+            what is drawn, if they are not in it yet.
         settings: how clips are prepared.
         device: where the model is.
         layers: of `layer_names`; the others are left out, to save memory.
     """
+    if dataset.canonical is None:
+        dataset = canonical_dataset(dataset, settings.prepare)
     clips = {clip.clip_id: clip for clip in dataset}
     for batch in evaluation_batches(prepare_clips(dataset, settings), LOOKED_AT_TOGETHER):
         batch = batch.to(device)
@@ -68,13 +70,10 @@ def inspect_clips(
 
 
 def _as_seen(clip: Clip, settings: Settings) -> Clip:
-    """The clip with the hands and in the frames the model saw, as filmed."""
-    landmarks = clip.landmarks
-    if settings.prepare.dominant_hand == "right":
-        landmarks = lead_with_right(landmarks, clip.aspect)
-    if clip.num_frames > settings.model.max_frames:
-        landmarks = resample_frames(landmarks, settings.model.max_frames)
-    return replace(clip, landmarks=landmarks)
+    """The clip in the frames the model saw, in the coordinates of the image."""
+    if clip.num_frames <= settings.model.max_frames:
+        return clip
+    return replace(clip, landmarks=resample_frames(clip.landmarks, settings.model.max_frames))
 
 
 def _layers(

@@ -2,16 +2,18 @@
 
 import platform
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from slrctl.core.clip import Clip
+from slrctl.core.data.cache import ClipCache
+from slrctl.core.data.canonical import canonical_settings
 from slrctl.core.data.dataset import SignDataset
 from slrctl.core.data.loader import evaluation_batches, prepare_clips
+from slrctl.core.data.parts import load_parts, named_parts
 from slrctl.engine.run_folder import LoadedRun, load_run, read_settings
 from slrctl.engine.runtime import choose_device, deterministic
 from slrctl.engine.subject import Subject, other_clips, own_clips
@@ -40,11 +42,37 @@ class OpenedRun:
     def name(self) -> str:
         return self.run_dir.name or str(self.run_dir)
 
-    def subject(self, data: Path | None, split: str | None) -> Subject:
+    def subject(self, data: Path | None, split: str | None, cache: ClipCache | None) -> Subject:
         """Its validation clips, another part of its data, or a file."""
         if data is None:
-            return own_clips(self.run_dir, self.settings, self.run.classes, split or "val")
-        return other_clips(self.settings, self.run.classes, data, split or "all")
+            own, classes = self.settings, self.run.classes
+            return own_clips(self.run_dir, own, classes, split or "val", cache)
+        return other_clips(self.settings, self.run.classes, data, split or "all", cache)
+
+    def same_clips(
+        self,
+        other: "OpenedRun",
+        subject: Subject,
+        data: Path | None,
+        split: str | None,
+        cache: ClipCache | None,
+    ) -> SignDataset:
+        """The clips that were read for another run, in the form that this one takes.
+
+        Args:
+            other: the run whose clips they are.
+            subject: its clips, read with the next three.
+            data: the file, or None for the other run's own.
+            split: which part of them.
+            cache: where clips are kept once they are read.
+        """
+        own = self.settings.prepare
+        if canonical_settings(own) == canonical_settings(other.settings.prepare):
+            return subject.dataset
+        if data is not None:
+            return self.subject(data, split, cache).dataset
+        settings = other.settings.model_copy(update={"prepare": own})
+        return named_parts(load_parts(settings, cache))[split or "val"]
 
     def layer(self, name: str | None) -> str:
         """The layer of this name; fusion if absent, or the last of the decoder without fusion.
@@ -62,17 +90,19 @@ class OpenedRun:
             )
         return name
 
-    def inspect(self, clips: Sequence[Clip], layers: Collection[str]) -> list[InspectedClip]:
-        """Look at clips, and give them back in their order."""
-        dataset = SignDataset(tuple(clips), self.run.classes, self.name)
+    def inspect(
+        self, dataset: SignDataset, clip_ids: Sequence[str], layers: Collection[str]
+    ) -> list[InspectedClip]:
+        """Look at some clips of a data set, and give them back in the order of their ids."""
+        wanted = set(clip_ids)
+        # Not kept in the cache: it would fill with a file for every few clips looked at.
+        some = replace(dataset.part(clip for clip in dataset if clip.clip_id in wanted), cache=None)
         with deterministic():
             found = {
                 inspected.clip.clip_id: inspected
-                for inspected in inspect_clips(
-                    self.run, dataset, self.settings, self.device, layers
-                )
+                for inspected in inspect_clips(self.run, some, self.settings, self.device, layers)
             }
-        return [found[clip.clip_id] for clip in clips]
+        return [found[clip_id] for clip_id in clip_ids]
 
     @property
     def has_fusion(self) -> bool:

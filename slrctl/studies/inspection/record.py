@@ -41,10 +41,11 @@ class AttentionMap(NamedTuple):
 class InspectedClip:
     """A clip, what the model made of it, and the maps of the layers that were asked for.
 
-    `clip` has the frames the model saw, in the coordinates of the image. `gates` and `norms` are
-    None where the streams do not read one another; columns of `norms` are own features and gated
-    messages in the order of `PARTS`, the stream's own at its own place. `misplaced` is the largest
-    share of its attention that any row of fusion spends on missing or padded frames: 0.
+    `clip` has the frames the model saw, in the coordinates of the image; mirrored or rectified
+    where the run's settings ask for it. `gates` and `norms` are None where the streams do not read
+    one another; columns of `norms` are own features and gated messages in the order of `PARTS`, the
+    stream's own at its own place. `misplaced` is the largest share of its attention that any row of
+    fusion spends on missing or padded frames: 0.
     """
 
     clip: Clip
