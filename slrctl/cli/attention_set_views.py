@@ -16,10 +16,15 @@ _SHOWN_GLOSSES = 30
 
 
 def show_summary(console: Console, name: str, summary: "Summary") -> None:
+    from slrctl.studies.inspection.lag import CLEAR
+
+    count = len(summary.clips)
     right = sum(one.inspected.is_right for one in summary.clips)
+    two = sum(one.is_two_handed for one in summary.clips)
     print_table(
         console,
-        f"{name}: attention over {len(summary.clips)} clips ({right} recognised)",
+        f"{name}: attention over {count} clips ({right} recognised, {count - two} one-handed, "
+        f"{two} two-handed)",
         ["", "all clips", "one-handed", "two-handed", "difference", "right minus wrong"],
         [
             [
@@ -37,7 +42,8 @@ def show_summary(console: Console, name: str, summary: "Summary") -> None:
         [
             f"95 % intervals by {summary.units.kind}; divergence in nats, entropy relative to "
             "uniform, redundancy 1 where heads agree, shares of norms",
-            "a lag is the shift of the strongest diagonal; noise where its strength is near 1",
+            "a lag is the shift of the strongest diagonal; it is noise where that diagonal gets "
+            f"less than {CLEAR:g} times uniform attention",
             f"attention on missing or padded frames: at most {summary.misplaced:.3g} of a row"
             + (" (as it must be)" if summary.misplaced == 0 else " (warning: it must be 0)"),
         ],
@@ -46,7 +52,7 @@ def show_summary(console: Console, name: str, summary: "Summary") -> None:
     print_table(
         console,
         "lag of the right hand behind the left, read off the maps (frames)",
-        ["gloss", "clips", "two-handed", "with a lag", "median", "middle half"],
+        ["gloss", "clips", "two-handed", "measured", "median", "middle half", "times uniform"],
         [
             [
                 one.gloss,
@@ -55,6 +61,7 @@ def show_summary(console: Console, name: str, summary: "Summary") -> None:
                 str(len(one.lags)),
                 f"{statistics.median(one.lags):+g}" if one.lags else "-",
                 _middle_half(one.lags),
+                f"{statistics.median(one.strengths):.2f}" if one.strengths else "-",
             ]
             for one in shown
         ],

@@ -9,8 +9,13 @@ from slrctl.cli.console import print_facts, print_lines, print_table
 
 if TYPE_CHECKING:
     from slrctl.studies.inspection.measures import ClipMeasures, MeasuredClip
-    from slrctl.studies.inspection.record import InspectedClip
+    from slrctl.studies.inspection.record import AttentionMap, InspectedClip
 
+_PAIRS = (
+    ("left_to_right", "right_to_left"),
+    ("right_to_body", "body_to_right"),
+    ("left_to_body", "body_to_left"),
+)
 _SHORT = {"left_hand": "left", "right_hand": "right", "body": "body"}
 
 
@@ -26,14 +31,21 @@ def show_clip(
 
     inspected, measures = measured
     print_facts(console, _facts(run_name, inspected, measures, layer))
-    maps = inspected.layers[layer]
-    if layer == FUSION:
-        maps = tuple(m for m in maps if m.name in ("left_to_right", "right_to_left"))
+    maps = _pair(inspected) if layer == FUSION else inspected.layers[layer]
     has_colour = console.color_system in ("truecolor", "256") and not console.no_color
     for line in map_lines(maps, Window(console.width, has_colour)):
         console.print(line, no_wrap=True, overflow="ignore", crop=False)
     if inspected.norms is not None:
         _show_exchange(console, measures)
+
+
+def _pair(inspected: "InspectedClip") -> "tuple[AttentionMap, ...]":
+    """Both maps between the hands, or between the body and the only hand that shows."""
+    for names in _PAIRS:
+        maps = tuple(inspected.fusion[name] for name in names)
+        if all(found.rows_count.any() and found.keys_count.any() for found in maps):
+            return maps
+    return tuple(inspected.fusion[name] for name in _PAIRS[0])
 
 
 def _facts(
@@ -54,15 +66,21 @@ def _facts(
         "predicted": f"{inspected.predicted}, probability {100 * inspected.confidence:.1f} % "
         f"({verdict})",
     }
+    if math.isnan(measures.divergence) and inspected.fusion:
+        facts["consistency"] = "none: a hand never shows, so the hands do not read each other"
     if not math.isnan(measures.divergence):
         facts["consistency"] = (
             f"{measures.divergence:.3g} nats between left->right and right->left read backwards; "
             f"by head {', '.join(f'{value:.3g}' for value in measures.head_divergence)}"
         )
     if measures.lag is not None:
+        lag = measures.lag
         facts["lag"] = (
-            f"{measures.lag.frames:+d} frames: the diagonal the hands attend to most, "
-            f"{measures.lag.strength:.2f} times uniform attention"
+            f"{lag.frames:+d} frames: the diagonal the hands attend to most, "
+            f"{lag.strength:.2f} times uniform attention"
+            if lag.is_clear
+            else f"none to speak of: the strongest diagonal, at {lag.frames:+d} frames, gets "
+            f"{lag.strength:.2f} times uniform attention"
         )
     return facts
 

@@ -113,7 +113,7 @@ def _draw_row(
     panels[1].set_title("right reads left, backwards", fontsize=7.5)
     panels[2].set_title(f"difference, {name} {number}", fontsize=7.5)
     _bar(figure, _COLUMNS[1], top, scale, HEAT, unit(scale))
-    _bar(figure, _COLUMNS[2], top, around_zero, DIFFERENCE, "")
+    _bar(figure, _COLUMNS[2], top, around_zero, DIFFERENCE, "first minus second")
 
 
 def _bar(figure: Figure, left: float, top: float, scale: Scale, palette: str, label: str) -> None:

@@ -23,7 +23,7 @@ from matplotlib.ticker import MaxNLocator
 
 from slrctl.engine.files import replacing
 from slrctl.reports.attention_scale import Scale, relative, scale_for
-from slrctl.reports.gloss_labels import available_families, gloss_labels
+from slrctl.reports.gloss_labels import available_families, drawn_text
 from slrctl.reports.part_names import PART_NAMES
 from slrctl.studies.inspection.measures import relative_entropy
 from slrctl.studies.inspection.record import AttentionMap, InspectedClip
@@ -52,7 +52,8 @@ STYLE: "dict[RcKeyType, Any]" = {
     "svg.hashsalt": "slrctl",  # or the same picture would have other bytes every time
 }
 HEAT, MISSING = "viridis", "0.75"
-_DOTS_PER_INCH = 250
+_DOTS_PER_INCH = 300
+_LONGEST = 48  # letters of an id or a gloss above a figure
 
 
 def draw_maps(inspected: InspectedClip, layer: str, path: Path) -> None:
@@ -122,7 +123,7 @@ def draw_comparison(inspected: Sequence[InspectedClip], names: Sequence[str], pa
         figure = Figure(figsize=size, layout="compressed")
         grid = figure.subplots(len(maps), 2, squeeze=False)
         for row, (one, name) in enumerate(
-            zip(inspected, gloss_labels(names, families), strict=True)
+            zip(inspected, [drawn_text(name, families) for name in names], strict=True)
         ):
             for column in range(2):
                 found = maps[row][column]
@@ -204,8 +205,9 @@ def _mean_entropy(found: AttentionMap) -> str:
 def name_clip(figure: Figure, inspected: InspectedClip, what: str) -> None:
     """Say above a figure which clip it shows and what the model made of it."""
     families = available_families()
-    clip_id, gloss, predicted = gloss_labels(
-        [inspected.clip.clip_id, inspected.clip.gloss, inspected.predicted], families
+    clip_id, gloss, predicted = (
+        drawn_text(text, families, _LONGEST)
+        for text in (inspected.clip.clip_id, inspected.clip.gloss, inspected.predicted)
     )
     verdict = "" if inspected.is_right else f", the sign is {gloss}"
     title = figure.suptitle(

@@ -1,5 +1,6 @@
 """Write what was asked for about inspected clips: pictures, data, a page."""
 
+import math
 import re
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -117,7 +118,7 @@ def _draw(
         path = folder / f"{name}-{what}.{suffix}"
         draw(one.inspected, layer, path)
         yield path
-    if one.inspected.fusion:
+    if not math.isnan(one.measures.divergence):
         path = folder / f"{name}-consistency.{suffix}"
         draw_consistency(one, opened.run.settings.cmcl, path)
         yield path

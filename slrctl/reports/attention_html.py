@@ -20,6 +20,7 @@ from slrctl.engine.files import replacing
 from slrctl.reports.packed_clips import Detail, packed_clip
 from slrctl.reports.part_names import DIVERGENCES
 from slrctl.settings import CMCLSettings
+from slrctl.studies.inspection.lag import CLEAR
 from slrctl.studies.inspection.measures import MeasuredClip
 
 MAX_BYTES = 14_800_000
@@ -95,6 +96,7 @@ def _data(packed: Sequence[Mapping[str, Any]], notes: Sequence[str]) -> dict[str
         "runs": packed,
         "notes": notes,
         "divergences": DIVERGENCES,
+        "clear_lag": CLEAR,
         "edges": {
             "body": skeleton.BODY_EDGES,
             "left_hand": skeleton.LEFT_HAND_EDGES,

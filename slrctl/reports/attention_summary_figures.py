@@ -9,9 +9,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from slrctl.reports.attention_figures import HEAT, PAGE_WIDTH, STYLE, save
+from slrctl.reports.attention_figures import HEAT, PAGE_WIDTH, STYLE, save, unit
+from slrctl.reports.attention_scale import NEARLY_UNIFORM, Scale
 from slrctl.reports.gloss_labels import available_families, gloss_labels
 from slrctl.studies.inspection.faithfulness import FRACTIONS, Faithfulness
+from slrctl.studies.inspection.lag import CLEAR
 from slrctl.studies.inspection.summary import GlossSummary, Summary
 
 MAX_GLOSSES = 24
@@ -42,7 +44,7 @@ def draw_mean_maps(summary: Summary, path: Path) -> bool:
     highest = float(known.max())
     lowest = float(known.min())
     # As in the maps of a clip: from 0 on, unless all of it is near uniform.
-    scale = {"vmin": 0.0 if highest >= 2 else lowest, "vmax": highest}
+    scale = Scale(0.0 if highest >= NEARLY_UNIFORM else lowest, highest)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(PAGE_WIDTH, 0.7 + 1.15 * down), layout="compressed")
         grid = figure.subplots(down, 2 * across, squeeze=False)
@@ -58,7 +60,7 @@ def draw_mean_maps(summary: Summary, path: Path) -> bool:
                 axes.set_xticks([])
                 axes.set_yticks([])
                 axes.set_facecolor("0.8")
-                image = axes.imshow(one.mean[way], cmap=HEAT, **scale)
+                image = axes.imshow(one.mean[way], cmap=HEAT, vmin=scale.low, vmax=scale.high)
                 is_sure = (one.low[way] > 1) | (one.high[way] < 1)
                 places = np.argwhere(is_sure)
                 axes.plot(places[:, 1], places[:, 0], ".", color="black", markersize=0.7)
@@ -69,7 +71,7 @@ def draw_mean_maps(summary: Summary, path: Path) -> bool:
             title.set_parse_math(False)
         if image is not None:
             bar = figure.colorbar(image, ax=grid.ravel().tolist(), fraction=0.02, pad=0.01)
-            bar.set_label("times uniform attention", fontsize=7)
+            bar.set_label(unit(scale), fontsize=7)
         figure.suptitle(
             "mean attention between the hands, start of the clip to its end (reader down)\n"
             "black dots: the 95 % interval leaves out uniform attention",
@@ -96,7 +98,18 @@ def draw_lags(summary: Summary, path: Path) -> bool:
             lags = np.array(one.lags)
             # Equal lags would hide each other: they are spread, by rule rather than by chance.
             spread = (np.arange(len(lags)) % 5 - 2) * 0.09
-            axes.plot(lags, row + spread, "o", color="#0072B2", markersize=2, alpha=0.6)
+            is_clear = np.array(one.strengths) >= CLEAR
+            for chosen, face in ((is_clear, "#0072B2"), (~is_clear, "none")):
+                axes.plot(
+                    lags[chosen],
+                    (row + spread)[chosen],
+                    marker="o",
+                    linestyle="",
+                    color="#0072B2",
+                    markerfacecolor=face,
+                    markeredgewidth=0.5,
+                    markersize=2.4,
+                )
             axes.plot(np.median(lags), row, "|", color="black", markersize=9, markeredgewidth=1.2)
         axes.axvline(0, color="0.6", linewidth=0.7, zorder=0)
         axes.set_yticks(range(len(shown)), labels)
@@ -105,7 +118,10 @@ def draw_lags(summary: Summary, path: Path) -> bool:
             label.set_parse_math(False)
         axes.invert_yaxis()
         axes.set_xlabel("lag of the right hand behind the left, read off the maps (frames)")
-        axes.set_title("a dot a clip, the bar is the median")
+        axes.set_title(
+            f"a dot a clip, the bar is the median; hollow: noise, a diagonal of under {CLEAR:g} "
+            "times uniform"
+        )
         save(figure, path)
     return True
 
@@ -141,7 +157,7 @@ def draw_faithfulness(found: Faithfulness, path: Path) -> None:
         panels[0].set_ylabel("probability of the prediction")
         panels[0].set_ylim(bottom=0)
         panels[1].legend(frameon=False, fontsize=7)
-        figure.suptitle(f"{len(found.clip_ids)} clips", fontsize=8)
+        figure.suptitle(f"mean of {len(found.clip_ids)} clips", fontsize=8)
         save(figure, path)
 
 

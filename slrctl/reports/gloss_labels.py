@@ -39,11 +39,12 @@ def gloss_labels(classes: Sequence[str], families: Sequence[str]) -> list[str]:
     ]
 
 
-def drawn_text(text: str, families: Sequence[str]) -> str:
+def drawn_text(text: str, families: Sequence[str], longest: int = LONGEST_NAME) -> str:
     """A text on one line, an empty square for each character that no family has."""
     drawable = _drawable(families)
     return "".join(
-        character if ord(character) in drawable else "\u25a1" for character in shortened(text)
+        character if ord(character) in drawable else "\u25a1"
+        for character in shortened(text, longest)
     )
 
 
@@ -56,10 +57,10 @@ def _drawable(families: Sequence[str]) -> set[int]:
     return drawable
 
 
-def shortened(gloss: str) -> str:
+def shortened(gloss: str, longest: int = LONGEST_NAME) -> str:
     """The gloss on one line; a long one without its middle, as beginnings often agree."""
     name = " ".join(gloss.split())
-    if len(name) <= LONGEST_NAME:
+    if len(name) <= longest:
         return name
-    tail = LONGEST_NAME // 3
-    return f"{name[: LONGEST_NAME - tail - 1]}…{name[-tail:]}"
+    tail = longest // 3
+    return f"{name[: longest - tail - 1]}…{name[-tail:]}"

@@ -40,7 +40,7 @@ class _Picture(NamedTuple):
 def map_lines(maps: tuple[AttentionMap, ...], window: Window) -> list[Text]:
     """Draw maps beside each other as far as they fit, below each other otherwise.
 
-    All have one scale, which the last line tells. A map of one row shows its heads instead.
+    All have one scale, which the last lines tell. A map of one row shows its heads instead.
     """
     width = max(window.width, _NARROWEST)
     half = (width - len(_GAP)) // 2
@@ -58,8 +58,8 @@ def map_lines(maps: tuple[AttentionMap, ...], window: Window) -> list[Text]:
     for first in range(0, len(blocks), together):
         lines += _beside(blocks[first : first + together])
     step = pictures[0].step
-    each = "" if step == 1 else f"; a cell is {step} frames"
-    return [*lines, _legend(scale, each, has_colour=window.has_colour)]
+    each = "" if step == 1 else f"a cell is {step} frames"
+    return [*lines, *_legend(scale, each, has_colour=window.has_colour)]
 
 
 def _fit(found: AttentionMap, room: int) -> _Picture:
@@ -108,7 +108,8 @@ def _block(found: AttentionMap, picture: _Picture, scale: Scale, *, has_colour: 
     ]
     for first in range(0, len(picture.cells), 2):
         label = f"{first * picture.row_step + 1:>3}" if first % 10 == 0 else "   "
-        line = Text(f"{label}{_mark(picture.row_missing[first : first + 2])} ", style="dim")
+        mark = _mark(picture.row_missing[first : first + 2])
+        line = Text.assemble((f"{label}{mark} ", "dim"))
         line.append_text(_cells(picture.cells[first : first + 2], scale, has_colour=has_colour))
         lines.append(line)
     if picture.column_missing.any():
@@ -123,11 +124,13 @@ def _mark(missing: Float[np.ndarray, " n"]) -> str:
 
 
 def _column_numbers(picture: _Picture) -> str:
-    """The number of the first frame of every tenth column, where that starts."""
+    """The number of the first frame of every tenth column, where that starts and if it fits."""
     num_columns = picture.cells.shape[1]
     line = ""
     for column in range(0, num_columns, 10):
-        line = f"{line:<{column}}{column * picture.step + 1}"
+        number = str(column * picture.step + 1)
+        if column + len(number) <= num_columns:
+            line = f"{line:<{column}}{number}"
     return f"{line:<{num_columns}}"
 
 
@@ -165,17 +168,16 @@ def _beside(blocks: list[list[Text]]) -> list[Text]:
     return lines
 
 
-def _legend(scale: Scale, each: str, *, has_colour: bool) -> Text:
+def _legend(scale: Scale, each: str, *, has_colour: bool) -> list[Text]:
+    """What colours and marks mean, in lines that fit the narrowest window."""
     line = Text(f"{'':{_GUTTER}}{scale.low:.3g} ")
     if has_colour:
-        for place in np.linspace(0, 1, 16):
+        for place in np.linspace(0, 1, 8):
             line.append("█", style="rgb({},{},{})".format(*heat_colours(place)))
     else:
         line.append(f"[{_SHADES}]")
-    stretched = " (stretched)" if scale.is_stretched else ""
-    missing = "grey" if has_colour else "·"
-    line.append(
-        f" {scale.high:.3g} times uniform attention{stretched}; "
-        f"{missing} and {_CROSS}: hand missing{each}"
-    )
-    return line
+    line.append(f" {scale.high:.3g} times uniform")
+    stretched = "(colours are stretched)" if scale.is_stretched else ""
+    marks = f"{'grey' if has_colour else '·'} and {_CROSS}: hand missing"
+    remarks = (f"{'':{_GUTTER}}{text}" for text in (stretched, marks, each) if text)
+    return [line, *(Text(text, style="dim") for text in remarks)]

@@ -1,12 +1,15 @@
 """`slrctl inspect-attention` as a user meets it."""
 
+import csv
 import json
 import math
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from numpy.testing import assert_allclose
 from plain_siformer import classify
@@ -44,6 +47,7 @@ def workplace(tmp_path_factory, tiny_dataset):
             ("full", "--cmcl=balanced"),
             ("alone", "--no-cross-attention"),
             ("spoter", "--set=model.name=spoter"),
+            ("rectified", "--set=prepare.rectify=true", "--set=prepare.dominant_hand=right"),
         ):
             result = CliRunner().invoke(
                 app, ["train", "--train=tiny.parquet", f"--name={name}", *options, *TINY]
@@ -148,6 +152,25 @@ def _check_numbers(written, maps, norms, there):
     assert found == pytest.approx(total / len(rows), rel=1e-2, abs=1e-7)
 
 
+@pytest.mark.parametrize("name", ["full", "rectified"])
+def test_a_clip_gets_the_logits_of_an_evaluation(run, workplace, tmp_path, name):
+    """Rectifying twice, for one, would give others."""
+    options = ["--split=test", "--output", str(tmp_path)]
+    evaluated = CliRunner().invoke(app, ["evaluate", f"runs/{name}", *options])
+    assert evaluated.exit_code == 0, evaluated.output
+    rows = pq.read_table(tmp_path / "predictions.parquet").to_pylist()
+
+    run(f"runs/{name}", "--worst=9", "--format=json", *options)
+
+    expected = {row["clip_id"]: (row["predicted"], row["probability"]) for row in rows}
+    found = [json.loads(path.read_text()) for path in tmp_path.glob("*-*.json")]
+    assert len(found) == len(expected)
+    for one in found:
+        gloss, probability = expected[one["clip"]["clip_id"]]
+        assert one["prediction"]["gloss"] == gloss
+        assert one["prediction"]["probability"] == pytest.approx(probability, abs=1e-5)
+
+
 def test_npz_and_json_hold_the_same(run, tmp_path):
     run("--format=json,npz", "--output", tmp_path)
 
@@ -163,6 +186,44 @@ def test_npz_and_json_hold_the_same(run, tmp_path):
     for name, array in arrays.items():
         values = np.array(nested[name], dtype=array.dtype if array.dtype == bool else np.float64)
         assert np.array_equal(values.astype(array.dtype), array, equal_nan=array.dtype != bool)
+
+
+def test_the_document_names_everything_that_the_files_hold(run, tmp_path):
+    run("--format=json", "--output", tmp_path, "--layer=decoder-1")
+    run("--summary", "--format=json,npz", "--output", tmp_path)
+    run("--faithfulness", "--format=json", "--output", tmp_path)
+
+    (path,) = tmp_path.glob("1-*.json")
+    one, summary, faithfulness = (
+        json.loads(path.read_text())
+        for path in (path, tmp_path / "summary.json", tmp_path / "faithfulness.json")
+    )
+    found = _keys(one, ("prediction", "clip", "versions", "consistency", "lag", "exchange"))
+    found |= _keys(summary, ("overall", "handedness", "correctness"))
+    found |= set(summary["overall"]["divergence"]) | set(summary["handedness"]["divergence"])
+    found |= set(summary["correctness"]["divergence"]) | set(summary["glosses"][0])
+    found |= _keys(faithfulness, ()) | set(faithfulness["orders"]["attention"])
+    for name in one["arrays"]:
+        layer, _, rest = name.partition(".")
+        is_map = layer in one["axes"]
+        found |= {"LAYER.MAP", rest} if is_map else {f"{layer}.PART" if rest else name}
+    with np.load(tmp_path / "summary.npz", allow_pickle=False) as file:
+        found |= set(file.files)
+    with (tmp_path / "clips.csv").open(encoding="utf-8", newline="") as rows:
+        found |= set(next(csv.reader(rows)))
+    document = (Path(__file__).parents[2] / "docs/inspect.md").read_text()
+    named = set(re.findall(r"`([^`\n]+)`", document))
+    assert {_as_documented(key) for key in found} - named == set()
+
+
+def _keys(written, sections):
+    """The keys of an object and of some of the objects in it."""
+    return set(written).union(*(written[name] or () for name in sections))
+
+
+def _as_documented(key):
+    key = re.sub(r"^\w+ from \w+$", "READER from READ", key)
+    return re.sub(r"^\w+_over_(random|hands_first)$", r"MEASURE_over_\1", key)
 
 
 def test_json_is_one_object_on_standard_output(run, tmp_path):
@@ -291,6 +352,19 @@ def test_a_set_is_summarised_and_compared(run, tmp_path):
     assert {"summary.json", "summary.npz", "clips.csv"} <= set(os.listdir(tmp_path))
     with np.load(tmp_path / "summary.npz", allow_pickle=False) as file:
         assert file["mean"].shape[1:] == (2, 20, 20)
+
+
+def test_a_run_that_prepares_clips_otherwise_is_compared_on_the_same_ones(run, tmp_path):
+    arguments = ["--compare=runs/rectified", "--split=test", "--json"]
+    summary = json.loads(run("runs/full", "--summary", *arguments).stdout)["summary"]
+    from_file = json.loads(run("runs/full", "--data=tiny.parquet", *arguments).stdout)
+
+    assert summary["compared_with"]["clips"] == summary["run"]["clips"] == 4
+    ids = [
+        [clip["clip_id"] for clip in one["clips"]]
+        for one in (from_file, from_file["compared_with"])
+    ]
+    assert ids[0] == ids[1]
 
 
 def test_faithfulness_ends_with_a_verdict(run, tmp_path):

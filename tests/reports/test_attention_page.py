@@ -335,7 +335,7 @@ def test_everything_works_from_the_keyboard(page):
     page.keyboard.press("r")
     until(page, "state.run.name === 'ce'")
     page.keyboard.press("s")
-    assert page.locator("#stretch").is_checked()
+    assert not page.locator("#stretch").is_checked()
     page.keyboard.press(" ")
     assert page.locator("#play").inner_text() == "Pause"
     page.keyboard.press(" ")
@@ -352,6 +352,36 @@ def test_it_has_a_light_and_a_dark_look(page):
     red, green, blue = map(int, re.findall(r"\d+", page.evaluate(ground)))
     assert max(red, green, blue) < 60
     assert page.evaluate("document.getElementById('map').layout.font.color") == "#e8eaed"
+
+
+@pytest.mark.parametrize("width", [360, 640, 1000, 1400])
+def test_nothing_is_wider_than_the_window(page, width):
+    page.set_viewport_size({"width": width, "height": 800})
+    page.wait_for_timeout(600)
+
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    heights = page.evaluate(
+        "['overview', 'consistency'].map((id) => [document.getElementById(id).clientHeight,"
+        " document.getElementById(id)._fullLayout.height])"
+    )
+    for of_box, of_chart in heights:
+        assert abs(of_box - of_chart) <= 1
+
+
+def test_titles_of_maps_do_not_run_into_each_other(page):
+    page.set_viewport_size({"width": 420, "height": 800})
+    page.wait_for_timeout(600)
+
+    boxes = page.evaluate(
+        "[...document.querySelectorAll('#overview .annotation-text, #overview g[class^=g-x] text')]"
+        ".map((e) => { const r = e.getBoundingClientRect();"
+        " return [r.left, r.top, r.right, r.bottom]; })"
+    )
+    assert len(boxes) == 12
+    for number, (left, top, right, bottom) in enumerate(boxes):
+        for other in boxes[number + 1 :]:
+            is_beside = right <= other[0] or other[2] <= left
+            assert is_beside or bottom <= other[1] + 1 or other[3] <= top + 1
 
 
 def test_dark_is_chosen_where_the_reader_prefers_it(browser, page_path):

@@ -1,7 +1,7 @@
 // What is chosen, and what that changes. All text is set as text, never as markup.
 
 const data = JSON.parse(document.getElementById("data").textContent);
-const state = { run: null, clip: null, layer: null, map: null, head: -1, row: 0, column: 0, stretch: false, asked: 0 };
+const state = { run: null, clip: null, layer: null, map: null, head: -1, row: 0, column: 0, stretch: true, asked: 0 };
 const root = document.documentElement;
 const find = (id) => document.getElementById(id);
 let timer = null;  // runs while the clip plays
@@ -94,6 +94,7 @@ function mostRead() {
 
 function drawAll() {
   find("map-title").textContent = titleOf(state.map);
+  find("map-note").textContent = `${state.layer.name}, ${find("head").selectedOptions[0].textContent}`;
   drawMap();
   drawOverview();
   drawConsistency();
@@ -181,7 +182,12 @@ function showNumbers() {
     ["frames", String(clip.num_frames)],
     ["left hand in", `${clip.present.left_hand.filter(Boolean).length} frames`],
     ["right hand in", `${clip.present.right_hand.filter(Boolean).length} frames`]];
-  if (lag) facts.push(["strongest diagonal", `right hand ${lag.frames} frames later, ${lag.strength.toFixed(2)} times uniform`]);
+  if (lag) {
+    const when = `${Math.abs(lag.frames)} frames ${lag.frames < 0 ? "before" : "after"} the left`;
+    const strength = `${lag.strength.toFixed(2)} times uniform`;
+    facts.push(["lag", lag.strength < data.clear_lag ? `none to speak of (strongest: ${when}, ${strength})`
+      : `right hand ${when}, ${strength}`]);
+  }
   const agree = redundancy.left_to_right;
   if (agree !== undefined && agree !== null) facts.push(["heads agree", `${agree.toFixed(3)} (left reads right)`]);
   find("facts").replaceChildren(...facts.flatMap(([name, value]) => [element("dt", name), element("dd", value)]));

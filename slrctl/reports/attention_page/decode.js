@@ -88,6 +88,7 @@ function relative(map, weights) {
       map.rowsCount[row] && map.keys[column] ? weight * map.numKeys : null));
 }
 
+// From 0 to the largest value; where none is twice uniform, and that is wanted, stretched.
 function rangeOf(pictures, stretch) {
   let [low, high] = [Infinity, -Infinity];
   for (const picture of pictures) for (const line of picture) for (const value of line) {
@@ -96,7 +97,7 @@ function rangeOf(pictures, stretch) {
     if (value > high) high = value;
   }
   if (high < low) return [0, 2];
-  return stretch ? [Math.min(low, 0.99), Math.max(high, 1.01)] : [0, Math.max(high, 2)];
+  return stretch && high < 2 ? [Math.min(low, 0.99), Math.max(high, 1.01)] : [0, Math.max(high, 2)];
 }
 
 // The two distributions whose divergence CMCL takes: there, and back read backwards.

@@ -10,8 +10,10 @@ const VIRIDIS = "Viridis";
 const DIFFERENCE = [
   [0, "#2d004b"], [0.25, "#998ec3"], [0.5, "#f7f7f7"], [0.75, "#f1a340"], [1, "#7f3b08"],
 ];
-// Where the three panels of consistency stand; the second and the third have a colour bar.
-const PANELS = [[0, 0.26], [0.32, 0.58], [0.74, 1]];
+// Where the three panels of consistency stand, side by side or, on a small screen, one below the
+// other; the second and the third have a colour bar.
+const BESIDE = [[0, 0.26], [0.32, 0.58], [0.74, 1]].map((x) => ({ x, y: [0, 1] }));
+const BELOW = [[0.74, 1], [0.37, 0.63], [0, 0.26]];
 const CONFIG = {
   displaylogo: false,
   modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "pan2d", "zoomIn2d", "zoomOut2d"],
@@ -173,8 +175,9 @@ function shownWeights(map) {
   return state.head < 0 || state.head >= map.heads.length ? map.mean : map.heads[state.head];
 }
 
-function bar(title) {
-  return { title: { text: title, side: "right" }, thickness: 12, outlinewidth: 0, len: 1 };
+function bar(title, range) {
+  const text = range[0] > 0 ? `${title} (stretched)` : title;
+  return { title: { text, side: "right" }, thickness: 12, outlinewidth: 0, len: 1 };
 }
 
 function drawMap() {
@@ -183,7 +186,7 @@ function drawMap() {
   const range = rangeOf([picture], state.stretch);
   const isQuery = map.rows === 1;
   Plotly.react("map", [
-    heat(picture, range, {}, { showscale: true, colorbar: bar("times uniform attention") }),
+    heat(picture, range, {}, { showscale: true, colorbar: bar("times uniform attention", range) }),
   ], baseLayout("map", {
     xaxis: frameAxis(`${PART_NAMES[map.read]} (frame)`, map.columns),
     yaxis: frameAxis(isQuery ? "head" : `${PART_NAMES[map.reader]} (frame)`, picture.length, {
@@ -215,22 +218,31 @@ function drawOverview() {
   const { maps } = state.layer;
   const pictures = maps.map(shownPicture);
   const range = rangeOf(pictures, state.stretch);
+  const { clientWidth: width } = document.getElementById("overview");
+  const across = Math.min(maps.length, width < 560 ? 2 : width < 900 ? 3 : 6);
+  const down = Math.ceil(maps.length / across);
+  const side = Math.min(300, (width - 130) / across - 40);
+  document.getElementById("overview").style.height = `${down * (side + 80) + 20}px`;
   const layout = baseLayout("overview", {
-    grid: { rows: 1, columns: maps.length, pattern: "independent", xgap: 0.36 },
-    margin: { l: 44, r: 60, t: 26, b: 40 }, annotations: [],
+    grid: { rows: down, columns: across, pattern: "independent", xgap: 0.4,
+      ygap: 80 / (side + 80) },
+    margin: { l: 48, r: 72, t: 26, b: 42 }, annotations: [],
   });
+  // Plotly draws no colour bar for a map in which all is missing.
+  const first = Math.max(0, pictures.findIndex((rows) => rows.flat().some((value) => value !== null)));
   const traces = maps.map((map, place) => {
     const suffix = place ? String(place + 1) : "";
     layout[`xaxis${suffix}`] = frameAxis(PART_NAMES[map.read], map.columns, { fixedrange: true });
     layout[`yaxis${suffix}`] = frameAxis(map.rows === 1 ? "head" : PART_NAMES[map.reader],
-      pictures[place].length, { ...downwards(pictures[place].length), fixedrange: true });
+      pictures[place].length, { ...downwards(pictures[place].length), fixedrange: true,
+        ...(map.rows === 1 ? {} : { scaleanchor: `x${suffix}` }) });
     layout.annotations.push({
       text: titleOf(map), xref: `x${suffix} domain`, yref: `y${suffix} domain`, x: 0.5, y: 1,
       yanchor: "bottom", showarrow: false,
-      font: { size: 12, color: map === state.map ? colour("ink") : colour("soft") },
+      font: { size: across < 6 ? 10 : 12, color: colour(map === state.map ? "ink" : "soft") },
     });
     return heat(pictures[place], range, { xaxis: `x${suffix}`, yaxis: `y${suffix}` },
-      place ? {} : { showscale: true, colorbar: bar("times uniform") });
+      place === first ? { showscale: true, colorbar: bar("times uniform", range) } : {});
   });
   Plotly.react("overview", traces, layout, CONFIG);
   follow("overview", "plotly_click", ({ points: [cell] }) => chooseMap(cell.curveNumber));
@@ -256,25 +268,33 @@ function drawConsistency() {
     value === null ? null : value - pictures[1][row][column]));
   const range = rangeOf(pictures, state.stretch);
   const largest = Math.max(1e-9, ...difference.flat().map((value) => Math.abs(value || 0)));
+  const { clientWidth: width } = document.getElementById("consistency");
+  const isSmall = width < 900;
+  const side = isSmall ? Math.min(420, width - 132) : 0.26 * (width - 132);
+  const panels = isSmall ? BELOW.map((y) => ({ x: [0, side / (width - 132)], y })) : BESIDE;
+  document.getElementById("consistency").style.height = `${70 + (isSmall ? side / 0.26 : side)}px`;
   const layout = baseLayout("consistency", {
-    margin: { l: 52, r: 70, t: 26, b: 44 }, annotations: [],
+    margin: { l: 52, r: 80, t: 26, b: 44 }, annotations: [],
   });
+  const barBeside = (place) => ({ x: panels[place].x[1] + 0.005, xanchor: "left",
+    y: panels[place].y[0], yanchor: "bottom", len: panels[place].y[1] - panels[place].y[0] });
   const titles = ["left reads right", "right reads left, backwards", "difference"];
   titles.forEach((text, place) => {
     const suffix = place ? String(place + 1) : "";
     layout[`xaxis${suffix}`] = frameAxis("right hand (frame)", there.columns,
-      { domain: PANELS[place], anchor: `y${suffix}` });
+      { domain: panels[place].x, anchor: `y${suffix}` });
     layout[`yaxis${suffix}`] = frameAxis("left hand (frame)", there.rows,
-      { ...downwards(there.rows), scaleanchor: `x${suffix}`, anchor: `x${suffix}` });
+      { ...downwards(there.rows), domain: panels[place].y, scaleanchor: `x${suffix}`,
+        anchor: `x${suffix}` });
     layout.annotations.push({ text, xref: `x${suffix} domain`, yref: `y${suffix} domain`, x: 0.5,
       y: 1, yanchor: "bottom", showarrow: false });
   });
   Plotly.react("consistency", [
     heat(pictures[0], range, {}),
     heat(pictures[1], range, { xaxis: "x2", yaxis: "y2" },
-      { showscale: true, colorbar: { ...bar("times uniform"), x: 0.58 } }),
+      { showscale: true, colorbar: { ...bar("times uniform", range), ...barBeside(1) } }),
     heat(difference, [-largest, largest], { xaxis: "x3", yaxis: "y3" },
-      { colorscale: DIFFERENCE, showscale: true, colorbar: { ...bar("difference"), x: 1.01 } }),
+      { colorscale: DIFFERENCE, showscale: true, colorbar: { ...bar("first minus second", [0]), ...barBeside(2) } }),
   ], layout, CONFIG);
   follow("consistency", "plotly_hover", ({ points: [cell] }) => {
     if (state.map.name === "left_to_right") pointAt(cell.y - 1, cell.x - 1);

@@ -9,6 +9,8 @@ from slrctl.studies.inspection.record import AttentionMap
 
 MIN_PAIRS = 4
 """Fewest pairs of frames that a lag is read from."""
+CLEAR = 1.1
+"""A diagonal that gets less than this many times uniform attention is no lag to speak of."""
 
 
 class Lag(NamedTuple):
@@ -21,6 +23,11 @@ class Lag(NamedTuple):
 
     frames: int
     strength: float
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the hands prefer this shift at all."""
+        return self.strength >= CLEAR
 
 
 def read_lag(there: AttentionMap, back: AttentionMap) -> Lag | None:

@@ -38,12 +38,16 @@ class ClipSummary(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class GlossSummary:
-    """A gloss: its clips, the lags read off them, and its mean maps with intervals, both ways."""
+    """A gloss: its clips, the lags read off them, and its mean maps with intervals, both ways.
+
+    `strengths`: of the diagonal each lag was read from, in times uniform attention.
+    """
 
     gloss: str
     clips: int
     two_handed: float
     lags: tuple[int, ...]
+    strengths: tuple[float, ...]
     mean: Float[np.ndarray, "2 G G"]
     low: Float[np.ndarray, "2 G G"]
     high: Float[np.ndarray, "2 G G"]
@@ -154,6 +158,7 @@ def _gloss_summaries(
             clips=len(own),
             two_handed=float(np.mean([one.is_two_handed for one in own])),
             lags=tuple(int(one.lag) for one in own if np.isfinite(one.lag)),
+            strengths=tuple(one.values["lag strength"] for one in own if np.isfinite(one.lag)),
             mean=mean.reshape(2, GRID, GRID),
             low=low.reshape(2, GRID, GRID),
             high=high.reshape(2, GRID, GRID),
@@ -195,6 +200,7 @@ def summary_json(summary: Summary) -> dict[str, Any]:
                 "clips": one.clips,
                 "two_handed": one.two_handed,
                 "lags": list(one.lags),
+                "lag_strengths": list(one.strengths),
                 "median_lag": float(np.median(one.lags)) if one.lags else None,
             }
             for one in summary.glosses
