@@ -4,7 +4,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Bool, Float, Float32, Int64
+from torch import Tensor
 
 from slrctl.core.clip import (
     Clip,
@@ -28,6 +29,8 @@ from slrctl.settings import Settings
 WINDOW = 20
 # Clips normalised at a time before an evaluation; it changes no bit of the result.
 PREPARED_TOGETHER = 64
+# Frames, padding included, augmented at a time in training.
+FRAMES_VARIED_TOGETHER = 5_000
 
 
 def num_batches(num_clips: int, batch_size: int) -> int:
@@ -87,14 +90,30 @@ def training_order(
     return [batches[number] for number in np.argsort(keys, kind="stable")]
 
 
-def _training_batch(
-    clips: Sequence[Clip],
-    classes: Sequence[str],
-    settings: Settings,
-    epoch: int,
-    *,
-    is_canonical: bool,
-) -> ClipBatch:
+def _varied_together(
+    order: Iterable[Int64[np.ndarray, " _"]], lengths: Int64[np.ndarray, " C"]
+) -> Iterator[list[Int64[np.ndarray, " _"]]]:
+    """Some batches at a time: of short clips several, for which one call costs as much as for one.
+
+    No bit of a clip depends on the clips that are varied with it.
+    """
+    together: list[Int64[np.ndarray, " _"]] = []
+    num_clips = longest = 0
+    for rows in order:
+        longest_now = max(longest, int(lengths[rows].max()))
+        if together and (num_clips + len(rows)) * longest_now > FRAMES_VARIED_TOGETHER:
+            yield together
+            together, num_clips, longest_now = [], 0, int(lengths[rows].max())
+        together.append(rows)
+        num_clips, longest = num_clips + len(rows), longest_now
+    if together:
+        yield together
+
+
+def _varied(
+    clips: Sequence[Clip], settings: Settings, epoch: int, *, is_canonical: bool
+) -> tuple[Float[Tensor, "B T 54 2"], Bool[Tensor, "B T"]]:
+    """Clips as an epoch shows them: augmented and normalised, and which frames are not padding."""
     keys = np.array(
         [stable_seed(settings.seed, "augment", epoch, clip.clip_id) for clip in clips], np.uint64
     )
@@ -106,8 +125,7 @@ def _training_batch(
     prepared = normalise(landmarks, settings.prepare)
     if settings.augment.enabled:
         prepared = add_noise(prepared, keys, settings.augment.noise)
-    clip_ids = tuple(clip.clip_id for clip in clips)
-    return batch_from_landmarks(prepared, is_valid, target_indices(clips, classes), clip_ids)
+    return prepared, is_valid
 
 
 def training_batches(
@@ -128,9 +146,22 @@ def training_batches(
         ValueError: a clip's gloss is not among the data set's classes.
     """
     is_canonical = _is_canonical(dataset, settings)
-    for rows in training_order(dataset, settings, epoch)[start:]:
-        clips = [dataset[row] for row in rows.tolist()]
-        yield _training_batch(clips, dataset.classes, settings, epoch, is_canonical=is_canonical)
+    order = training_order(dataset, settings, epoch)[start:]
+    lengths = np.minimum(dataset.lengths, settings.model.max_frames)
+    for group in _varied_together(order, lengths):
+        clips = [dataset[row] for row in np.concatenate(group).tolist()]
+        varied, is_valid = _varied(clips, settings, epoch, is_canonical=is_canonical)
+        first = 0
+        for rows in group:
+            batch = slice(first, first + len(rows))
+            num_frames = int(is_valid[batch].sum(dim=1).max())
+            yield batch_from_landmarks(
+                varied[batch, :num_frames],
+                is_valid[batch, :num_frames],
+                target_indices(clips[batch], dataset.classes),
+                tuple(clip.clip_id for clip in clips[batch]),
+            )
+            first += len(rows)
 
 
 @dataclass(frozen=True, eq=False)
