@@ -1,0 +1,255 @@
+"""The training step, evaluation and single predictions, beside what the processor can do at most.
+
+Every figure stands beside the rate of a large matrix product measured next to it, so that a busy
+machine slows both: *of peak* is the share of that rate, *of published* the multiple of the
+published code's 12.6 clips a second, which it reaches where `torch.mm` does 183 GFLOP/s, scaled to
+the rate found here. Sizes are the published ones: batch 24, 204 frames, 100 classes.
+
+Usage: python benchmarks/training.py [ROUNDS]         two threads; OMP_NUM_THREADS changes that
+"""
+
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from slrctl.core.clip import ClipBatch, collate
+from slrctl.core.data.prepare import prepare_clip
+from slrctl.core.data.synthetic import synthesise
+from slrctl.core.model import fast
+from slrctl.core.skeleton import BODY_WIDTH, HAND_WIDTH
+from slrctl.engine.runtime import arithmetic, keep_freed_memory
+from slrctl.engine.state import TrainingState
+from slrctl.engine.training import TrainingData, train_epochs
+from slrctl.layers import read_overrides, resolve
+from slrctl.settings import Settings
+
+BATCH, NUM_FRAMES, NUM_CLASSES = 24, 204, 100
+PUBLISHED_CLIPS, PUBLISHED_PEAK = 12.6, 183e9
+SIDE = 2048
+CPU = torch.device("cpu")
+
+
+class Figure(NamedTuple):
+    """Medians over rounds: seconds of the work, FLOP/s of `torch.mm` beside it."""
+
+    seconds: float
+    peak: float
+
+
+def mm_rate(dtype: torch.dtype) -> float:
+    """FLOP/s of a product of 2048 x 2048 matrices."""
+    left = torch.ones(SIDE, SIDE, dtype=dtype)
+    torch.mm(left, left)
+    started = time.perf_counter()
+    for _ in range(3):
+        torch.mm(left, left)
+    return 3 * 2 * SIDE**3 / (time.perf_counter() - started)
+
+
+def beside_peak(
+    works: Sequence[Callable[[], object]], dtypes: Sequence[torch.dtype], rounds: int
+) -> list[Figure]:
+    """Time several pieces of work in turn, each beside a matrix product of its type."""
+    for work in works:
+        for _ in range(2):
+            work()
+    seconds: list[list[float]] = [[] for _ in works]
+    peaks: list[list[float]] = [[] for _ in works]
+    for _ in range(rounds):
+        for number, (work, dtype) in enumerate(zip(works, dtypes, strict=True)):
+            peak = mm_rate(dtype)
+            started = time.perf_counter()
+            work()
+            seconds[number].append(time.perf_counter() - started)
+            peaks[number].append((peak + mm_rate(dtype)) / 2)
+    return [
+        Figure(statistics.median(s), statistics.median(p))
+        for s, p in zip(seconds, peaks, strict=True)
+    ]
+
+
+def random_batch(num_clips: int, num_frames: int, seed: int = 0) -> ClipBatch:
+    """Features of the size that landmarks have, one hand frame in five missing."""
+    draws = torch.Generator().manual_seed(seed)
+    is_there = torch.rand(num_clips, num_frames, 2, generator=draws) > 0.2
+    hands = torch.randn(num_clips, num_frames, 2, HAND_WIDTH, generator=draws).mul_(0.2)
+    left, right = (hands * is_there[..., None]).unbind(2)
+    return ClipBatch(
+        left_hand=left,
+        right_hand=right,
+        body=torch.randn(num_clips, num_frames, BODY_WIDTH, generator=draws).mul_(0.2),
+        is_valid=torch.ones(num_clips, num_frames, dtype=torch.bool),
+        left_is_present=is_there[..., 0],
+        right_is_present=is_there[..., 1],
+        target=torch.randint(NUM_CLASSES, (num_clips,), generator=draws),
+        clip_ids=tuple(map(str, range(num_clips))),
+    )
+
+
+def settings_with(*changes: str) -> Settings:
+    return resolve(read_overrides([*changes, "train.diagnostics_every=1000000"])).settings
+
+
+def steps_of(settings: Settings, num_frames: int = NUM_FRAMES) -> Callable[[], object]:
+    """A training that goes one step further with every call."""
+    batches = [random_batch(BATCH, num_frames, seed) for seed in range(4)]
+    num_batches = 10**6
+    state = TrainingState.initial(settings, tuple(map(str, range(NUM_CLASSES))), CPU)
+    data = TrainingData(
+        lambda epoch, start: (batches[n % 4] for n in range(num_batches)),
+        num_batches,
+        lambda: iter(()),
+    )
+    reports = train_epochs(state, data)
+    return lambda: next(reports)
+
+
+def flop_of_step(settings: Settings) -> int:
+    """Multiplications and additions of a step's matrix products, counted on the plain path."""
+    step = steps_of(settings)
+    with fast.plain_path(), FlopCounterMode(display=False) as counter:
+        step()
+    return counter.get_total_flops()
+
+
+def training_steps(rounds: int) -> None:
+    """The table of training steps."""
+    variants = {
+        (name, precision): settings_with(*changes, f"train.precision={precision}")
+        for name, changes in {
+            "full attention, fusion, CMCL": ("cmcl.preset=balanced",),
+            "CE": (),
+            "CE, no fusion": ("model.cross_attention=false",),
+        }.items()
+        for precision in ("fp32", "bf16")
+    }
+    types = {"fp32": torch.float32, "bf16": torch.bfloat16}
+    names = list(variants)
+    figures = dict(
+        zip(
+            names,
+            beside_peak(
+                [steps_of(settings) for settings in variants.values()],
+                [types[precision] for _, precision in names],
+                rounds,
+            ),
+            strict=True,
+        )
+    )
+    fp32_peak = statistics.median(
+        figure.peak for (_, precision), figure in figures.items() if precision == "fp32"
+    )
+    flop = flop_of_step(variants[names[0]])
+    print(f"`torch.mm`: fp32 {fp32_peak / 1e9:.0f} GFLOP/s, ", end="")
+    print(f"bf16 {figures[names[1]].peak / 1e9:.0f}; a step is {flop / 1e9:.0f} GFLOP\n")
+    print("| training step, 24 clips of 204 frames | clips/s | of published | of peak |")
+    print("|---|---|---|---|")
+    for (name, precision), (seconds, peak) in figures.items():
+        published = PUBLISHED_CLIPS * fp32_peak / PUBLISHED_PEAK
+        share = f"{flop / seconds / peak:.0%}" if name == names[0][0] else ""
+        print(
+            f"| {precision}: {name} | {BATCH / seconds:.1f} "
+            f"| {BATCH / seconds / published:.2f} x | {share} |"
+        )
+    for precision in types:
+        cmcl, ce, alone = (figures[name, precision].seconds for name in dict(names))
+        print(
+            f"\n{precision}: CMCL costs {cmcl / ce - 1:+.1%} over CE, "
+            f"fusion {ce / alone - 1:+.1%} over none"
+        )
+
+
+def evaluation(rounds: int) -> None:
+    """Clips a second through the model, batched."""
+    print("\n| evaluation, batches of 64 | clips/s |\n|---|---|")
+    for precision in ("fp32", "bf16"):
+        for num_frames in (NUM_FRAMES, 20):
+            state = TrainingState.initial(settings_with(), tuple(map(str, range(NUM_CLASSES))), CPU)
+            model, batch = state.model.eval(), random_batch(64, num_frames)
+
+            @torch.inference_mode()
+            def predict(model: Any = model, batch: Any = batch, precision: str = precision):
+                with arithmetic(precision, CPU):
+                    return model(batch).logits.softmax(-1)
+
+            (figure,) = beside_peak([predict], [torch.float32], rounds)
+            print(f"| {precision}, {num_frames} frames | {64 / figure.seconds:,.0f} |", flush=True)
+
+
+def one_clip(rounds: int) -> None:
+    """From cleaned landmarks to a label, batch of one."""
+    settings = settings_with()
+    state = TrainingState.initial(settings, tuple(map(str, range(NUM_CLASSES))), CPU)
+    model = state.model.eval()
+    clip = next(clip for clip in synthesise().dataset if clip.num_frames >= 40)
+    landmarks = clip.landmarks[:40]
+
+    @torch.inference_mode()
+    def label() -> int:
+        prepared = prepare_clip(landmarks, settings.prepare, aspect=clip.aspect)
+        batch = collate([type(clip)(clip.clip_id, clip.gloss, prepared)])
+        return int(model(batch).logits.argmax())
+
+    for _ in range(5):
+        label()
+    seconds = []
+    for _ in range(20 * rounds):
+        started = time.perf_counter()
+        label()
+        seconds.append(time.perf_counter() - started)
+    print(f"\none clip of 40 frames, landmarks to label: {1e3 * statistics.median(seconds):.1f} ms")
+
+
+def growth(rounds: int) -> None:
+    """Time a clip by its frames, training in fp32 with CMCL."""
+    lengths = (51, 102, NUM_FRAMES)
+    settings = settings_with("cmcl.preset=balanced")
+    figures = beside_peak(
+        [steps_of(settings, length) for length in lengths], [torch.float32] * 3, rounds
+    )
+    base = figures[0].seconds / lengths[0]
+    print("\n| frames | time a frame, over that at 51 |\n|---|---|")
+    for length, figure in zip(lengths, figures, strict=True):
+        print(f"| {length} | {figure.seconds / length / base:.2f} |")
+
+
+def peak_memory() -> None:
+    """The largest resident size of a fresh process that takes three steps."""
+    print("\n| peak memory of a training process, 204 frames | GB |\n|---|---|")
+    for precision in ("fp32", "bf16"):
+        command = [sys.executable, __file__, "--steps", precision]
+        said = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603
+        print(f"| {precision} | {int(said.stdout) * 1024 / 1e9:.2f} |", flush=True)
+
+
+def take_steps(precision: str) -> None:
+    """Take three steps and print the largest resident size, in KiB."""
+    step = steps_of(settings_with("cmcl.preset=balanced", f"train.precision={precision}"))
+    for _ in range(3):
+        step()
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+
+
+def main() -> None:
+    keep_freed_memory()
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
+    if sys.argv[1:2] == ["--steps"]:
+        return take_steps(sys.argv[2])
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 7
+    training_steps(rounds)
+    evaluation(rounds)
+    one_clip(rounds)
+    growth(rounds)
+    return peak_memory()
+
+
+if __name__ == "__main__":
+    main()
