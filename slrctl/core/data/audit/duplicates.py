@@ -1,0 +1,138 @@
+"""Find clips that are copies of one another in two parts of a set."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from hashlib import blake2b
+from typing import Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int64
+
+from slrctl.core.clip import Clip
+from slrctl.core.data.audit.fingerprint import Fingerprints, candidates_across, neighbours
+from slrctl.core.data.audit.framed import FramedClips
+from slrctl.core.data.audit.matching import unexplained
+from slrctl.core.data.audit.rough import rough_difference, sketch
+from slrctl.core.data.audit.torso import mirrored
+
+COPY_THRESHOLD = 0.02
+"""Clips that leave less of each other's movement unexplained are copies (docs/audit.md)."""
+# What is rougher than this apart is not laid over one another.
+_WORTH_A_LOOK = 0.5
+_BATCH = 256
+_MOST_REFERENCES = 400
+_NEAREST_TAKES = 5
+
+Kind = Literal["exact", "near", "mirrored", "interpolated"]
+
+
+class Leak(NamedTuple):
+    """Two clips, by row, in two parts, one of which tells of the other.
+
+    `unexplained` is the share of the movement by which they differ; 0 where they are the same to
+    the bit.
+    """
+
+    kind: Kind
+    first: int
+    second: int
+    unexplained: float
+
+
+def digest(clip: Clip) -> bytes:
+    """Equal for clips that are the same landmark for landmark, whatever else is said of them."""
+    # NaN and 0 have several bit patterns each.
+    values = np.where(np.isnan(clip.landmarks), np.float32(np.nan), clip.landmarks + 0)
+    return blake2b(values.tobytes(), digest_size=16).digest()
+
+
+def exact_copies(clips: Sequence[Clip], parts: Int64[np.ndarray, " N"]) -> list[Leak]:
+    """Clips that another part shows too: each with the first such clip of every other part."""
+    rows_of: dict[bytes, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for row, clip in enumerate(clips):
+        rows_of[digest(clip)][int(parts[row])].append(row)
+    pairs = {
+        (min(row, others[0]), max(row, others[0]))
+        for by_part in rows_of.values()
+        for part, rows in by_part.items()
+        for other, others in by_part.items()
+        if other != part
+        for row in rows
+    }
+    return [Leak("exact", *pair, 0.0) for pair in sorted(pairs)]
+
+
+def near_copies(
+    clips: FramedClips, prints: Fingerprints, parts: Int64[np.ndarray, " N"]
+) -> tuple[list[Leak], Float[np.ndarray, " N"]]:
+    """Pairs below the threshold, and for each clip the least difference to another part.
+
+    That is inf where nothing in another part is alike enough to be laid over it.
+    """
+    leaks, least = [], np.full(len(clips), np.inf)
+    for is_mirrored, pairs in candidates_across(prints, parts):
+        kind: Kind = "mirrored" if is_mirrored else "near"
+        for some, values in compared(clips, pairs, is_mirrored=is_mirrored):
+            for column in (0, 1):
+                np.minimum.at(least, some[:, column], values)
+            leaks += [
+                Leak(kind, int(first), int(second), float(value))
+                for (first, second), value in zip(some, values, strict=True)
+                if value < COPY_THRESHOLD
+            ]
+    return leaks, least
+
+
+def compared(
+    clips: FramedClips, pairs: Int64[np.ndarray, "M 2"], *, is_mirrored: bool = False
+) -> Iterator[tuple[Int64[np.ndarray, "K 2"], Float[np.ndarray, " K"]]]:
+    """Lay pairs over one another, batch by batch; leave out those that are far from alike.
+
+    `is_mirrored` says that the first clip of each pair is to be seen in a mirror.
+    """
+    plain = sketch(clips)
+    first = sketch(clips, is_mirrored=True) if is_mirrored else plain
+    is_alike = np.concatenate(
+        [
+            np.zeros(0, bool),
+            *(
+                rough_difference(first, plain, pairs[start : start + _BATCH]) < _WORTH_A_LOOK
+                for start in range(0, len(pairs), _BATCH)
+            ),
+        ]
+    )
+    pairs = pairs[is_alike]
+    # Clips of like length share a batch, so that little is padded.
+    longest = np.array([max(clips.length(a), clips.length(b)) for a, b in pairs.tolist()], int)
+    pairs = pairs[np.argsort(longest, kind="stable")]
+    for start in range(0, len(pairs), _BATCH):
+        batch = pairs[start : start + _BATCH]
+        shown = [clips[row] for row in batch[:, 0].tolist()]
+        if is_mirrored:
+            shown = [mirrored(clip) for clip in shown]
+        yield batch, unexplained(shown, [clips[row] for row in batch[:, 1].tolist()])
+
+
+def nearest_takes(
+    clips: FramedClips, prints: Fingerprints, parts: Int64[np.ndarray, " N"]
+) -> Float[np.ndarray, " M"]:
+    """The least difference to another clip of the same part, for an even sample of the clips.
+
+    This is how alike two takes of this set can be; where a part holds copies of its own clips,
+    those are among them.
+    """
+    step = -(-len(clips) // _MOST_REFERENCES)
+    pairs = [np.zeros((0, 2), np.int64)]
+    for part in np.unique(parts):
+        rows = np.flatnonzero(parts == part)
+        asked = rows[rows % step == 0]
+        if len(asked) == 0:
+            continue
+        nearest = rows[neighbours(prints.plain[asked], prints.plain[rows], _NEAREST_TAKES + 1)]
+        pairs.append(np.stack([np.repeat(asked, nearest.shape[1]), nearest.ravel()], axis=1))
+    joined = np.concatenate(pairs)
+    least = dict.fromkeys(range(0, len(clips), step), np.inf)
+    for some, values in compared(clips, joined[joined[:, 0] != joined[:, 1]]):
+        for row, value in zip(some[:, 0].tolist(), values.tolist(), strict=True):
+            least[row] = min(least[row], value)
+    return np.array(list(least.values()))

@@ -1,0 +1,108 @@
+"""A short vector per clip: copies of one recording lie close together.
+
+Arms and hands in the torso's frame are averaged within overlapping windows of time, the hands
+about their wrists, and reduced to the directions in which the clips of a set differ. Averaging
+makes the vector indifferent to the number of frames and to noise, and forgiving about the ends of
+a clip.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float32, Int64
+from sklearn.neighbors import NearestNeighbors
+
+from slrctl.core import skeleton
+from slrctl.core.data.audit.framed import FramedClips
+from slrctl.core.data.audit.torso import mirrored
+
+NUM_WINDOWS = 8
+NUM_DIMENSIONS = 48
+# More clips hardly turn the directions, but take memory: 750 numbers each.
+_MOST_SAMPLED = 4000
+NUM_NEIGHBOURS = 10
+
+ARMS = [
+    skeleton.RIGHT_ELBOW,
+    skeleton.LEFT_ELBOW,
+    skeleton.RIGHT_WRIST,
+    skeleton.LEFT_WRIST,
+]
+# Wrists say where a sign is made; the many landmarks of a hand count together about as much.
+_WEIGHTS = np.concatenate([[1.0, 1.0, 3.0, 3.0], np.full(2 * skeleton.NUM_HAND, 0.5)])
+_PRESENCE_WEIGHT = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class Fingerprints:
+    """A vector for each clip as it is, and one for its mirror image, in the same order."""
+
+    plain: Float32[np.ndarray, "N D"]
+    mirrored: Float32[np.ndarray, "N D"]
+
+
+def describe(clip: Float32[np.ndarray, "T 54 2"]) -> Float32[np.ndarray, " D"]:
+    """Average what moves in a clip within windows of its time; 0 where nothing was detected."""
+    hands = clip[:, skeleton.NUM_BODY :].reshape(-1, 2, skeleton.NUM_HAND, 2)
+    wrists = clip[:, [skeleton.LEFT_WRIST, skeleton.RIGHT_WRIST], None]
+    about_wrists = (hands - wrists).reshape(len(clip), -1, 2)
+    points = np.concatenate([clip[:, ARMS], about_wrists], axis=1)
+    is_known = ~np.isnan(points).any(-1)
+    has_hand = ~np.isnan(hands).any(-1).all(-1)
+
+    times, centers = np.linspace(0, 1, len(clip)), np.linspace(0, 1, NUM_WINDOWS)
+    distance = np.abs(times - centers[:, None]) * (NUM_WINDOWS - 1)
+    kernel = np.maximum(1 - distance, 1e-6)  # a window without a frame takes what is nearest
+    totals = kernel @ np.where(is_known[..., None], points, 0).reshape(len(clip), -1)
+    counts = kernel @ is_known
+    means = totals.reshape(NUM_WINDOWS, -1, 2) / np.maximum(counts, 1e-9)[..., None]
+    means = np.where(counts[..., None] > 1e-3, means, 0) * _WEIGHTS[:, None]
+    presence = kernel @ has_hand / kernel.sum(1, keepdims=True) * _PRESENCE_WEIGHT
+    return np.concatenate([means.ravel(), presence.ravel()]).astype(np.float32)
+
+
+def fingerprint(clips: FramedClips) -> Fingerprints:
+    """Describe every clip in the directions in which a sample of them differs most."""
+    step = -(-len(clips) // _MOST_SAMPLED)
+    sample = np.stack([describe(clips[row]) for row in range(0, len(clips), step)])
+    mean = sample.mean(axis=0)
+    _, _, directions = np.linalg.svd(sample - mean, full_matrices=False)
+    basis = directions[:NUM_DIMENSIONS].T
+    size = (len(clips), basis.shape[1])
+    plain, mirror = np.empty(size, np.float32), np.empty(size, np.float32)
+    for row in range(len(clips)):
+        plain[row] = (describe(clips[row]) - mean) @ basis
+        mirror[row] = (describe(mirrored(clips[row])) - mean) @ basis
+    return Fingerprints(plain, mirror)
+
+
+def neighbours(
+    queries: Float32[np.ndarray, "Q D"], clips: Float32[np.ndarray, "N D"], count: int
+) -> Int64[np.ndarray, "Q K"]:
+    """Rows of the nearest clips of each query, the nearest first."""
+    index = NearestNeighbors(n_neighbors=min(count, len(clips)), algorithm="brute").fit(clips)
+    return index.kneighbors(queries, return_distance=False)
+
+
+def candidates_across(
+    prints: Fingerprints, parts: Int64[np.ndarray, " N"], count: int = NUM_NEIGHBOURS
+) -> Iterator[tuple[bool, Int64[np.ndarray, "M 2"]]]:
+    """Pairs of clips from two parts that may be copies, first as they are, then mirrored.
+
+    Every clip is looked for in every other part, so a part cannot hide behind a larger one. Each
+    pair comes once, the lower row first.
+    """
+    for is_mirrored, vectors in ((False, prints.plain), (True, prints.mirrored)):
+        found = []
+        for part in np.unique(parts):
+            inside, outside = np.flatnonzero(parts == part), np.flatnonzero(parts != part)
+            if len(outside) == 0:
+                continue
+            nearest = neighbours(vectors[outside], prints.plain[inside], count)
+            pairs = np.stack(
+                [np.repeat(outside, nearest.shape[1]), inside[nearest].ravel()], axis=1
+            )
+            found.append(np.sort(pairs, axis=1))
+        empty = np.zeros((0, 2), np.int64)
+        yield is_mirrored, np.unique(np.concatenate([empty, *found]), axis=0)

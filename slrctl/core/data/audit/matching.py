@@ -1,0 +1,188 @@
+"""How much of the movement of one clip another clip leaves unexplained.
+
+Of a copy, whatever was done to it, nothing remains but noise, and that does not last from one frame
+to the next. Of another take of the same sign, by the same person too, differences of posture and
+timing remain, and they do last. So what remains, once one clip is laid over the other, is measured
+by the product of neighbouring frames, in which independent noise averages out:
+
+    unexplained = lasting / (rest * movement)
+
+`lasting` is the mean of r(t) r(t+1) over frames and landmarks plus two standard errors, r being the
+remainder; `rest` the root mean square of r; `movement` the root of the same product for the clip
+itself about its mean, `rest` by the median over frames, so that one bad frame is no noise. Where frames were dropped unevenly no line maps time to time: recorded frames
+near the line are tried instead, and then `rest` / `movement` counts, since noise is not to be told
+from a choice of frames.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32
+
+from slrctl.core.data.audit.alignment import (
+    SOME_LANDMARKS,
+    Laid,
+    Pairs,
+    fit_image,
+    frames_at,
+    gap_per_frame,
+    identity_image,
+    lay_over,
+    moved,
+    pair_up,
+    recorded_at,
+    solved,
+    with_landmarks,
+)
+
+# Two clips must have this share of landmarks in common, over this share of the frames.
+_LEAST_COVERAGE = 0.6
+_LEAST_SPAN = 0.6
+# Two frames of one difference cannot tell what lasts.
+_LEAST_FRAMES = 4
+# A blend takes at least this share of either clip.
+_LEAST_PART = 0.03
+_FRAMES_AROUND = range(-3, 5)
+# Of a clip that moves less than this (in shoulder distances) only the detector's noise is seen.
+_LEAST_MOVEMENT = 1e-4
+
+Clips = Sequence[Float32[np.ndarray, "_ 54 2"]]
+
+
+class Remainder(NamedTuple):
+    """What remains of each pair, and how much of the movement that is."""
+
+    lasting: Float[np.ndarray, " P"]
+    typical_rest: Float[np.ndarray, " P"]
+    rest: Float[np.ndarray, " P"]
+    movement: Float[np.ndarray, " P"]
+    is_comparable: Bool[np.ndarray, " P"]
+
+
+def unexplained(first: Clips, second: Clips) -> Float[np.ndarray, " P"]:
+    """Compare clips in the frame of their torso, pair by pair; the order does not matter.
+
+    Returns:
+        0 for a copy, about 1 for clips that have nothing in common, inf where they show too little
+        of the same landmarks to be compared.
+    """
+    return np.minimum(_one_way(first, second), _one_way(second, first))
+
+
+def _one_way(first: Clips, second: Clips) -> Float[np.ndarray, " P"]:
+    pairs = pair_up(first, second)
+    laid = lay_over(pairs)
+    return np.minimum(_on_the_line(pairs, laid), _near_the_line(pairs, laid))
+
+
+def blend_unexplained(made: Clips, one: Clips, other: Clips) -> Float[np.ndarray, " P"]:
+    """What no blend of two clips explains of a third: 0 where it was interpolated between them.
+
+    inf where the blend takes next to nothing of one of them: that would be a copy of the other.
+    """
+    target = pair_up(made, made).first
+    sources = [_in_step(made, clips) for clips in (one, other)]
+    rows = np.concatenate([*sources, np.ones_like(target[..., :1])], axis=-1)
+    is_known = ~(np.isnan(rows).any(-1) | np.isnan(target).any(-1))[..., None]
+    regressors = np.where(is_known, rows, 0).reshape(len(target), -1, 5)
+    weights = solved(
+        regressors.swapaxes(1, 2) @ regressors,
+        regressors.swapaxes(1, 2) @ np.where(is_known, target, 0).reshape(len(target), -1, 2),
+        1e-7,
+    ).astype(np.float32)
+    left = _remainder(target, rows @ weights[:, None])
+    share = left.lasting / np.maximum(left.typical_rest * left.movement, 1e-12)
+    # Each source's part in the blend: how far its map is from leaving nothing.
+    parts = np.abs(weights[:, [0, 2]][:, :, 0] + weights[:, [1, 3]][:, :, 1]) / 2
+    return np.where(left.is_comparable & (parts.min(1) > _LEAST_PART), share, np.inf)
+
+
+def _in_step(made: Clips, clips: Clips) -> Float32[np.ndarray, "P Q V 2"]:
+    """Each clip at the times of the frames that were picked of the made one."""
+    pairs = pair_up(made, clips)
+    return frames_at(pairs, pairs.times * (pairs.lengths - 1)[:, None])[0]
+
+
+def _on_the_line(pairs: Pairs, laid: Laid) -> Float[np.ndarray, " P"]:
+    values, _ = frames_at(pairs, laid.positions)
+    left = _remainder(laid.points, values)
+    share = left.lasting / np.maximum(left.typical_rest * left.movement, 1e-12)
+    return np.where(left.is_comparable, share, np.inf)
+
+
+def _near_the_line(pairs: Pairs, laid: Laid) -> Float[np.ndarray, " P"]:
+    """Compare with the nearest recorded frames, each chosen on its own."""
+    # The map found along the line is bent by the frames that are not on it: begin without.
+    image = identity_image(len(pairs.first))
+    some = with_landmarks(pairs, SOME_LANDMARKS)
+    places = laid.positions
+    for _ in range(2):
+        places = _nearest_places(some, moved(some.first, image), np.floor(laid.positions))
+        image = fit_image(some.first, recorded_at(some, places))
+    left = _remainder(moved(pairs.first, image), recorded_at(pairs, places))
+    return np.where(left.is_comparable, left.rest / left.movement, np.inf)
+
+
+def _nearest_places(
+    pairs: Pairs, points: Float32[np.ndarray, "P Q V 2"], around: Float[np.ndarray, "P Q"]
+) -> Float[np.ndarray, "P Q"]:
+    least, places = np.full(around.shape, np.inf), around
+    for step in _FRAMES_AROUND:
+        cost = gap_per_frame(points, recorded_at(pairs, around + step))
+        places = np.where(cost < least, around + step, places)
+        least = np.minimum(cost, least)
+    return places
+
+
+def _remainder(
+    points: Float32[np.ndarray, "P Q V 2"], values: Float32[np.ndarray, "P Q V 2"]
+) -> Remainder:
+    gap = points - values
+    is_both = ~np.isnan(gap).any(-1)
+    is_known = ~np.isnan(points).any(-1)
+    squares = np.where(is_both, (gap * gap).sum(-1), 0)
+    is_inside = is_known & is_both.any(-1, keepdims=True)
+    frames = is_both.any(-1).sum(1)
+    coverage = is_both.sum((1, 2)) / np.maximum(is_inside.sum((1, 2)), 1)
+    span = frames / np.maximum(is_known.any(-1).sum(1), 1)
+
+    count = np.maximum(is_both.sum(1, keepdims=True), 1)[..., None]
+    mean = np.where(is_both[..., None], points, 0).sum(1, keepdims=True) / count
+    movement, _ = _lasting(points - mean, is_both)
+    lasting, error = _lasting(gap, is_both)
+    movement = np.sqrt(np.maximum(movement, 0))
+    return Remainder(
+        np.maximum(lasting + 2 * error, 0),
+        np.sqrt(_median_frame(squares, is_both)),
+        np.sqrt(squares.sum((1, 2)) / np.maximum(is_both.sum((1, 2)), 1)),
+        np.maximum(movement, _LEAST_MOVEMENT),
+        (coverage >= _LEAST_COVERAGE)
+        & (span >= _LEAST_SPAN)
+        & (frames >= _LEAST_FRAMES)
+        & (movement > _LEAST_MOVEMENT),
+    )
+
+
+def _median_frame(
+    squares: Float32[np.ndarray, "P Q V"], is_both: Bool[np.ndarray, "P Q V"]
+) -> Float[np.ndarray, " P"]:
+    """Median over frames of the mean square: one bad frame does not pass for noise."""
+    count = is_both.sum(-1)
+    per_frame = np.where(count > 0, squares.sum(-1) / np.maximum(count, 1), np.nan)
+    per_frame[(count == 0).all(1)] = 0
+    return np.nanmedian(per_frame, axis=1)
+
+
+def _lasting(
+    values: Float32[np.ndarray, "P Q V 2"], is_known: Bool[np.ndarray, "P Q V"]
+) -> tuple[Float[np.ndarray, " P"], Float[np.ndarray, " P"]]:
+    """Mean product of neighbouring frames over all landmarks, and its standard error."""
+    known = np.where(is_known[..., None], values, 0).astype(np.float64)
+    is_pair = is_known[:, 1:] & is_known[:, :-1]
+    products = (known[:, 1:] * known[:, :-1]).sum((-2, -1))
+    counts = is_pair.sum(-1)
+    total = np.maximum(counts.sum(1), 1)
+    mean = products.sum(1) / total
+    spread = products - mean[:, None] * counts
+    return mean, np.sqrt((spread**2).sum(1)) / total
