@@ -2,6 +2,7 @@
 
 import typer
 
+from slrctl.cli.data.audit import audit
 from slrctl.cli.data.cache import cache
 from slrctl.cli.data.convert import convert
 from slrctl.cli.data.extract import extract
@@ -22,5 +23,6 @@ data_app.command()(extract)
 data_app.command()(info)
 data_app.command()(split)
 data_app.command()(show)
+data_app.command()(audit)
 data_app.command()(synth)
 data_app.command()(cache)

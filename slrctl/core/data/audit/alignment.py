@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Bool, Float, Float32, Int64
 
 from slrctl.core import skeleton
 from slrctl.core.data.audit.fingerprint import ARMS
@@ -103,6 +103,11 @@ def with_landmarks(pairs: Pairs, landmarks: list[int]) -> Pairs:
     return pairs._replace(first=pairs.first[:, :, landmarks], second=pairs.second[:, :, landmarks])
 
 
+def is_there(points: Float[np.ndarray, "P Q V 2"]) -> Bool[np.ndarray, "P Q V"]:
+    """True where a landmark is known."""
+    return ~np.isnan(points[..., 0] + points[..., 1])
+
+
 def identity_image(count: int) -> Image:
     image = np.zeros((count, 3, 2), np.float32)
     image[:, [0, 1], [0, 1]] = 1
@@ -115,7 +120,7 @@ def moved(points: Moving, image: Image) -> Moving:
 
 def fit_image(points: Moving, target: Moving) -> Image:
     """The affine map that brings points nearest to their targets."""
-    is_known = ~np.isnan(points + target).any(-1)
+    is_known = is_there(points + target)
     weight = is_known[..., None].astype(np.float64)
     known = np.where(is_known[..., None], points, 0)
     rows = np.concatenate([known, weight], axis=-1).reshape(len(points), -1, 3)
@@ -149,8 +154,8 @@ def _positions(pairs: Pairs, ends: Float[np.ndarray, "P 2"]) -> Float[np.ndarray
 def gap_per_frame(points: Moving, values: Moving) -> Float[np.ndarray, "P Q"]:
     """Mean squared gap over the landmarks both show, the dearer the fewer of them there are."""
     gap = points - values
-    is_both = ~np.isnan(gap).any(-1)
-    num_both, num_known = is_both.sum(-1), (~np.isnan(points).any(-1)).sum(-1)
+    is_both = is_there(gap)
+    num_both, num_known = is_both.sum(-1), is_there(points).sum(-1)
     squares = np.where(is_both[..., None], gap * gap, 0).sum((-2, -1))
     share = num_both / np.maximum(num_known, 1)
     cost = squares / np.maximum(num_both, 1) / np.maximum(share, 0.1)
@@ -202,7 +207,7 @@ def _refined(
     gap = points - values
     merged = (len(ends), 1, -1, 2)
     cost = gap_per_frame(points.reshape(merged), values.reshape(merged))[:, 0]
-    is_known = ~np.isnan(gap + slope).any(-1, keepdims=True)
+    is_known = is_there(gap + slope)[..., None]
     point, slope, gap = (np.where(is_known, a, 0) for a in (pairs.first, slope, gap))
     one = is_known.astype(np.float32)
     zero = np.zeros_like(one)

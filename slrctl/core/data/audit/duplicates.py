@@ -29,6 +29,7 @@ Kind = Literal["exact", "near", "mirrored", "interpolated"]
 class Leak(NamedTuple):
     """Two clips, by row, in two parts, one of which tells of the other.
 
+    `first` is an interpolated clip, `second` one that it was made of.
     `unexplained` is the share of the movement by which they differ; 0 where they are the same to
     the bit.
     """
@@ -37,6 +38,12 @@ class Leak(NamedTuple):
     first: int
     second: int
     unexplained: float
+    third: int | None = None
+    """The other parent of an interpolated clip; `second` is the one in another part."""
+
+    @property
+    def rows(self) -> tuple[int, ...]:
+        return (self.first, self.second, *(() if self.third is None else (self.third,)))
 
 
 def digest(clip: Clip) -> bytes:

@@ -21,7 +21,7 @@ NUM_WINDOWS = 8
 NUM_DIMENSIONS = 48
 # More clips hardly turn the directions, but take memory: 750 numbers each.
 _MOST_SAMPLED = 4000
-NUM_NEIGHBOURS = 10
+NUM_NEIGHBOURS = 8
 
 ARMS = [
     skeleton.RIGHT_ELBOW,

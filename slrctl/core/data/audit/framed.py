@@ -1,6 +1,6 @@
-"""The clips of a set in the frame of their torso, made when asked for."""
+"""The clips of a set in one frame of reference, made when asked for."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from jaxtyping import Float32
@@ -12,11 +12,22 @@ from slrctl.core.data.audit.torso import in_torso_frame
 _MOST_KEPT = 4096
 
 
+Frame = Callable[[Float32[np.ndarray, "T 54 2"], float], Float32[np.ndarray, "T 54 2"]]
+
+
+def in_image_frame(
+    landmarks: Float32[np.ndarray, "T 54 2"], aspect: float
+) -> Float32[np.ndarray, "T 54 2"]:
+    """The landmarks as they are, both axes in image heights."""
+    return landmarks * np.array([aspect, 1], dtype=np.float32)
+
+
 class FramedClips:
     """A sequence of framed clips that remembers only the last few thousand."""
 
-    def __init__(self, clips: Sequence[Clip]) -> None:
+    def __init__(self, clips: Sequence[Clip], frame: Frame = in_torso_frame) -> None:
         self._clips = clips
+        self._frame = frame
         self._kept: dict[int, Float32[np.ndarray, "T 54 2"]] = {}
 
     def __len__(self) -> int:
@@ -27,7 +38,7 @@ class FramedClips:
             if len(self._kept) >= _MOST_KEPT:
                 del self._kept[next(iter(self._kept))]  # the oldest
             clip = self._clips[row]
-            self._kept[row] = in_torso_frame(clip.landmarks, clip.aspect)
+            self._kept[row] = self._frame(clip.landmarks, clip.aspect)
         return self._kept[row]
 
     def length(self, row: int) -> int:

@@ -57,7 +57,7 @@ def _group_name(clip: Clip, kind: Literal["signer", "session"]) -> str | None:
 
 
 def missing_classes(clips: Sequence[Clip], parts: Sequence[str]) -> dict[str, list[str]]:
-    """For each part the glosses that other parts show and it does not; only parts that lack some."""
+    """For each part that lacks some: the glosses that only other parts show."""
     shown: dict[str, set[str]] = defaultdict(set)
     for clip, part in zip(clips, parts, strict=True):
         shown[part].add(clip.gloss)

@@ -8,10 +8,13 @@ by the product of neighbouring frames, in which independent noise averages out:
     unexplained = lasting / (rest * movement)
 
 `lasting` is the mean of r(t) r(t+1) over frames and landmarks plus two standard errors, r being the
-remainder; `rest` the root mean square of r; `movement` the root of the same product for the clip
-itself about its mean, `rest` by the median over frames, so that one bad frame is no noise. Where frames were dropped unevenly no line maps time to time: recorded frames
-near the line are tried instead, and then `rest` / `movement` counts, since noise is not to be told
-from a choice of frames.
+remainder. `rest` is the typical size of r: the root of the median over frames of its mean square,
+so that one bad frame is not taken for noise. `movement` is the root of the same product as
+`lasting`, for the clip itself about its mean.
+
+Where frames were dropped unevenly no line maps time to time. Recorded frames near the line are
+tried instead, and then the size of r over `movement` counts, since a choice of frames looks like
+noise too.
 """
 
 from collections.abc import Sequence
@@ -28,6 +31,7 @@ from slrctl.core.data.audit.alignment import (
     frames_at,
     gap_per_frame,
     identity_image,
+    is_there,
     lay_over,
     moved,
     pair_up,
@@ -43,6 +47,7 @@ _LEAST_SPAN = 0.6
 _LEAST_FRAMES = 4
 # A blend takes at least this share of either clip.
 _LEAST_PART = 0.03
+_WORTH_TURNING = 0.3
 _FRAMES_AROUND = range(-3, 5)
 # Of a clip that moves less than this (in shoulder distances) only the detector's noise is seen.
 _LEAST_MOVEMENT = 1e-4
@@ -67,7 +72,15 @@ def unexplained(first: Clips, second: Clips) -> Float[np.ndarray, " P"]:
         0 for a copy, about 1 for clips that have nothing in common, inf where they show too little
         of the same landmarks to be compared.
     """
-    return np.minimum(_one_way(first, second), _one_way(second, first))
+    least = _one_way(first, second)
+    # Only what was interpolated is better seen from the other side, and it shows from this one.
+    again = np.flatnonzero((least > 0) & (least < _WORTH_TURNING))
+    if len(again):
+        back = _one_way(
+            [second[row] for row in again.tolist()], [first[row] for row in again.tolist()]
+        )
+        least[again] = np.minimum(least[again], back)
+    return least
 
 
 def _one_way(first: Clips, second: Clips) -> Float[np.ndarray, " P"]:
@@ -82,20 +95,20 @@ def blend_unexplained(made: Clips, one: Clips, other: Clips) -> Float[np.ndarray
     inf where the blend takes next to nothing of one of them: that would be a copy of the other.
     """
     target = pair_up(made, made).first
-    sources = [_in_step(made, clips) for clips in (one, other)]
-    rows = np.concatenate([*sources, np.ones_like(target[..., :1])], axis=-1)
-    is_known = ~(np.isnan(rows).any(-1) | np.isnan(target).any(-1))[..., None]
-    regressors = np.where(is_known, rows, 0).reshape(len(target), -1, 5)
-    weights = solved(
-        regressors.swapaxes(1, 2) @ regressors,
-        regressors.swapaxes(1, 2) @ np.where(is_known, target, 0).reshape(len(target), -1, 2),
-        1e-7,
-    ).astype(np.float32)
-    left = _remainder(target, rows @ weights[:, None])
+    rows = np.stack([_in_step(made, one), _in_step(made, other), target])
+    is_known = is_there(rows.sum(axis=0))[..., None]
+    # About their means, so that it does not matter where in the image each clip is.
+    count = np.maximum(is_known.sum((1, 2), keepdims=True), 1)
+    rows = np.where(is_known, rows, 0)
+    rows = np.where(is_known, rows - rows.sum((2, 3), keepdims=True) / count, 0)
+    first, second, wanted = rows.reshape(3, len(target), -1)
+    sources = np.stack([first, second], axis=1)
+    weights = solved(sources @ sources.swapaxes(1, 2), sources @ wanted[..., None], 1e-7)
+    blend = (weights.swapaxes(1, 2) @ sources).reshape(target.shape).astype(np.float32)
+    left = _remainder(np.where(is_known, rows[2], np.nan), np.where(is_known, blend, np.nan))
     share = left.lasting / np.maximum(left.typical_rest * left.movement, 1e-12)
-    # Each source's part in the blend: how far its map is from leaving nothing.
-    parts = np.abs(weights[:, [0, 2]][:, :, 0] + weights[:, [1, 3]][:, :, 1]) / 2
-    return np.where(left.is_comparable & (parts.min(1) > _LEAST_PART), share, np.inf)
+    is_blend = left.is_comparable & (weights.min(axis=(1, 2)) > _LEAST_PART)
+    return np.where(is_blend, share, np.inf)
 
 
 def _in_step(made: Clips, clips: Clips) -> Float32[np.ndarray, "P Q V 2"]:
@@ -139,8 +152,8 @@ def _remainder(
     points: Float32[np.ndarray, "P Q V 2"], values: Float32[np.ndarray, "P Q V 2"]
 ) -> Remainder:
     gap = points - values
-    is_both = ~np.isnan(gap).any(-1)
-    is_known = ~np.isnan(points).any(-1)
+    is_both = is_there(gap)
+    is_known = is_there(points)
     squares = np.where(is_both, (gap * gap).sum(-1), 0)
     is_inside = is_known & is_both.any(-1, keepdims=True)
     frames = is_both.any(-1).sum(1)

@@ -1,0 +1,127 @@
+"""`slrctl data audit`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from slrctl.cli.console import console_for, print_json, print_lines, report_errors
+from slrctl.cli.data.audit_views import audit_facts, show_audit, show_fixed
+from slrctl.cli.data.options import (
+    ForceOption,
+    FrameSizeOption,
+    GlossNamesOption,
+    SkipBadClipsOption,
+    reading_settings,
+)
+from slrctl.cli.options import JsonOption, SetOption
+from slrctl.errors import UsageError
+
+if TYPE_CHECKING:
+    from slrctl.core.data.audit import Audit, Fixed
+
+_GROUPS = ("signer", "session")
+
+
+def audit(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[PART=]PATH...",
+            help="One file with a split column, or a file for each part.",
+        ),
+    ],
+    allow: Annotated[
+        str,
+        typer.Option(
+            metavar="signer,session", help="What parts may share; it is told and no leak."
+        ),
+    ] = "",
+    fix_path: Annotated[
+        Path | None,
+        typer.Option(
+            "--fix", metavar="OUT", help="Write the clips without the leaks, as .parquet."
+        ),
+    ] = None,
+    fix_by: Annotated[
+        Literal["drop", "move"],
+        typer.Option(
+            help="drop: take leaking clips out of training (of val where test is concerned), made "
+            "clips wherever they are; move: bring them together, in training."
+        ),
+    ] = "drop",
+    most: Annotated[int, typer.Option("--most", min=1, help="Rows shown of each table.")] = 20,
+    gloss_names: GlossNamesOption = None,
+    frame_size: FrameSizeOption = None,
+    skip_bad_clips: SkipBadClipsOption = False,
+    force: ForceOption = False,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Look for leaks between the parts of a set; exit 1 where there are any.
+
+    Leaks are copies of a clip in two parts (to the bit, or re-encoded, moved, scaled, turned,
+    resampled, trimmed, jittered, mirrored), clips interpolated between two others, and signers and
+    sessions in two parts unless --allow names them. Glosses that a part lacks are told too.
+    """
+    with report_errors():
+        settings = reading_settings(
+            overrides,
+            gloss_names=gloss_names,
+            frame_size=frame_size,
+            skip_bad_clips=skip_bad_clips,
+        )
+        allowed = _allowed(allow)
+        from slrctl.core.data.audit import audit_parts, fix, part_file, read_parts
+        from slrctl.core.data.formats.writing import check_output
+
+        if fix_path is not None:
+            _check_fix(fix_path)
+            check_output(fix_path, force=force)
+        console = console_for(as_json=as_json)
+        read = read_parts([part_file(source) for source in sources], settings)
+        print_lines(console, read.notes)
+        found = audit_parts(read.clips, read.parts)
+        show_audit(console, found, allowed, most)
+        facts = audit_facts(found, allowed) | {"notes": read.notes}
+        if fix_path is not None:
+            fixed = fix(found, fix_by)
+            _write(fixed, fix_path)
+            show_fixed(console, found, fixed, fix_path)
+            facts["fixed"] = _fixed_facts(fixed, fix_path)
+        if as_json:
+            print_json(facts)
+        if facts["leakage"]:
+            raise typer.Exit(1)
+
+
+def _allowed(text: str) -> frozenset[str]:
+    names = frozenset(filter(None, (name.strip() for name in text.split(","))))
+    for name in sorted(names.difference(_GROUPS)):
+        raise UsageError(f"--allow {name}: parts may share a signer or a session; name these")
+    return names
+
+
+def _check_fix(path: Path) -> None:
+    if path.suffix.lower() not in (".parquet", ".pq"):
+        raise UsageError(
+            f"--fix {path}: is written as our Parquet, which keeps the parts; name a .parquet file"
+        )
+
+
+def _write(fixed: "Fixed", path: Path) -> None:
+    from slrctl.core.data.audit import with_own_ids
+    from slrctl.core.data.formats.writing import write_clips
+
+    write_clips(with_own_ids(fixed.clips), path)
+
+
+def _fixed_facts(fixed: "Fixed", path: Path) -> "dict[str, object]":
+    remaining: Audit = fixed.remaining
+    return {
+        "path": str(path),
+        "clips": len(fixed.clips),
+        "dropped": fixed.dropped,
+        "moved": fixed.moved,
+        "leaks_left": len(remaining.leaks),
+    }
