@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int64
+from jaxtyping import Bool, Float, Int64
 
 from slrctl.core import skeleton
 from slrctl.core.data.audit.fingerprint import ARMS
@@ -28,8 +28,8 @@ FEW_LANDMARKS = [0, 1, 2, 3, 4, 5, 12, 17, 21, 25, 26, 33, 38, 42]
 # To lay one clip over another exactly, every third landmark of a hand.
 SOME_LANDMARKS = [0, 1, 2, 3, *range(4, len(MOVING), 3)]
 
-Moving = Float32[np.ndarray, "P _ V 2"]
-Image = Float32[np.ndarray, "P 3 2"]
+Moving = Float[np.ndarray, "P _ V 2"]
+Image = Float[np.ndarray, "P 3 2"]
 
 
 class Laid(NamedTuple):
@@ -39,7 +39,7 @@ class Laid(NamedTuple):
     the second clip; `positions` count its frames, NaN where the first clip is padded.
     """
 
-    points: Float32[np.ndarray, "P Q V 2"]
+    points: Float[np.ndarray, "P Q V 2"]
     ends: Float[np.ndarray, "P 2"]
     positions: Float[np.ndarray, "P Q"]
 
@@ -47,14 +47,14 @@ class Laid(NamedTuple):
 class Pairs(NamedTuple):
     """Clips to compare, padded: picked frames of the first with their times, the second whole."""
 
-    first: Float32[np.ndarray, "P Q V 2"]
+    first: Float[np.ndarray, "P Q V 2"]
     times: Float[np.ndarray, "P Q"]
-    second: Float32[np.ndarray, "P T V 2"]
+    second: Float[np.ndarray, "P T V 2"]
     lengths: Int64[np.ndarray, " P"]
 
 
 def pair_up(
-    first: Sequence[Float32[np.ndarray, "_ 54 2"]], second: Sequence[Float32[np.ndarray, "_ 54 2"]]
+    first: Sequence[Float[np.ndarray, "_ 54 2"]], second: Sequence[Float[np.ndarray, "_ 54 2"]]
 ) -> Pairs:
     """Pad clips in the frame of their torso; of long first clips, pick frames evenly."""
     picks = [
@@ -72,7 +72,7 @@ def pair_up(
     )
 
 
-def _padded(clips: Sequence[Float32[np.ndarray, "_ 54 2"]]) -> Moving:
+def _padded(clips: Sequence[Float[np.ndarray, "_ 54 2"]]) -> Moving:
     shape = (len(clips), max(map(len, clips)), len(MOVING), 2)
     points = np.full(shape, np.nan, np.float32)
     for row, clip in zip(points, clips, strict=True):
@@ -131,7 +131,7 @@ def fit_image(points: Moving, target: Moving) -> Image:
 
 def frames_at(
     pairs: Pairs, positions: Float[np.ndarray, "P Q"]
-) -> tuple[Float32[np.ndarray, "P Q V 2"], Float32[np.ndarray, "P Q V 2"]]:
+) -> tuple[Float[np.ndarray, "P Q V 2"], Float[np.ndarray, "P Q V 2"]]:
     """The second clips between their frames, and their slope there; NaN beyond their ends."""
     last = (pairs.lengths - 1)[:, None]
     known = np.nan_to_num(positions, nan=-9.0)
@@ -183,9 +183,7 @@ def _rough_ends(pairs: Pairs) -> Float[np.ndarray, "P 2"]:
     return ends
 
 
-def recorded_at(
-    pairs: Pairs, positions: Float[np.ndarray, "P Q"]
-) -> Float32[np.ndarray, "P Q V 2"]:
+def recorded_at(pairs: Pairs, positions: Float[np.ndarray, "P Q"]) -> Float[np.ndarray, "P Q V 2"]:
     """The recorded frames of the second clips nearest to these places; NaN beyond their ends."""
     index = np.rint(np.nan_to_num(positions, nan=-9.0)).astype(np.int64)
     last = (pairs.lengths - 1)[:, None]

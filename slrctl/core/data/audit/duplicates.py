@@ -17,8 +17,9 @@ from slrctl.core.data.audit.torso import mirrored
 
 COPY_THRESHOLD = 0.02
 """Clips that leave less of each other's movement unexplained are copies (docs/audit.md)."""
-# What is rougher than this apart is not laid over one another.
-_WORTH_A_LOOK = 0.5
+# Of the neighbours of a clip, those few are laid over it that are roughly the most alike.
+_WORTH_A_LOOK = 4
+_ROUGHLY_ALIKE = 1.0
 _BATCH = 256
 _MOST_REFERENCES = 400
 _NEAREST_TAKES = 5
@@ -93,22 +94,25 @@ def near_copies(
 def compared(
     clips: FramedClips, pairs: Int64[np.ndarray, "M 2"], *, is_mirrored: bool = False
 ) -> Iterator[tuple[Int64[np.ndarray, "K 2"], Float[np.ndarray, " K"]]]:
-    """Lay pairs over one another, batch by batch; leave out those that are far from alike.
+    """Lay pairs over one another, batch by batch; leave out those that others are nearer than.
 
     `is_mirrored` says that the first clip of each pair is to be seen in a mirror.
     """
     plain = sketch(clips)
     first = sketch(clips, is_mirrored=True) if is_mirrored else plain
-    is_alike = np.concatenate(
+    rough = np.concatenate(
         [
-            np.zeros(0, bool),
+            np.zeros(0),
             *(
-                rough_difference(first, plain, pairs[start : start + _BATCH]) < _WORTH_A_LOOK
+                rough_difference(first, plain, pairs[start : start + _BATCH])
                 for start in range(0, len(pairs), _BATCH)
             ),
         ]
     )
-    pairs = pairs[is_alike]
+    is_near = (_rank_within(pairs[:, 0], rough) < _WORTH_A_LOOK) | (
+        _rank_within(pairs[:, 1], rough) < _WORTH_A_LOOK
+    )
+    pairs = pairs[is_near & (rough < _ROUGHLY_ALIKE)]
     # Clips of like length share a batch, so that little is padded.
     longest = np.array([max(clips.length(a), clips.length(b)) for a, b in pairs.tolist()], int)
     pairs = pairs[np.argsort(longest, kind="stable")]
@@ -118,6 +122,19 @@ def compared(
         if is_mirrored:
             shown = [mirrored(clip) for clip in shown]
         yield batch, unexplained(shown, [clips[row] for row in batch[:, 1].tolist()])
+
+
+def _rank_within(
+    groups: Int64[np.ndarray, " M"], values: Float[np.ndarray, " M"]
+) -> Int64[np.ndarray, " M"]:
+    """The rank of each value among those of its group, from 0."""
+    order = np.lexsort((values, groups))
+    ordered = groups[order]
+    begins = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]]) if len(ordered) else order
+    starts = np.repeat(begins, np.diff(np.append(begins, len(ordered))))
+    ranks = np.empty(len(groups), np.int64)
+    ranks[order] = np.arange(len(groups)) - starts
+    return ranks
 
 
 def nearest_takes(

@@ -6,11 +6,11 @@ makes the vector indifferent to the number of frames and to noise, and forgiving
 a clip.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Float, Float32, Int64
 from sklearn.neighbors import NearestNeighbors
 
 from slrctl.core import skeleton
@@ -21,7 +21,7 @@ NUM_WINDOWS = 8
 NUM_DIMENSIONS = 48
 # More clips hardly turn the directions, but take memory: 750 numbers each.
 _MOST_SAMPLED = 4000
-NUM_NEIGHBOURS = 8
+NUM_NEIGHBOURS = 12
 
 ARMS = [
     skeleton.RIGHT_ELBOW,
@@ -43,38 +43,70 @@ class Fingerprints:
 
 
 def describe(clip: Float32[np.ndarray, "T 54 2"]) -> Float32[np.ndarray, " D"]:
-    """Average what moves in a clip within windows of its time; 0 where nothing was detected."""
+    """Average arms, hands and their presence within windows of time; 0 where there is nothing."""
     hands = clip[:, skeleton.NUM_BODY :].reshape(-1, 2, skeleton.NUM_HAND, 2)
     wrists = clip[:, [skeleton.LEFT_WRIST, skeleton.RIGHT_WRIST], None]
     about_wrists = (hands - wrists).reshape(len(clip), -1, 2)
     points = np.concatenate([clip[:, ARMS], about_wrists], axis=1)
-    is_known = ~np.isnan(points).any(-1)
     has_hand = ~np.isnan(hands).any(-1).all(-1)
-
-    times, centers = np.linspace(0, 1, len(clip)), np.linspace(0, 1, NUM_WINDOWS)
-    distance = np.abs(times - centers[:, None]) * (NUM_WINDOWS - 1)
-    kernel = np.maximum(1 - distance, 1e-6)  # a window without a frame takes what is nearest
-    totals = kernel @ np.where(is_known[..., None], points, 0).reshape(len(clip), -1)
-    counts = kernel @ is_known
-    means = totals.reshape(NUM_WINDOWS, -1, 2) / np.maximum(counts, 1e-9)[..., None]
-    means = np.where(counts[..., None] > 1e-3, means, 0) * _WEIGHTS[:, None]
+    kernel = _windows(len(clip))
+    means = _averages(kernel, points) * _WEIGHTS[:, None]
     presence = kernel @ has_hand / kernel.sum(1, keepdims=True) * _PRESENCE_WEIGHT
     return np.concatenate([means.ravel(), presence.ravel()]).astype(np.float32)
 
 
+def describe_body(clip: Float32[np.ndarray, "T 54 2"]) -> Float32[np.ndarray, " D"]:
+    """Average the body within windows of time.
+
+    It is nearly always there, so the averages of a blend are the blend of the averages.
+    """
+    return _averages(_windows(len(clip)), clip[:, skeleton.BODY]).ravel().astype(np.float32)
+
+
+def _windows(num_frames: int) -> Float[np.ndarray, "W T"]:
+    """The weight of each frame in each window; they overlap by half."""
+    times, centers = np.linspace(0, 1, num_frames), np.linspace(0, 1, NUM_WINDOWS)
+    distance = np.abs(times - centers[:, None]) * (NUM_WINDOWS - 1)
+    return np.maximum(1 - distance, 1e-6)  # a window without a frame takes what is nearest
+
+
+def _averages(
+    kernel: Float[np.ndarray, "W T"], points: Float32[np.ndarray, "T V 2"]
+) -> Float[np.ndarray, "W V 2"]:
+    is_known = ~np.isnan(points[..., 0] + points[..., 1])
+    known = np.where(is_known[..., None], points, 0)
+    totals = kernel @ known.reshape(len(points), -1)
+    counts = kernel @ is_known
+    means = totals.reshape(len(kernel), -1, 2) / np.maximum(counts, 1e-9)[..., None]
+    return np.where(counts[..., None] > 1e-3, means, 0)
+
+
 def fingerprint(clips: FramedClips) -> Fingerprints:
-    """Describe every clip in the directions in which a sample of them differs most."""
-    step = -(-len(clips) // _MOST_SAMPLED)
-    sample = np.stack([describe(clips[row]) for row in range(0, len(clips), step)])
-    mean = sample.mean(axis=0)
-    _, _, directions = np.linalg.svd(sample - mean, full_matrices=False)
-    basis = directions[:NUM_DIMENSIONS].T
+    """Describe every clip and its mirror image in the directions in which the clips differ most."""
+    mean, basis = main_directions(clips, describe)
     size = (len(clips), basis.shape[1])
     plain, mirror = np.empty(size, np.float32), np.empty(size, np.float32)
     for row in range(len(clips)):
         plain[row] = (describe(clips[row]) - mean) @ basis
         mirror[row] = (describe(mirrored(clips[row])) - mean) @ basis
     return Fingerprints(plain, mirror)
+
+
+def body_fingerprint(clips: FramedClips) -> Float32[np.ndarray, "N D"]:
+    """Describe the body of every clip in the directions in which the set differs most."""
+    mean, basis = main_directions(clips, describe_body)
+    return np.stack([(describe_body(clips[row]) - mean) @ basis for row in range(len(clips))])
+
+
+def main_directions(
+    clips: FramedClips, describe: Callable[[Float32[np.ndarray, "T 54 2"]], np.ndarray]
+) -> tuple[Float32[np.ndarray, " D"], Float32[np.ndarray, "D K"]]:
+    """Mean and main directions of a sample of the clips."""
+    step = -(-len(clips) // _MOST_SAMPLED)
+    sample = np.stack([describe(clips[row]) for row in range(0, len(clips), step)])
+    mean = sample.mean(axis=0)
+    _, _, directions = np.linalg.svd(sample - mean, full_matrices=False)
+    return mean, directions[:NUM_DIMENSIONS].T
 
 
 def neighbours(

@@ -18,8 +18,8 @@ Frame = Callable[[Float32[np.ndarray, "T 54 2"], float], Float32[np.ndarray, "T 
 def in_image_frame(
     landmarks: Float32[np.ndarray, "T 54 2"], aspect: float
 ) -> Float32[np.ndarray, "T 54 2"]:
-    """The landmarks as they are, both axes in image heights."""
-    return landmarks * np.array([aspect, 1], dtype=np.float32)
+    """The coordinates as they stand in the file, whatever the aspect."""
+    return landmarks
 
 
 class FramedClips:

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int64
 
 from slrctl.core.data.audit.duplicates import Leak
-from slrctl.core.data.audit.fingerprint import fingerprint, neighbours
+from slrctl.core.data.audit.fingerprint import body_fingerprint, neighbours
 from slrctl.core.data.audit.framed import FramedClips
 from slrctl.core.data.audit.matching import blend_unexplained
 
@@ -20,9 +20,9 @@ LINEAGE_THRESHOLD = 0.015
 """A clip that two others leave less of its movement unexplained was made of them."""
 # Parents are looked for among so many clips of the gloss that are nearest to the made one.
 _MOST_PARENTS = 256
-_LINES = 6
+_LINES = 8
 # Cosine between the ways to both parents: -1 is a straight line.
-_STRAIGHT = -0.8
+_STRAIGHT = -0.9
 _BATCH = 256
 
 
@@ -34,12 +34,12 @@ def interpolated(
     """Clips made of two others, at least one of which is in another part.
 
     Args:
-        clips: in the frame of their image, in which blending is done; the torso's would bend lines.
+        clips: as they stand in their file, where blending is done; the torso's frame bends lines.
         glosses: of each clip.
         parts: the part of each clip.
     """
-    prints = fingerprint(clips)
-    triples = np.concatenate([np.zeros((0, 3), np.int64), *_triples(glosses, prints.plain, parts)])
+    prints = body_fingerprint(clips)
+    triples = np.concatenate([np.zeros((0, 3), np.int64), *_triples(glosses, prints, parts)])
     best: dict[int, Leak] = {}
     for start in range(0, len(triples), _BATCH):
         batch = triples[start : start + _BATCH]

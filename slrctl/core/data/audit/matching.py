@@ -7,9 +7,9 @@ by the product of neighbouring frames, in which independent noise averages out:
 
     unexplained = lasting / (rest * movement)
 
-`lasting` is the mean of r(t) r(t+1) over frames and landmarks plus two standard errors, r being the
-remainder. `rest` is the typical size of r: the root of the median over frames of its mean square,
-so that one bad frame is not taken for noise. `movement` is the root of the same product as
+`lasting` is the mean of r(t) r(t+1) over frames and landmarks, its size plus two standard errors, r
+being the remainder. `rest` is the typical size of r: the root of the median over frames of its mean
+square, so that one bad frame is not taken for noise. `movement` is the root of the same product as
 `lasting`, for the clip itself about its mean.
 
 Where frames were dropped unevenly no line maps time to time. Recorded frames near the line are
@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32
+from jaxtyping import Bool, Float
 
 from slrctl.core.data.audit.alignment import (
     SOME_LANDMARKS,
@@ -48,11 +48,11 @@ _LEAST_FRAMES = 4
 # A blend takes at least this share of either clip.
 _LEAST_PART = 0.03
 _WORTH_TURNING = 0.3
-_FRAMES_AROUND = range(-3, 5)
+_FRAMES_AROUND = range(-7, 9)
 # Of a clip that moves less than this (in shoulder distances) only the detector's noise is seen.
 _LEAST_MOVEMENT = 1e-4
 
-Clips = Sequence[Float32[np.ndarray, "_ 54 2"]]
+Clips = Sequence[Float[np.ndarray, "_ 54 2"]]
 
 
 class Remainder(NamedTuple):
@@ -72,13 +72,13 @@ def unexplained(first: Clips, second: Clips) -> Float[np.ndarray, " P"]:
         0 for a copy, about 1 for clips that have nothing in common, inf where they show too little
         of the same landmarks to be compared.
     """
-    least = _one_way(first, second)
-    # Only what was interpolated is better seen from the other side, and it shows from this one.
-    again = np.flatnonzero((least > 0) & (least < _WORTH_TURNING))
-    if len(again):
-        back = _one_way(
-            [second[row] for row in again.tolist()], [first[row] for row in again.tolist()]
-        )
+    # The frames of a shortened copy lie in the original, not the other way round.
+    pairs = [(a, b) if len(a) <= len(b) else (b, a) for a, b in zip(first, second, strict=True)]
+    least = _one_way([short for short, _ in pairs], [long for _, long in pairs])
+    # Only of a copy that was drawn out by interpolation is the opposite true.
+    again = np.flatnonzero((least > 0) & (least < _WORTH_TURNING)).tolist()
+    if again:
+        back = _one_way([pairs[row][1] for row in again], [pairs[row][0] for row in again])
         least[again] = np.minimum(least[again], back)
     return least
 
@@ -111,7 +111,7 @@ def blend_unexplained(made: Clips, one: Clips, other: Clips) -> Float[np.ndarray
     return np.where(is_blend, share, np.inf)
 
 
-def _in_step(made: Clips, clips: Clips) -> Float32[np.ndarray, "P Q V 2"]:
+def _in_step(made: Clips, clips: Clips) -> Float[np.ndarray, "P Q V 2"]:
     """Each clip at the times of the frames that were picked of the made one."""
     pairs = pair_up(made, clips)
     return frames_at(pairs, pairs.times * (pairs.lengths - 1)[:, None])[0]
@@ -138,7 +138,7 @@ def _near_the_line(pairs: Pairs, laid: Laid) -> Float[np.ndarray, " P"]:
 
 
 def _nearest_places(
-    pairs: Pairs, points: Float32[np.ndarray, "P Q V 2"], around: Float[np.ndarray, "P Q"]
+    pairs: Pairs, points: Float[np.ndarray, "P Q V 2"], around: Float[np.ndarray, "P Q"]
 ) -> Float[np.ndarray, "P Q"]:
     least, places = np.full(around.shape, np.inf), around
     for step in _FRAMES_AROUND:
@@ -149,7 +149,7 @@ def _nearest_places(
 
 
 def _remainder(
-    points: Float32[np.ndarray, "P Q V 2"], values: Float32[np.ndarray, "P Q V 2"]
+    points: Float[np.ndarray, "P Q V 2"], values: Float[np.ndarray, "P Q V 2"]
 ) -> Remainder:
     gap = points - values
     is_both = is_there(gap)
@@ -162,11 +162,15 @@ def _remainder(
 
     count = np.maximum(is_both.sum(1, keepdims=True), 1)[..., None]
     mean = np.where(is_both[..., None], points, 0).sum(1, keepdims=True) / count
-    movement, _ = _lasting(points - mean, is_both)
+    about_mean = points - mean
+    movement, _ = _lasting(about_mean, is_both)
+    size = np.where(is_both, (about_mean * about_mean).sum(-1), 0).sum((1, 2))
+    size /= np.maximum(is_both.sum((1, 2)), 1)
+    # Where hardly anything lasts the sign is held, and what there is must do.
+    movement = np.sqrt(np.maximum(movement, size / 4))
     lasting, error = _lasting(gap, is_both)
-    movement = np.sqrt(np.maximum(movement, 0))
     return Remainder(
-        np.maximum(lasting + 2 * error, 0),
+        np.abs(lasting) + 2 * error,  # noise that alternates is no noise either
         np.sqrt(_median_frame(squares, is_both)),
         np.sqrt(squares.sum((1, 2)) / np.maximum(is_both.sum((1, 2)), 1)),
         np.maximum(movement, _LEAST_MOVEMENT),
@@ -178,7 +182,7 @@ def _remainder(
 
 
 def _median_frame(
-    squares: Float32[np.ndarray, "P Q V"], is_both: Bool[np.ndarray, "P Q V"]
+    squares: Float[np.ndarray, "P Q V"], is_both: Bool[np.ndarray, "P Q V"]
 ) -> Float[np.ndarray, " P"]:
     """Median over frames of the mean square: one bad frame does not pass for noise."""
     count = is_both.sum(-1)
@@ -188,7 +192,7 @@ def _median_frame(
 
 
 def _lasting(
-    values: Float32[np.ndarray, "P Q V 2"], is_known: Bool[np.ndarray, "P Q V"]
+    values: Float[np.ndarray, "P Q V 2"], is_known: Bool[np.ndarray, "P Q V"]
 ) -> tuple[Float[np.ndarray, " P"], Float[np.ndarray, " P"]]:
     """Mean product of neighbouring frames over all landmarks, and its standard error."""
     known = np.where(is_known[..., None], values, 0).astype(np.float64)

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from slrctl.core.clip import Clip
 from slrctl.core.data.audit.duplicates import Leak, exact_copies, near_copies, nearest_takes
 from slrctl.core.data.audit.fingerprint import fingerprint
-from slrctl.core.data.audit.framed import FramedClips
+from slrctl.core.data.audit.framed import FramedClips, in_image_frame
 from slrctl.core.data.audit.groups import (
     NameHint,
     SharedGroup,
@@ -68,9 +68,8 @@ def audit_parts(clips: Sequence[Clip], parts: Sequence[str]) -> Audit:
             leaks.append(leak)
     glosses = [clip.gloss for clip in clips]
     copied = {row for pair in known for row in pair}
-    made = [
-        leak for leak in interpolated(framed, glosses, prints, numbers) if leak.first not in copied
-    ]
+    made = interpolated(FramedClips(clips, in_image_frame), glosses, numbers)
+    made = [leak for leak in made if leak.first not in copied]
     across[list({row for leak in exact for row in leak[1:3]})] = 0.0
     return Audit(
         clips=clips,

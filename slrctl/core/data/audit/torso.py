@@ -5,6 +5,8 @@ units of its own length, and each the median over the clip. Moving, scaling, str
 shearing the image leaves the result as it is; mirroring it negates x and swaps left and right.
 """
 
+import math
+
 import numpy as np
 from jaxtyping import Float, Float32
 
@@ -40,8 +42,9 @@ def in_torso_frame(
     known = [place for place in head if not np.isnan(place).any()]
     down = (neck - np.mean(known, axis=0)) / _HEAD_HEIGHT if known else np.full(2, np.nan)
     axes = np.stack([across, down], axis=1)
-    size = np.prod(np.linalg.norm(axes, axis=0))
-    if not abs(np.linalg.det(axes)) > _LEAST_SINE * size:
+    size = math.hypot(*across) * math.hypot(*down)
+    area = across[0] * down[1] - across[1] * down[0]
+    if not abs(area) > _LEAST_SINE * size:  # one of them may be NaN
         neck = np.nanmean(points, axis=(0, 1))
         axes = np.eye(2) * max(np.nanstd(points - neck), 1e-12)
     return ((points - neck) @ np.linalg.inv(axes).T).astype(np.float32)

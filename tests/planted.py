@@ -1,0 +1,81 @@
+"""What people do to a clip before it turns up in another part of a set."""
+
+from collections.abc import Callable
+from typing import cast
+
+import numpy as np
+
+from slrctl.core import skeleton
+
+Landmarks = np.ndarray
+Change = Callable[[Landmarks, np.random.Generator], Landmarks]
+
+
+def resampled(clip: Landmarks, factor: float, start: float = 0, end: float = 1) -> Landmarks:
+    """Linear interpolation at even times."""
+    last = len(clip) - 1
+    times = np.linspace(start * last, end * last, round(factor * len(clip)))
+    low = np.floor(times).astype(int)
+    high = np.minimum(low + 1, last)
+    share = (times - low)[:, None, None]
+    between = (1 - share) * clip[low] + share * clip[high]
+    return np.where(share == 0, clip[low], between)  # a missing neighbour takes nothing away
+
+
+def picked(clip: Landmarks, factor: float) -> Landmarks:
+    """The nearest frames at even times."""
+    return clip[np.rint(np.linspace(0, len(clip) - 1, round(factor * len(clip)))).astype(int)]
+
+
+def jittered(clip: Landmarks, sigma: float, rng: np.random.Generator) -> Landmarks:
+    """Noise in shoulder distances."""
+    gap = clip[:, skeleton.LEFT_SHOULDER] - clip[:, skeleton.RIGHT_SHOULDER]
+    unit = np.nanmedian(np.linalg.norm(gap, axis=-1))
+    return clip + sigma * unit * rng.standard_normal(clip.shape)
+
+
+def mirrored(clip: Landmarks) -> Landmarks:
+    swapped = clip[:, skeleton.MIRROR].copy()
+    swapped[..., 0] = 1 - swapped[..., 0]
+    return swapped
+
+
+def turned(clip: Landmarks, degrees: float) -> Landmarks:
+    angle = np.radians(degrees)
+    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    return (clip - 0.5) @ turn + 0.5
+
+
+def thinned(clip: Landmarks, share: float, rng: np.random.Generator) -> Landmarks:
+    """Without some frames, wherever they are."""
+    kept = rng.permutation(len(clip))[: round((1 - share) * len(clip))]
+    return clip[np.sort(kept)]
+
+
+def trimmed(clip: Landmarks, start: float, end: float) -> Landmarks:
+    return clip[round(start * len(clip)) : round((1 - end) * len(clip))]
+
+
+CHANGES: dict[str, Change] = {
+    "exact": lambda clip, _: clip,
+    "rounded": lambda clip, _: np.round(clip, 3),
+    "float16": lambda clip, _: clip.astype(np.float16),
+    "shifted": lambda clip, _: clip + np.array([0.1, -0.07]),
+    "scaled": lambda clip, _: clip * 1.3 - 0.1,
+    "aspect": lambda clip, _: clip * [1.33, 1.0],
+    "turned": lambda clip, _: turned(clip, 8),
+    "faster": lambda clip, _: resampled(clip, 0.7),
+    "faster by picking": lambda clip, _: picked(clip, 0.7),
+    "slower": lambda clip, _: resampled(clip, 1.4),
+    "slower by repeating": lambda clip, _: picked(clip, 1.4),
+    "every other frame": lambda clip, _: clip[::2],
+    "frames lost": lambda clip, rng: thinned(clip, 0.15, rng),
+    "start cut": lambda clip, _: trimmed(clip, 0.1, 0),
+    "ends cut": lambda clip, _: trimmed(clip, 0.08, 0.08),
+    "jittered": lambda clip, rng: jittered(clip, 0.01, rng),
+    "mirrored": lambda clip, _: mirrored(clip),
+    "mirrored and jittered": lambda clip, rng: jittered(mirrored(clip), 0.01, rng),
+    "several at once": lambda clip, rng: jittered(
+        resampled(cast(Landmarks, clip * 1.1 + 0.05), 0.8, 0.04), 0.005, rng
+    ),
+}
