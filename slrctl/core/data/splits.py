@@ -201,10 +201,28 @@ def _beside(
             f"{name} lacks {len(absent)} of the {len(training.classes)} glosses "
             f"of training: {some_of(absent)}"
         )
-    shared = np.count_nonzero(np.isin(known.digests, training.digests))
-    if shared:
-        notes.append(
-            f"warning: {shared} of {len(known)} {name} clips are in training too, "
-            "landmark for landmark; their score says nothing about new clips"
-        )
+    leaks = _leaks(training, known, name)
+    if leaks:
+        notes.append(leaks)
     return replace(known, notes=dataset.notes), notes
+
+
+def _leaks(training: SignDataset, known: SignDataset, name: str) -> str | None:
+    """The cheap part of `slrctl data audit`, in one line."""
+    # Imported late: it takes scipy, which nothing else here needs.
+    from slrctl.core.data.audit.quick import copies_in, essentials, shared_names
+
+    found = []
+    copies = copies_in(essentials(training), known)
+    if copies:
+        num_exact = np.count_nonzero(np.isin(known.digests, training.digests))
+        how = "landmark for landmark"
+        if num_exact < len(copies):
+            how = f"{num_exact} {how}, the others moved, scaled or mirrored"
+        found.append(
+            f"warning: {len(copies)} of {len(known)} {name} clips are in training too, {how}; "
+            "their score says nothing about new clips"
+        )
+    for kind, names in shared_names(training, known):
+        found.append(f"{name} shares {count_of(len(names), kind)} with training ({_listed(names)})")
+    return f"{'; '.join(found)}; slrctl data audit says more" if found else None

@@ -1,0 +1,86 @@
+"""What every training is told of its parts before it begins."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from planted import mirrored
+
+from slrctl.core.clip import Clip
+from slrctl.core.data.audit.quick import copies_in, essentials
+from slrctl.core.data.dataset import SignDataset
+from slrctl.core.data.splits import choose_parts
+
+
+@pytest.fixture
+def training(tiny_dataset: SignDataset) -> list[Clip]:
+    return [clip for clip in tiny_dataset if clip.split == "train"]
+
+
+def changed(clip: Clip, landmarks: np.ndarray) -> Clip:
+    return replace(clip, clip_id="changed", split="val", landmarks=landmarks.astype(np.float32))
+
+
+CHANGES = {
+    "same": lambda x: x,
+    "shifted": lambda x: x + 0.2,
+    "scaled": lambda x: x * 0.7,
+    "aspect": lambda x: x * [1.33, 1],
+    "float16": lambda x: x.astype(np.float16),
+    "mirrored": mirrored,
+    "mirrored and scaled": lambda x: mirrored(x) * 2 - 0.3,
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_simple_copies_are_seen(training, change):
+    part = [changed(clip, CHANGES[change](clip.landmarks)) for clip in training[:3]]
+
+    assert copies_in(essentials(training), part) == {0, 1, 2}
+
+
+def test_other_clips_are_not(tiny_dataset, training):
+    others = [clip for clip in tiny_dataset if clip.split != "train"]
+
+    assert copies_in(essentials(training), others) == set()
+
+
+def test_clips_that_miss_nothing_are_told_apart_too():
+    rng = np.random.default_rng(0)
+    clips = [Clip(f"{n}", "a", rng.random((9, 54, 2), dtype=np.float32)) for n in range(40)]
+
+    assert copies_in(
+        essentials(clips[:20]), [*clips[20:], changed(clips[3], clips[3].landmarks)]
+    ) == {20}
+
+
+def notes_of(clips: list[Clip]) -> list[str]:
+    dataset = SignDataset(tuple(clips), ("a",), "set")
+    parts = choose_parts(dataset, None, None, val_share=0.2, seed=0)
+    return [note for note in parts.notes if "slrctl data audit" in note]
+
+
+def test_a_training_is_told_in_one_line(training):
+    clips = [replace(clip, gloss="a", signer=None, session=None) for clip in training]
+    copies = [
+        changed(clips[0], clips[0].landmarks),
+        changed(clips[1], mirrored(clips[1].landmarks)),
+    ]
+
+    (note,) = notes_of([*clips, *copies])
+
+    assert note.startswith("warning: 2 of 2 validation clips are in training too, 1 landmark for")
+    assert "the others moved, scaled or mirrored" in note
+
+
+def test_shared_people_are_told_and_no_warning(training):
+    clips = [replace(clip, gloss="a", signer="ann", session=clip.clip_id) for clip in training]
+    clips[0] = replace(clips[0], split="val")
+
+    assert notes_of(clips) == [
+        "validation shares 1 signer with training (ann); slrctl data audit says more"
+    ]
+
+
+def test_clean_parts_are_told_nothing(tiny_dataset):
+    assert notes_of([replace(clip, gloss="a") for clip in tiny_dataset]) == []
