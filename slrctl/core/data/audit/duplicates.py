@@ -15,7 +15,7 @@ from slrctl.core.data.audit.matching import unexplained
 from slrctl.core.data.audit.rough import rough_difference, sketch
 from slrctl.core.data.audit.torso import mirrored
 
-COPY_THRESHOLD = 0.02
+COPY_THRESHOLD = 0.015
 """Clips that leave less of each other's movement unexplained are copies (docs/audit.md)."""
 # Of the neighbours of a clip, those few are laid over it that are roughly the most alike.
 _WORTH_A_LOOK = 4

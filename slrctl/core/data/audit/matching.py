@@ -120,7 +120,7 @@ def _in_step(made: Clips, clips: Clips) -> Float[np.ndarray, "P Q V 2"]:
 def _on_the_line(pairs: Pairs, laid: Laid) -> Float[np.ndarray, " P"]:
     values, _ = frames_at(pairs, laid.positions)
     left = _remainder(laid.points, values)
-    share = left.lasting / np.maximum(left.typical_rest * left.movement, 1e-12)
+    share = left.lasting**1.5 / np.maximum(left.typical_rest**2 * left.movement, 1e-12)
     return np.where(left.is_comparable, share, np.inf)
 
 
@@ -163,14 +163,17 @@ def _remainder(
     count = np.maximum(is_both.sum(1, keepdims=True), 1)[..., None]
     mean = np.where(is_both[..., None], points, 0).sum(1, keepdims=True) / count
     about_mean = points - mean
-    movement, _ = _lasting(about_mean, is_both)
+    movement, _ = _lasting(about_mean, is_both, 1)
     size = np.where(is_both, (about_mean * about_mean).sum(-1), 0).sum((1, 2))
     size /= np.maximum(is_both.sum((1, 2)), 1)
     # Where hardly anything lasts the sign is held, and what there is must do.
     movement = np.sqrt(np.maximum(movement, size / 4))
-    lasting, error = _lasting(gap, is_both)
+    # What swings may pass through 0 after one frame; then it shows after two.
+    lasting = [
+        np.abs(mean) + 2 * error for mean, error in (_lasting(gap, is_both, lag) for lag in (1, 2))
+    ]
     return Remainder(
-        np.abs(lasting) + 2 * error,  # noise that alternates is no noise either
+        np.maximum(*lasting),
         np.sqrt(_median_frame(squares, is_both)),
         np.sqrt(squares.sum((1, 2)) / np.maximum(is_both.sum((1, 2)), 1)),
         np.maximum(movement, _LEAST_MOVEMENT),
@@ -192,12 +195,12 @@ def _median_frame(
 
 
 def _lasting(
-    values: Float[np.ndarray, "P Q V 2"], is_known: Bool[np.ndarray, "P Q V"]
+    values: Float[np.ndarray, "P Q V 2"], is_known: Bool[np.ndarray, "P Q V"], lag: int
 ) -> tuple[Float[np.ndarray, " P"], Float[np.ndarray, " P"]]:
-    """Mean product of neighbouring frames over all landmarks, and its standard error."""
+    """Mean product of frames so far apart over all landmarks, and its standard error."""
     known = np.where(is_known[..., None], values, 0).astype(np.float64)
-    is_pair = is_known[:, 1:] & is_known[:, :-1]
-    products = (known[:, 1:] * known[:, :-1]).sum((-2, -1))
+    is_pair = is_known[:, lag:] & is_known[:, :-lag]
+    products = (known[:, lag:] * known[:, :-lag]).sum((-2, -1))
     counts = is_pair.sum(-1)
     total = np.maximum(counts.sum(1), 1)
     mean = products.sum(1) / total
