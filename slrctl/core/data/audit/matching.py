@@ -51,6 +51,10 @@ _WORTH_TURNING = 0.3
 _FRAMES_AROUND = range(-7, 9)
 # Of a clip that moves less than this (in shoulder distances) only the detector's noise is seen.
 _LEAST_MOVEMENT = 1e-4
+# So many frames apart the remainder is compared with itself.
+_LAGS = (1, 2, 4)
+# How exactly a signer takes up a posture anew does not shrink with the movement (docs/audit.md).
+_LEAST_REPEATED = 0.05
 
 Clips = Sequence[Float[np.ndarray, "_ 54 2"]]
 
@@ -160,20 +164,16 @@ def _remainder(
     coverage = is_both.sum((1, 2)) / np.maximum(is_inside.sum((1, 2)), 1)
     span = frames / np.maximum(is_known.any(-1).sum(1), 1)
 
-    count = np.maximum(is_both.sum(1, keepdims=True), 1)[..., None]
-    mean = np.where(is_both[..., None], points, 0).sum(1, keepdims=True) / count
-    about_mean = points - mean
-    movement, _ = _lasting(about_mean, is_both, 1)
-    size = np.where(is_both, (about_mean * about_mean).sum(-1), 0).sum((1, 2))
-    size /= np.maximum(is_both.sum((1, 2)), 1)
-    # Where hardly anything lasts the sign is held, and what there is must do.
-    movement = np.sqrt(np.maximum(movement, size / 4))
-    # What swings may pass through 0 after one frame; then it shows after two.
+    movement, is_seen = _movement(points, is_both)
+    is_seen |= _movement(values, is_both)[1]
+    # No take repeats a posture to a small share of the little that a held sign moves.
+    movement = np.where(is_seen, np.hypot(movement, _LEAST_REPEATED), movement)
+    # What swings passes through 0 after some number of frames, but not after each of these.
     lasting = [
-        np.abs(mean) + 2 * error for mean, error in (_lasting(gap, is_both, lag) for lag in (1, 2))
+        np.abs(mean) + 2 * error for mean, error in (_lasting(gap, is_both, lag) for lag in _LAGS)
     ]
     return Remainder(
-        np.maximum(*lasting),
+        np.max(lasting, axis=0),
         np.sqrt(_median_frame(squares, is_both)),
         np.sqrt(squares.sum((1, 2)) / np.maximum(is_both.sum((1, 2)), 1)),
         np.maximum(movement, _LEAST_MOVEMENT),
@@ -182,6 +182,19 @@ def _remainder(
         & (frames >= _LEAST_FRAMES)
         & (movement > _LEAST_MOVEMENT),
     )
+
+
+def _movement(
+    points: Float[np.ndarray, "P Q V 2"], is_known: Bool[np.ndarray, "P Q V"]
+) -> tuple[Float[np.ndarray, " P"], Bool[np.ndarray, " P"]]:
+    """Size of what lasts of a clip about its mean, and whether it stands out of the noise."""
+    count = np.maximum(is_known.sum(1, keepdims=True), 1)[..., None]
+    about_mean = points - np.where(is_known[..., None], points, 0).sum(1, keepdims=True) / count
+    lasting, error = _lasting(about_mean, is_known, 1)
+    size = np.where(is_known, (about_mean * about_mean).sum(-1), 0).sum((1, 2))
+    size /= np.maximum(is_known.sum((1, 2)), 1)
+    # Where hardly anything lasts the sign is held, and what there is must do.
+    return np.sqrt(np.maximum(lasting, size / 4)), lasting > 2 * error
 
 
 def _median_frame(
