@@ -21,7 +21,7 @@ MOST_FRAMES = 32
 SHIFTS = (-0.2, -0.1, 0.0, 0.1, 0.2)
 _FARTHEST = 0.45
 _LONGEST_STEP = 0.1
-_ROUNDS = 4
+_ROUNDS = 8
 # To find the place in time roughly, a few frames, the arms and five landmarks a hand will do.
 _FEW_FRAMES = 16
 FEW_LANDMARKS = [0, 1, 2, 3, 4, 5, 12, 17, 21, 25, 26, 33, 38, 42]
