@@ -56,24 +56,34 @@ def trimmed(clip: Landmarks, start: float, end: float) -> Landmarks:
     return clip[round(start * len(clip)) : round((1 - end) * len(clip))]
 
 
+# The stronger of two of a kind are told by their numbers.
 CHANGES: dict[str, Change] = {
     "exact": lambda clip, _: clip,
     "rounded": lambda clip, _: np.round(clip, 3),
     "float16": lambda clip, _: clip.astype(np.float16),
     "shifted": lambda clip, _: clip + np.array([0.1, -0.07]),
+    "shifted out of the image": lambda clip, _: clip + np.array([1.4, 0.6]),
     "scaled": lambda clip, _: clip * 1.3 - 0.1,
+    "scaled to a third": lambda clip, _: clip * 0.33,
     "aspect": lambda clip, _: clip * [1.33, 1.0],
     "turned": lambda clip, _: turned(clip, 8),
+    "turned by 20": lambda clip, _: turned(clip, 20),
     "faster": lambda clip, _: resampled(clip, 0.7),
+    "twice as fast": lambda clip, _: resampled(clip, 0.5),
     "faster by picking": lambda clip, _: picked(clip, 0.7),
     "slower": lambda clip, _: resampled(clip, 1.4),
+    "twice as slow": lambda clip, _: resampled(clip, 2.0),
     "slower by repeating": lambda clip, _: picked(clip, 1.4),
     "every other frame": lambda clip, _: clip[::2],
     "frames lost": lambda clip, rng: thinned(clip, 0.15, rng),
     "start cut": lambda clip, _: trimmed(clip, 0.1, 0),
+    "end cut by 0.15": lambda clip, _: trimmed(clip, 0, 0.15),
     "ends cut": lambda clip, _: trimmed(clip, 0.08, 0.08),
+    "barely jittered": lambda clip, rng: jittered(clip, 0.002, rng),
     "jittered": lambda clip, rng: jittered(clip, 0.01, rng),
+    "jittered by 0.02": lambda clip, rng: jittered(clip, 0.02, rng),
     "mirrored": lambda clip, _: mirrored(clip),
+    "mirrored and slower": lambda clip, _: resampled(mirrored(clip) * 0.8, 1.3),
     "mirrored and jittered": lambda clip, rng: jittered(mirrored(clip), 0.01, rng),
     "several at once": lambda clip, rng: jittered(
         resampled(cast(Landmarks, clip * 1.1 + 0.05), 0.8, 0.04), 0.005, rng

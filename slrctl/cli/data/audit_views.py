@@ -22,7 +22,7 @@ _KINDS = {
     "mirrored": "a copy in the mirror",
     "interpolated": "made of others",
 }
-_EDGES = (0.0, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, math.inf)
+_EDGES = (0.0, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, math.inf)
 _QUANTILES = {"least": 0.0, "p1": 0.01, "p5": 0.05, "p25": 0.25, "median": 0.5}
 _BAR = 30
 

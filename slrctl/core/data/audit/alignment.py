@@ -17,6 +17,9 @@ MOVING = np.array([*ARMS, *range(skeleton.NUM_BODY, skeleton.NUM_LANDMARKS)])
 """The landmarks that are compared; torso and head hardly move."""
 MOST_FRAMES = 32
 """Frames of the first clip that are laid on the second; of more, as many are picked evenly."""
+LEAST_REPEATED = 0.05
+"""How far a signer strays who takes up a posture anew, in shoulder distances, however little the
+sign moves: docs/audit.md."""
 # Where a copy may begin and end in the other clip, in shares of its length.
 SHIFTS = (-0.2, -0.1, 0.0, 0.1, 0.2)
 _FARTHEST = 0.45

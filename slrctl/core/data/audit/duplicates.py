@@ -58,6 +58,8 @@ def exact_copies(clips: Sequence[Clip], parts: Int64[np.ndarray, " N"]) -> list[
     """Clips that another part shows too: each with the first such clip of every other part."""
     rows_of: dict[bytes, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
     for row, clip in enumerate(clips):
+        if np.isnan(clip.landmarks).all():
+            continue  # shows nothing that could be told
         rows_of[digest(clip)][int(parts[row])].append(row)
     pairs = {
         (min(row, others[0]), max(row, others[0]))

@@ -5,12 +5,13 @@ to the next. Of another take of the same sign, by the same person too, differenc
 timing remain, and they do last. So what remains, once one clip is laid over the other, is measured
 by the product of neighbouring frames, in which independent noise averages out:
 
-    unexplained = lasting / (rest * movement)
+    unexplained = (lasting / rest^2)^1.5 * rest / movement
 
-`lasting` is the mean of r(t) r(t+1) over frames and landmarks, its size plus two standard errors, r
-being the remainder. `rest` is the typical size of r: the root of the median over frames of its mean
-square, so that one bad frame is not taken for noise. `movement` is the root of the same product as
-`lasting`, for the clip itself about its mean.
+`lasting` is the mean of r(t) r(t+k) over frames and landmarks, its size plus two standard errors, r
+being the remainder, and of k = 1, 2, 4 the largest. `rest` is the typical size of r: the root of
+the median over frames of its mean square, so that one bad frame is not taken for noise. `movement`
+is the root of the same product for the clip itself about its mean, and at least what a signer
+strays who takes up a posture anew.
 
 Where frames were dropped unevenly no line maps time to time. Recorded frames near the line are
 tried instead, and then the size of r over `movement` counts, since a choice of frames looks like
@@ -24,6 +25,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from slrctl.core.data.audit.alignment import (
+    LEAST_REPEATED,
     SOME_LANDMARKS,
     Laid,
     Pairs,
@@ -53,8 +55,6 @@ _FRAMES_AROUND = range(-7, 9)
 _LEAST_MOVEMENT = 1e-4
 # So many frames apart the remainder is compared with itself.
 _LAGS = (1, 2, 4)
-# How exactly a signer takes up a posture anew does not shrink with the movement (docs/audit.md).
-_LEAST_REPEATED = 0.05
 
 Clips = Sequence[Float[np.ndarray, "_ 54 2"]]
 
@@ -109,7 +109,8 @@ def blend_unexplained(made: Clips, one: Clips, other: Clips) -> Float[np.ndarray
     sources = np.stack([first, second], axis=1)
     weights = solved(sources @ sources.swapaxes(1, 2), sources @ wanted[..., None], 1e-7)
     blend = (weights.swapaxes(1, 2) @ sources).reshape(target.shape).astype(np.float32)
-    left = _remainder(np.where(is_known, rows[2], np.nan), np.where(is_known, blend, np.nan))
+    # The image has no unit that would be right for all files.
+    left = _remainder(np.where(is_known, rows[2], np.nan), np.where(is_known, blend, np.nan), 0.0)
     share = left.lasting / np.maximum(left.typical_rest * left.movement, 1e-12)
     is_blend = left.is_comparable & (weights.min(axis=(1, 2)) > _LEAST_PART)
     return np.where(is_blend, share, np.inf)
@@ -123,7 +124,7 @@ def _in_step(made: Clips, clips: Clips) -> Float[np.ndarray, "P Q V 2"]:
 
 def _on_the_line(pairs: Pairs, laid: Laid) -> Float[np.ndarray, " P"]:
     values, _ = frames_at(pairs, laid.positions)
-    left = _remainder(laid.points, values)
+    left = _remainder(laid.points, values, LEAST_REPEATED)
     share = left.lasting**1.5 / np.maximum(left.typical_rest**2 * left.movement, 1e-12)
     return np.where(left.is_comparable, share, np.inf)
 
@@ -137,7 +138,7 @@ def _near_the_line(pairs: Pairs, laid: Laid) -> Float[np.ndarray, " P"]:
     for _ in range(2):
         places = _nearest_places(some, moved(some.first, image), np.floor(laid.positions))
         image = fit_image(some.first, recorded_at(some, places))
-    left = _remainder(moved(pairs.first, image), recorded_at(pairs, places))
+    left = _remainder(moved(pairs.first, image), recorded_at(pairs, places), LEAST_REPEATED)
     return np.where(left.is_comparable, left.rest / left.movement, np.inf)
 
 
@@ -153,8 +154,11 @@ def _nearest_places(
 
 
 def _remainder(
-    points: Float[np.ndarray, "P Q V 2"], values: Float[np.ndarray, "P Q V 2"]
+    points: Float[np.ndarray, "P Q V 2"],
+    values: Float[np.ndarray, "P Q V 2"],
+    least_repeated: float,
 ) -> Remainder:
+    """Measure what remains; a held sign counts as moving by `least_repeated` at least."""
     gap = points - values
     is_both = is_there(gap)
     is_known = is_there(points)
@@ -167,7 +171,7 @@ def _remainder(
     movement, is_seen = _movement(points, is_both)
     is_seen |= _movement(values, is_both)[1]
     # No take repeats a posture to a small share of the little that a held sign moves.
-    movement = np.where(is_seen, np.hypot(movement, _LEAST_REPEATED), movement)
+    movement = np.where(is_seen, np.hypot(movement, least_repeated), movement)
     # What swings passes through 0 after some number of frames, but not after each of these.
     lasting = [
         np.abs(mean) + 2 * error for mean, error in (_lasting(gap, is_both, lag) for lag in _LAGS)
@@ -187,14 +191,17 @@ def _remainder(
 def _movement(
     points: Float[np.ndarray, "P Q V 2"], is_known: Bool[np.ndarray, "P Q V"]
 ) -> tuple[Float[np.ndarray, " P"], Bool[np.ndarray, " P"]]:
-    """Size of what lasts of a clip about its mean, and whether it stands out of the noise."""
+    """Size of what lasts of a clip about its mean, and whether it stands out of the noise.
+
+    Of pure noise nothing lasts; an eighth of its size is five standard errors for 20 frames.
+    """
     count = np.maximum(is_known.sum(1, keepdims=True), 1)[..., None]
     about_mean = points - np.where(is_known[..., None], points, 0).sum(1, keepdims=True) / count
-    lasting, error = _lasting(about_mean, is_known, 1)
+    lasting, _ = _lasting(about_mean, is_known, 1)
     size = np.where(is_known, (about_mean * about_mean).sum(-1), 0).sum((1, 2))
     size /= np.maximum(is_known.sum((1, 2)), 1)
     # Where hardly anything lasts the sign is held, and what there is must do.
-    return np.sqrt(np.maximum(lasting, size / 4)), lasting > 2 * error
+    return np.sqrt(np.maximum(lasting, size / 4)), lasting > size / 8
 
 
 def _median_frame(

@@ -20,6 +20,8 @@ from slrctl.core.clip import Clip
 _NUM_POINTS = 12
 # Float16 and rounding to three places leave less, in spreads of the coordinates.
 _TOLERANCE = 0.01
+_NOTHING = b""
+"""The key of a clip without a single landmark, which is no copy of another such."""
 
 
 class Essentials(NamedTuple):
@@ -45,6 +47,8 @@ def _essence(
     key = blake2b(np.packbits(is_known).tobytes(), digest_size=8)
     key.update(len(landmarks).to_bytes(4, "little"))
     known = landmarks[is_known]
+    if len(known) == 0:
+        return _NOTHING, np.zeros(2 * _NUM_POINTS, np.float32)
     spread = np.maximum(known.std(axis=0), 1e-6)
     chosen = known[np.linspace(0, len(known) - 1, _NUM_POINTS).astype(np.int64)]
     return key.digest(), ((chosen - known.mean(axis=0)) / spread).ravel()
@@ -55,6 +59,7 @@ def copies_in(training: Essentials, part: Sequence[Clip]) -> set[int]:
     rows_of: dict[bytes, list[int]] = defaultdict(list)
     for row, key in enumerate(training.keys):
         rows_of[key].append(row)
+    rows_of.pop(_NOTHING, None)
     trees: dict[bytes, KDTree] = {}
     found = set()
     for is_mirrored in (False, True):

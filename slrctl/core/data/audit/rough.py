@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Float16, Int64
 
-from slrctl.core.data.audit.alignment import FEW_LANDMARKS, MOVING, SHIFTS
+from slrctl.core.data.audit.alignment import FEW_LANDMARKS, LEAST_REPEATED, MOVING, SHIFTS
 from slrctl.core.data.audit.framed import FramedClips
 from slrctl.core.data.audit.torso import mirrored
 
@@ -34,6 +34,8 @@ def rough_difference(
 ) -> Float[np.ndarray, " P"]:
     """What remains under the best line, over the movement: root mean squares of both.
 
+    A held sign counts as moving by as much as a signer strays who takes up a posture anew.
+
     Args:
         first: sketches of all clips, for the first of each pair.
         second: sketches of all clips, for the second.
@@ -55,7 +57,7 @@ def rough_difference(
         least = np.fmin(least, np.nansum(squares, axis=(1, 2)) / num_both / share)
     center = np.nansum(points, axis=1) / np.maximum((~np.isnan(points)).sum(1), 1)
     movement = np.nansum((points - center[:, None]) ** 2, axis=(1, 2, 3)) / num_known
-    return np.sqrt(least / np.maximum(movement, 1e-12))
+    return np.sqrt(least / (movement + LEAST_REPEATED**2))
 
 
 def _lines(shifts: Sequence[float]) -> list[tuple[float, float]]:

@@ -35,6 +35,8 @@ def in_torso_frame(
     landmarks instead: that leaves it independent of place and scale, and of nothing more.
     """
     points = landmarks.astype(np.float64) * [aspect, 1.0]
+    if np.isnan(points).all():
+        return points.astype(np.float32)
     across = points[:, skeleton.LEFT_SHOULDER] - points[:, skeleton.RIGHT_SHOULDER]
     across, neck, *head = _medians(
         np.stack([across, points[:, skeleton.NECK], *points[:, _HEAD].swapaxes(0, 1)], axis=1)

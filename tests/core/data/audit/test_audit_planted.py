@@ -12,14 +12,15 @@ from slrctl.core.data.audit import Audit, audit_parts
 from slrctl.core.data.dataset import load_dataset
 from slrctl.core.data.synthetic import SynthesisParameters, synthesise
 
-KIND_OF = {"exact": "exact", "mirrored": "mirrored", "mirrored and jittered": "mirrored"}
+COPIES = 2
+KIND_OF = {"exact": "exact"} | {name: "mirrored" for name in CHANGES if "mirrored" in name}
 BLENDS = (0.5, 0.3, 0.15)
 
 
 @pytest.fixture(scope="module")
 def made_clips() -> list[Clip]:
     parameters = SynthesisParameters(
-        num_glosses=5, num_train_signers=4, num_val_signers=1, num_test_signers=1, repetitions=4
+        num_glosses=5, num_train_signers=3, num_val_signers=1, num_test_signers=1, repetitions=5
     )
     return list(synthesise(parameters, seed=5).dataset)
 
@@ -71,7 +72,7 @@ def found_by_kind(audit: Audit) -> dict[frozenset[int], str]:
 
 @pytest.fixture(scope="module")
 def audited(made_clips) -> tuple[Audit, dict[str, set[frozenset[int]]]]:
-    clips, pairs = with_copies(made_clips, 3, np.random.default_rng(1))
+    clips, pairs = with_copies(made_clips, COPIES, np.random.default_rng(1))
     return audit_parts(clips, parts_of(clips)), pairs
 
 
@@ -81,7 +82,7 @@ def test_a_copy_is_found_whatever_was_done_to_it(audited, change):
 
     found = found_by_kind(audit)
 
-    assert [found.get(pair) for pair in pairs[change]] == [KIND_OF.get(change, "near")] * 3
+    assert [found.get(pair) for pair in pairs[change]] == [KIND_OF.get(change, "near")] * COPIES
 
 
 def test_nothing_is_found_but_what_was_planted(audited):
@@ -92,12 +93,12 @@ def test_nothing_is_found_but_what_was_planted(audited):
 
 @pytest.fixture(scope="module")
 def blended(made_clips) -> tuple[Audit, dict[float, dict[int, set[int]]]]:
-    """Five blends of each share, their parents in training, and the rows of all three."""
+    """Three blends of each share, their parents in training, and the rows of all three."""
     rng = np.random.default_rng(2)
     order = iter(moving_rows(made_clips, rng))
     clips, families = list(made_clips), {share: {} for share in BLENDS}
     for share in BLENDS:
-        for _ in range(5):
+        for _ in range(3):
             row = next(order)
             other = next(
                 r
@@ -139,16 +140,23 @@ def test_parents_may_be_in_two_parts(made_clips):
     assert [set(leak.rows) for leak in leaks] == [{len(clips) - 1, train, val}]
 
 
-@pytest.mark.parametrize("seed", [0, 7])
-def test_takes_of_the_same_signer_on_the_same_day_are_no_copies(seed):
-    parameters = SynthesisParameters(num_glosses=4, num_train_signers=2, num_val_signers=0,
-                                     num_test_signers=0, repetitions=12)  # fmt: skip
+# Four and eight times as noisy as the demo set.
+NOISY = [pytest.param(seed, jitter, marks=pytest.mark.slow)
+         for seed in (3, 4, 7) for jitter in (0.05, 0.1)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("seed", "jitter"), [(0, 0.012), *NOISY])
+def test_takes_of_the_same_signer_on_the_same_day_are_no_copies(seed, jitter):
+    num_glosses = 4 if jitter < 0.05 else 12
+    parameters = SynthesisParameters(num_glosses=num_glosses, num_train_signers=2,
+                                     num_val_signers=0, num_test_signers=0, repetitions=12,
+                                     jitter=jitter)  # fmt: skip
     clips = list(synthesise(parameters, seed=seed).dataset)
 
     audit = audit_parts(clips, [("train", "test")[row % 2] for row in range(len(clips))])
 
     assert audit.leaks == []
-    assert audit.across.min() > 0.03
+    assert jitter > 0.012 or audit.across.min() > 0.03
 
 
 def test_random_walks_are_no_copies():
@@ -203,7 +211,7 @@ def test_real_sets_are_clean_when_takes_of_a_session_are_divided_at_random(share
 
 
 # A sign that is held moves less than the changes do: of those, not all can be told.
-HARD = {"jittered", "mirrored and jittered", "several at once", "frames lost", "every other frame"}
+HARD = {"jittered", "jittered by 0.02", "mirrored and jittered", "several at once", "frames lost"}
 
 
 @pytest.mark.slow
