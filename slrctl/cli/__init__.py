@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from slrctl.cli.ablate.command import ablate
+from slrctl.cli.ablate.options import AblateCommand
 from slrctl.cli.data import data_app
 from slrctl.cli.evaluate import evaluate
 from slrctl.cli.inspect_attention import inspect_attention
@@ -41,7 +42,7 @@ def _slrctl(
 
 app.command()(train)
 app.command()(evaluate)
-app.command()(ablate)
+app.command(cls=AblateCommand)(ablate)
 app.command()(inspect_attention)
 app.add_typer(data_app)
 

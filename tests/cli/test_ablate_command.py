@@ -154,6 +154,22 @@ def test_a_wrong_study_exits_2_on_one_line(run, clips_path, arguments, message):
     assert len(result.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("arguments", "workers"),
+    [
+        (["--ray", "--dry-run"], "3 at a time on Ray, local"),
+        (["--dry-run", "--ray"], "3 at a time on Ray, local"),
+        (["--ray", "node:6379", "--dry-run"], "3 at a time on Ray, node:6379"),
+        (["--ray=node:6379", "--dry-run"], "3 at a time on Ray, node:6379"),
+    ],
+)
+def test_ray_goes_with_an_address_or_without(run, clips_path, arguments, workers):
+    result = run("--train", clips_path, "--seeds=1", *TWO, *TINY, "--jobs=3", *arguments)
+
+    assert result.exit_code == 0, result.output
+    assert workers in plain(result)
+
+
 @pytest.mark.slow
 def test_a_study_killed_at_any_moment_goes_on_and_reports_the_same(tmp_path, clips_path):
     arguments = ["ablate", "--train", str(clips_path), "--seeds=3", *TWO, *TINY, "--epochs=2"]

@@ -13,6 +13,7 @@ from slrctl.cli.ablate.options import (
     PlanOption,
     QuickOption,
     QuietOption,
+    RayOption,
     SeedsOption,
     StudyOption,
     TestOption,
@@ -23,7 +24,7 @@ from slrctl.cli.ablate.options import (
     VariantOption,
 )
 from slrctl.cli.ablate.overview import announce
-from slrctl.cli.ablate.request import StudyRequest, Workers, cores, plan_trials_of, study_place
+from slrctl.cli.ablate.request import StudyRequest, choose_workers, plan_trials_of, study_place
 from slrctl.cli.ablate.running import run_trials
 from slrctl.cli.console import console_for, print_json, report_errors
 from slrctl.cli.options import ConfigOption, JsonOption, SetOption, setting_layers
@@ -51,6 +52,7 @@ def ablate(
     plan: PlanOption = None,
     jobs: JobsOption = None,
     threads: ThreadsOption = 1,
+    ray: RayOption = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
     output: OutputOption = None,
@@ -89,7 +91,7 @@ def ablate(
             chosen,
             trials,
             study_place(chosen, trials[0], folds, output),
-            Workers(jobs or cores() // threads or 1, threads),
+            choose_workers(jobs, threads, ray),
             tuple(grids or ()),
             plan,
         )

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from slrctl.cli.ablate.request import StudyRequest, parts_of
+from slrctl.cli.ablate.request import StudyRequest, Workers, parts_of
 from slrctl.cli.console import print_lines
 
 if TYPE_CHECKING:
@@ -32,12 +32,20 @@ def announce(request: StudyRequest, remaining: "list[Trial]", console: Console) 
 def _expectation(request: StudyRequest, remaining: "list[Trial]") -> str:
     from slrctl.studies.ablation.estimate import estimate_seconds
 
-    jobs, threads = request.workers
-    seconds = estimate_seconds(remaining, parts_of(remaining[0]), jobs=jobs, threads=threads)
+    jobs, threads, _ = request.workers
+    seconds = estimate_seconds(remaining, parts_of(remaining[0]), jobs=jobs or 1, threads=threads)
     return (
         f"about {_duration(seconds)} for the {len(remaining)} that remain, "
-        f"{jobs} at a time; interrupt whenever you like, the same command goes on"
+        f"{_at_once(request.workers)}; interrupt whenever you like, the same command goes on"
     )
+
+
+def _at_once(workers: Workers) -> str:
+    if workers.ray is None:
+        return f"{workers.jobs} at a time"
+    if workers.jobs is None:
+        return f"if one at a time; Ray at {workers.ray} runs as many as its nodes have room for"
+    return f"{workers.jobs} at a time on Ray, {workers.ray}"
 
 
 def facts(request: StudyRequest) -> list[str]:

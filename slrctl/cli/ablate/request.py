@@ -26,10 +26,15 @@ class Place(NamedTuple):
 
 
 class Workers(NamedTuple):
-    """How many trials at a time, and the threads of each."""
+    """Who runs the trials.
 
-    jobs: int
+    `jobs` is how many at a time; None for as many as a cluster has room for. `ray` is the address
+    of a Ray cluster, None for processes of this machine.
+    """
+
+    jobs: int | None
     threads: int
+    ray: str | None
 
 
 class StudyRequest(NamedTuple):
@@ -81,7 +86,16 @@ def parts_of(trial: "Trial") -> "Parts":
     return load_parts(trial.settings, kept_clips(trial.settings.data))
 
 
-def cores() -> int:
+def choose_workers(jobs: int | None, threads: int, ray: str | None) -> Workers:
+    """As many trials at a time as asked for, else as this machine or the cluster has room for."""
+    from slrctl.studies.ablation.on_ray import LOCAL
+
+    if jobs is None and ray in (None, LOCAL):
+        jobs = _cores() // threads or 1
+    return Workers(jobs, threads, ray)
+
+
+def _cores() -> int:
     """The processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

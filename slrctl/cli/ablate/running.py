@@ -1,13 +1,16 @@
 """Run what remains of a study, and show it while it runs."""
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from slrctl.cli.ablate.request import StudyRequest
+from slrctl.cli.ablate.request import StudyRequest, Workers
 from slrctl.cli.ablate.study_view import study_view
 
 if TYPE_CHECKING:
+    from slrctl.studies.ablation.events import TrialEvent
     from slrctl.studies.ablation.trials import Trial, TrialResult
 
 
@@ -19,16 +22,25 @@ def run_trials(
 ) -> dict[str, str]:
     """Run trials, add what they gave to the results, and return why others failed, by key."""
     from slrctl.studies.ablation.events import TrialDone, TrialFailed
-    from slrctl.studies.ablation.local import run_locally
     from slrctl.studies.ablation.trials import read_result
 
-    trials_dir, (jobs, threads) = request.place.trials, request.workers
+    trials_dir = request.place.trials
     failures: dict[str, str] = {}
     with study_view(console, request.trials, trials_dir, set(results)) as view:
-        for event in run_locally(remaining, trials_dir, jobs=jobs, threads=threads):
+        for event in _events(request.workers, remaining, trials_dir):
             if isinstance(event, TrialDone):
                 results[event.trial.key] = read_result(trials_dir / event.trial.key)
             elif isinstance(event, TrialFailed):
                 failures[event.trial.key] = event.message
             view.show(event)
     return failures
+
+
+def _events(workers: Workers, remaining: "list[Trial]", trials_dir: Path) -> "Iterator[TrialEvent]":
+    from slrctl.studies.ablation.local import run_locally
+    from slrctl.studies.ablation.on_ray import run_on_ray
+
+    jobs, threads, address = workers
+    if address is not None:
+        return run_on_ray(remaining, trials_dir, address=address, jobs=jobs, threads=threads)
+    return run_locally(remaining, trials_dir, jobs=jobs or 1, threads=threads)

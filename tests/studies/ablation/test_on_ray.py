@@ -1,0 +1,227 @@
+"""Studies on a real Ray cluster of two nodes on loopback, one of which is killed."""
+
+import csv
+import importlib.util
+import os
+import re
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from slrctl.core.data.formats.parquet import write_parquet
+from slrctl.errors import SlrctlError
+from slrctl.layers import Layer
+from slrctl.studies.ablation.on_ray import LOCAL, _train, run_on_ray
+from slrctl.studies.ablation.study import Study
+from slrctl.studies.ablation.trials import Fold, plan_trials
+
+BIN = Path(sys.executable).parent
+SECONDS = 300
+"""Longest wait for anything: for a busy machine, and so that nothing waits for ever."""
+STUDY = Study(
+    "s", {"narrow": {"model": {"ffn_dim": 8}}, "wide": {"model": {"ffn_dim": 16}}}, "wide"
+)
+# Two addresses of loopback: 127.0.0.1 itself is replaced by the machine's own in Ray.
+HEAD, SECOND = "127.0.0.2", "127.0.0.3"
+OPTIONS = [
+    "--seeds=2",
+    "--variant=warm:cmcl.preset=balanced,cmcl.temperature=2",
+    "--set=model.ffn_dim=8",
+    "--set=model.num_encoder_layers=1",
+    "--set=model.num_decoder_layers=1",
+    "--set=evaluate.resamples=100",
+    "--set=train.batch_size=8",
+    "--epochs=40",
+]
+needs_ray = pytest.mark.skipif(
+    importlib.util.find_spec("ray") is None or sys.platform != "linux",
+    reason="needs Ray on Linux: pip install 'slrctl[ray]'",
+)
+
+
+@pytest.fixture
+def clips_path(tiny_dataset, tmp_path):
+    path = tmp_path / "tiny.parquet"
+    write_parquet(tiny_dataset, path)
+    return path
+
+
+@pytest.fixture
+def trial(tiny_settings, clips_path):
+    values = tiny_settings.model_dump(include={"model", "train", "evaluate"})
+    below = [Layer("tiny", {**values, "data": {"train": str(clips_path)}})]
+    return plan_trials(STUDY, [1], [Fold(None, {})], below, [])[0]
+
+
+@pytest.fixture
+def environment(monkeypatch) -> dict[str, str]:
+    """A token for this test's cluster alone, in the environment of its processes."""
+    return {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+
+
+@pytest.fixture
+def start(environment, tmp_path):
+    """Start a program with its output in a file; what still runs at the end is killed."""
+    started = []
+
+    def call(name: str, *arguments: object, folder: Path = tmp_path):
+        folder.mkdir(exist_ok=True)
+        with (folder / f"{name}.txt").open("w") as output:
+            process = subprocess.Popen(
+                list(map(str, arguments)), cwd=folder, env=environment,
+                stdout=output, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+        started.append(process)
+        return process, folder / f"{name}.txt"
+
+    yield call
+    for process in reversed(started):
+        kill_tree(process)
+
+
+def kill_tree(process: subprocess.Popen[bytes]) -> list[str]:
+    """End a process and all that it started, by their ids; their command lines."""
+    if process.poll() is not None:
+        return []
+    killed = _kill(process.pid)
+    process.wait(SECONDS)
+    return killed
+
+
+def _kill(pid: int) -> list[str]:
+    try:
+        os.kill(pid, signal.SIGSTOP)  # so that it starts no other while its children are counted
+        killed = [Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()]
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            for child in (thread / "children").read_text().split():
+                killed += _kill(int(child))
+        os.kill(pid, signal.SIGKILL)
+    except (ProcessLookupError, FileNotFoundError):
+        return []
+    return killed
+
+
+def wait_until(is_so: Callable[[], bool], output: Path) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not is_so():
+        assert time.monotonic() < deadline, output.read_text()
+        time.sleep(0.05)
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind((HEAD, 0))
+        return one.getsockname()[1]
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    (path,) = folder.glob("studies/*/results.csv")
+    with path.open() as file:
+        return [
+            {name: value for name, value in row.items() if name != "train_seconds"}
+            for row in csv.DictReader(file)
+        ]
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_node_killed_in_the_middle_of_a_study_changes_no_digit_of_it(start, clips_path, tmp_path):
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as ray_dir:
+        address = f"{HEAD}:{free_port()}"
+        node = ["--num-cpus=1", "--object-store-memory=100000000", "--block"]
+        head, output = start(
+            "head", BIN / "ray", "start", "--head", f"--node-ip-address={HEAD}",
+            f"--port={address.partition(':')[2]}", f"--temp-dir={ray_dir}",
+            "--include-dashboard=false", *node,
+        )  # fmt: skip
+        wait_until(lambda: "Ray runtime started" in output.read_text(), output)
+        second, output = start(
+            "second", BIN / "ray", "start", f"--address={address}",
+            f"--node-ip-address={SECOND}", *node,
+        )  # fmt: skip
+        wait_until(lambda: "Ray runtime started" in output.read_text(), output)
+
+        command = BIN / "slrctl", "ablate", "--train", clips_path, *OPTIONS
+        study, output = start("study", *command, f"--ray={address}", folder=tmp_path / "ray")
+        trials = tmp_path / "ray" / "studies" / "trials"
+        wait_until(lambda: len(list(trials.glob("*/metrics.jsonl"))) >= 2, output)
+        killed = kill_tree(second)
+        done = len(list(trials.glob("*/summary.json")))
+        assert study.wait(SECONDS) == 0, output.read_text()
+        kill_tree(head)
+
+    assert any("_train" in line for line in killed)
+    assert done < 4
+    assert "4/4" in output.read_text()
+    local, output = start("study", *command, "--jobs=1", folder=tmp_path / "local")
+    assert local.wait(SECONDS) == 0, output.read_text()
+    assert rows_of(tmp_path / "ray") == rows_of(tmp_path / "local")
+    assert len(rows_of(tmp_path / "ray")) == 4
+
+
+@needs_ray
+@pytest.mark.slow
+def test_without_an_address_a_cluster_is_started_and_ended(start, clips_path, tmp_path):
+    study, output = start(
+        "study", BIN / "slrctl", "ablate", "--train", clips_path, *OPTIONS, "--epochs=1",
+        "--jobs=1", "--ray",
+    )  # fmt: skip
+
+    assert study.wait(SECONDS) == 0, output.read_text()
+    assert "4/4" in output.read_text()
+    assert len(rows_of(tmp_path)) == 4
+    assert not re.findall("raylet|gcs_server", _commands_in(tmp_path))
+
+
+def _commands_in(folder: Path) -> str:
+    """The command lines of processes whose current folder is this one."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if (process / "cwd").resolve() == folder:
+                found.append((process / "cmdline").read_bytes().decode())
+        except OSError:
+            continue
+    return "\n".join(found)
+
+
+@needs_ray
+def test_an_address_without_a_cluster_is_told_of_at_once(trial, tmp_path):
+    with pytest.raises(SlrctlError, match="no Ray cluster can be reached there"):
+        list(run_on_ray([trial], tmp_path, address=f"{HEAD}:{free_port()}", jobs=1, threads=1))
+
+
+def test_a_missing_ray_names_the_extra(trial, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+
+    with pytest.raises(SlrctlError, match=r"pip install 'slrctl\[ray\]'"):
+        list(run_on_ray([trial], tmp_path, address=LOCAL, jobs=1, threads=1))
+
+
+def test_a_node_that_does_not_share_the_folder_of_trials_says_so(trial, tmp_path):
+    message = _train("{}", tmp_path / "absent" / trial.key, 1, "code")
+
+    assert message is not None
+    assert "absent: not there on node" in message
+
+
+def test_a_node_with_other_code_refuses_its_trials(trial, tmp_path):
+    message = _train(trial.settings.model_dump_json(), tmp_path / trial.key, 1, "other code")
+
+    assert message is not None
+    assert "another version of slrctl" in message
+    assert not (tmp_path / trial.key).exists()
