@@ -9,6 +9,7 @@ import typer
 from slrctl.cli.ablate.command import ablate
 from slrctl.cli.ablate.options import AblateCommand
 from slrctl.cli.data import data_app
+from slrctl.cli.doctor import doctor
 from slrctl.cli.evaluate import evaluate
 from slrctl.cli.inspect_attention import inspect_attention
 from slrctl.cli.train import train
@@ -44,6 +45,7 @@ app.command()(train)
 app.command()(evaluate)
 app.command(cls=AblateCommand)(ablate)
 app.command()(inspect_attention)
+app.command()(doctor)
 app.add_typer(data_app)
 
 

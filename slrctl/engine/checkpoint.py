@@ -84,7 +84,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
         content = path.read_bytes()
     except OSError as error:
         raise SlrctlError(f"{path}: cannot be read ({error.strerror})") from None
-    if content.startswith(_PICKLES):
+    # A safetensors file begins with a length, whose first byte may be any, and then a brace.
+    if content.startswith(_PICKLES) and content[8:9] != b"{":
         raise DataError(
             f"{path}: a pickled file, which could run code when it is loaded; nothing of it was "
             "run, for slrctl reads only the safetensors files that slrctl train writes"

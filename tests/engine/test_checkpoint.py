@@ -43,6 +43,18 @@ def test_the_saved_settings_are_the_tree_that_was_resolved(run_dir, tiny_setting
     assert type(tiny_settings).layered(layer) == tiny_settings
 
 
+@pytest.mark.parametrize("padding", range(32))
+def test_a_checkpoint_is_no_pickle_whatever_the_length_of_its_header(
+    tmp_path, tiny_settings, padding
+):
+    path = tmp_path / "state.safetensors"
+    weights = {"weights": torch.arange(3.0)}
+
+    save_checkpoint(path, weights, tiny_settings, ("a" * 8 * padding,), {})
+
+    assert torch.equal(load_checkpoint(path).tensors["weights"], weights["weights"])
+
+
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.999])
 def test_a_truncated_checkpoint_is_refused(run_dir, share):
     path = run_dir / run_folder.BEST

@@ -1,0 +1,81 @@
+"""`slrctl doctor`: check the installation, and print what belongs into a report of a fault."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from slrctl.cli.console import console_for, print_facts, print_json, print_lines, report_errors
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from slrctl.engine.self_test import Check
+
+
+def doctor(
+    device: Annotated[
+        str, typer.Option("--device", help="Where to compute: auto, cpu, cuda, mps.")
+    ] = "auto",
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="Print one JSON object on standard output, nothing else."),
+    ] = False,
+) -> None:
+    """Check this installation: packages, arithmetic, determinism, saving, folders.
+
+    Takes a few steps of small trainings and keeps nothing. The exit code is 1 if a check fails.
+    What it prints is what to attach to a report of a fault; it names no file of yours but the
+    folders slrctl writes to.
+    """
+    console = console_for(as_json=as_json)
+    with report_errors():
+        from slrctl.cli.options import user_cache_dir
+        from slrctl.engine.runtime import choose_device
+        from slrctl.engine.self_test import machine_facts, self_test
+
+        chosen = choose_device(device)
+        facts = machine_facts(chosen)
+        print_facts(console, _in_words(facts))
+        checks: list[Check] = []
+        for check in self_test(chosen, {"runs": Path("runs"), "cache": user_cache_dir()}):
+            checks.append(check)
+            _show(console, check)
+        failed = [check.name for check in checks if not check.is_ok]
+        print_lines(console, [_verdict(failed, len(checks))])
+        if as_json:
+            print_json({"is_ok": not failed, **facts, "checks": [c._asdict() for c in checks]})
+    if failed:
+        raise typer.Exit(1)
+
+
+def _in_words(facts: dict[str, Any]) -> dict[str, str]:
+    versions = dict(facts["versions"])
+    python, ours = versions.pop("python"), versions.pop("slrctl")
+    revision = f" at {facts['git_revision'][:12]}" if facts["git_revision"] else ""
+    extras = [f"{name} ({version})" for name, version in facts["extras"].items() if version]
+    memory = f", {facts['memory_gb']:g} GB" if facts["memory_gb"] else ""
+    return {
+        "slrctl": f"{ours}{revision}, Python {python}, {facts['platform']}",
+        "packages": ", ".join(f"{name} {version}" for name, version in versions.items()),
+        "extras": ", ".join(extras) or "none",
+        "processor": f"{facts['processor']} ({facts['cpu_capability']}), "
+        f"{facts['cores']} cores{memory}",
+        "device": f"{facts['device']}: {facts['device_name']}",
+    }
+
+
+def _show(console: "Console", check: "Check") -> None:
+    from rich.text import Text
+
+    from slrctl.cli.console import visible
+
+    mark = ("ok    ", "green") if check.is_ok else ("FAILED", "bold red")
+    line = Text.assemble(mark, f"  {check.name:<21} ", visible(check.detail))
+    console.print(line.append(f"  {check.seconds:.1f} s", "dim"), soft_wrap=True)
+
+
+def _verdict(failed: list[str], count: int) -> str:
+    if not failed:
+        return f"all {count} checks passed"
+    return f"{len(failed)} of {count} checks failed: {', '.join(failed)}"
