@@ -33,7 +33,7 @@ class Asked(NamedTuple):
 
 def run_summary(asked: Asked) -> dict[str, Any]:
     """Summarise a data set and return what `--json` prints."""
-    from slrctl.reports.attention_summary_files import write_summary
+    from slrctl.reports.attention_summary_files import write_difference, write_summary
     from slrctl.studies.inspection.summary import compare, summary_json
 
     summaries = []
@@ -61,6 +61,9 @@ def run_summary(asked: Asked) -> dict[str, Any]:
         if "terminal" in asked.formats:
             show_comparison(asked.console, (asked.runs[0].name, asked.runs[1].name), differences)
         result["difference"] = {name: one.to_json() for name, one in differences.items()}
+        if "json" in asked.formats:
+            facts = {"run": asked.runs[0].name, "compared_with": asked.runs[1].name}
+            write_difference(asked.folder, {**facts, "difference": result["difference"]})
     return result
 
 

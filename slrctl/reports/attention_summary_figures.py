@@ -63,7 +63,15 @@ def draw_mean_maps(summary: Summary, path: Path) -> bool:
                 image = axes.imshow(one.mean[way], cmap=HEAT, vmin=scale.low, vmax=scale.high)
                 is_sure = (one.low[way] > 1) | (one.high[way] < 1)
                 places = np.argwhere(is_sure)
-                axes.plot(places[:, 1], places[:, 0], ".", color="black", markersize=0.7)
+                axes.plot(
+                    places[:, 1],
+                    places[:, 0],
+                    marker="s",
+                    linestyle="",
+                    color="black",
+                    markersize=0.6,
+                    markeredgewidth=0,
+                )
                 axes.set_xlabel(("L reads R", "R reads L")[way], fontsize=5.5, labelpad=1)
             title = grid[row, column].set_title(
                 f"{label} ({one.clips})", fontsize=6, loc="left", fontfamily=available_families()
@@ -82,7 +90,7 @@ def draw_mean_maps(summary: Summary, path: Path) -> bool:
 
 
 def draw_lags(summary: Summary, path: Path) -> bool:
-    """Draw the lags read off the maps of each gloss's clips, a dot a clip, and their median.
+    """Draw the lags read off the maps of each gloss's clips, as large as many have them.
 
     Returns whether there was anything to draw.
     """
@@ -91,24 +99,17 @@ def draw_lags(summary: Summary, path: Path) -> bool:
         return False
     labels = gloss_labels([one.gloss for one in shown], available_families())
     with matplotlib.rc_context(STYLE):
-        size = (PAGE_WIDTH, 0.8 + 0.19 * max(len(shown), 2))
+        size = (PAGE_WIDTH, 0.8 + 0.22 * max(len(shown), 2))
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots()
         for row, one in enumerate(shown):
-            lags = np.array(one.lags)
-            # Equal lags would hide each other: they are spread, by rule rather than by chance.
-            spread = (np.arange(len(lags)) % 5 - 2) * 0.09
-            is_clear = np.array(one.strengths) >= CLEAR
-            for chosen, face in ((is_clear, "#0072B2"), (~is_clear, "none")):
-                axes.plot(
-                    lags[chosen],
-                    (row + spread)[chosen],
-                    marker="o",
-                    linestyle="",
-                    color="#0072B2",
-                    markerfacecolor=face,
-                    markeredgewidth=0.5,
-                    markersize=2.4,
+            lags, is_clear = np.array(one.lags), np.array(one.strengths) >= CLEAR
+            for chosen, face in ((lags[~is_clear], "none"), (lags[is_clear], "#0072B2")):
+                places, counts = np.unique(chosen, return_counts=True)
+                areas = 3 + 80 * counts / len(lags)
+                heights = np.full(len(places), row)
+                axes.scatter(
+                    places, heights, s=areas, facecolor=face, edgecolor="#0072B2", linewidth=0.6
                 )
             axes.plot(np.median(lags), row, "|", color="black", markersize=9, markeredgewidth=1.2)
         axes.axvline(0, color="0.6", linewidth=0.7, zorder=0)
@@ -119,8 +120,8 @@ def draw_lags(summary: Summary, path: Path) -> bool:
         axes.invert_yaxis()
         axes.set_xlabel("lag of the right hand behind the left, read off the maps (frames)")
         axes.set_title(
-            f"a dot a clip, the bar is the median; hollow: noise, a diagonal of under {CLEAR:g} "
-            "times uniform"
+            "area: share of the gloss's clips; bar: median; "
+            f"hollow: noise, the diagonal gets under {CLEAR:g} times uniform"
         )
         save(figure, path)
     return True

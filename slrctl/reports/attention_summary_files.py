@@ -43,6 +43,16 @@ def write_summary(
     return paths
 
 
+def write_difference(folder: Path, whole: dict[str, Any]) -> Path:
+    """Write how two runs differ; `whole` is its JSON. Returns the path."""
+    path = folder / "difference.json"
+    try:
+        write_json(path, whole)
+    except OSError as error:
+        raise _unwritable(folder, error) from None
+    return path
+
+
 def write_faithfulness(
     folder: Path, formats: Collection[str], found: Faithfulness, whole: dict[str, Any]
 ) -> list[Path]:

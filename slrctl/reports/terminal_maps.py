@@ -59,7 +59,15 @@ def map_lines(maps: tuple[AttentionMap, ...], window: Window) -> list[Text]:
         lines += _beside(blocks[first : first + together])
     step = pictures[0].step
     each = "" if step == 1 else f"a cell is {step} frames"
-    return [*lines, *_legend(scale, each, has_colour=window.has_colour)]
+    is_any_missing = not all(found.rows_count.all() and found.keys_count.all() for found in maps)
+    marks = f"{'grey' if window.has_colour else '·'} and {_CROSS}: hand missing"
+    remarks = [
+        "(colours are stretched)" if scale.is_stretched else "",
+        marks if is_any_missing else "",
+        each,
+    ]
+    lines.append(_legend(scale, has_colour=window.has_colour))
+    return lines + [Text(f"{'':{_GUTTER}}{text}", style="dim") for text in remarks if text]
 
 
 def _fit(found: AttentionMap, room: int) -> _Picture:
@@ -168,8 +176,7 @@ def _beside(blocks: list[list[Text]]) -> list[Text]:
     return lines
 
 
-def _legend(scale: Scale, each: str, *, has_colour: bool) -> list[Text]:
-    """What colours and marks mean, in lines that fit the narrowest window."""
+def _legend(scale: Scale, *, has_colour: bool) -> Text:
     line = Text(f"{'':{_GUTTER}}{scale.low:.3g} ")
     if has_colour:
         for place in np.linspace(0, 1, 8):
@@ -177,7 +184,4 @@ def _legend(scale: Scale, each: str, *, has_colour: bool) -> list[Text]:
     else:
         line.append(f"[{_SHADES}]")
     line.append(f" {scale.high:.3g} times uniform")
-    stretched = "(colours are stretched)" if scale.is_stretched else ""
-    marks = f"{'grey' if has_colour else '·'} and {_CROSS}: hand missing"
-    remarks = (f"{'':{_GUTTER}}{text}" for text in (stretched, marks, each) if text)
-    return [line, *(Text(text, style="dim") for text in remarks)]
+    return line

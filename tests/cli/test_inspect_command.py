@@ -264,6 +264,7 @@ def test_a_folder_alone_gets_pictures_a_page_and_data(run, tmp_path):
     assert suffixes == [".html", ".json", ".npz", ".png", ".png", ".png"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
 def test_pictures_are_written(run, tmp_path, suffix):
     result = run(f"--format={suffix}", "--output", tmp_path)
@@ -329,6 +330,7 @@ def test_ids_cannot_lead_out_of_the_folder(run, workplace, tmp_path, tiny_datase
     assert load_dataset(tmp_path / "odd.parquet")[0].clip_id.startswith("../")
 
 
+@pytest.mark.slow
 def test_two_runs_are_shown_on_the_same_clip(run, tmp_path):
     result = run("--compare=runs/full", "--output", tmp_path, "--format=terminal,html,png,json")
 
@@ -350,6 +352,8 @@ def test_a_set_is_summarised_and_compared(run, tmp_path):
     assert summary["run"]["misplaced"] == 0
     assert summary["difference"]["divergence"]["mean"] == 0
     assert {"summary.json", "summary.npz", "clips.csv"} <= set(os.listdir(tmp_path))
+    written = json.loads((tmp_path / "difference.json").read_text())
+    assert written["difference"] == summary["difference"]
     with np.load(tmp_path / "summary.npz", allow_pickle=False) as file:
         assert file["mean"].shape[1:] == (2, 20, 20)
 

@@ -188,16 +188,17 @@ def verdict(found: Faithfulness, name: str | None = None) -> str:
             f"frames in which hands are seen ({_size(over_hands)}): beyond where the hands are, it "
             "does no better than random"
         )
-    alone = found.over_hands[name]["sufficiency"]
-    but = (
-        f"; but as many random frames with hands alone keep more of the prediction ({_size(alone)})"
-        if alone.low > 0
-        else ""
-    )
-    return (
+    more = (
         f"{start} more than removing random ones ({_size(gap)}) or random ones in which hands are "
-        f"seen ({_size(over_hands)}): as an order of importance it can be believed this far{but}"
+        f"seen ({_size(over_hands)})"
     )
+    alone = found.over_hands[name]["sufficiency"]
+    if alone.low > 0:
+        return (
+            f"{more}, but as many random frames with hands alone keep more of the prediction "
+            f"({_size(alone)}): the evidence is mixed, do not rely on it as an order of importance"
+        )
+    return f"{more}: as an order of importance it can be believed this far"
 
 
 def _size(gap: Interval) -> str:
