@@ -29,6 +29,18 @@ class TrainingDiverged(SlrctlError):  # noqa: N818 - the name says what happened
     exit_code = 4
 
 
+class ReportedElsewhere(SlrctlError):  # noqa: N818 - the name says what happened
+    """What another process of the same run has told the user already."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__(f"another process of the run ended with code {exit_code}")
+        self.exit_code = exit_code
+
+
+class WorkerLost(SlrctlError):  # noqa: N818 - the name says what happened
+    """Another process of the same run ended, or cannot be reached any more."""
+
+
 class Interrupted(SlrctlError):  # noqa: N818 - the name says what happened
     """Somebody asked to stop; the message says what was kept and how to go on."""
 

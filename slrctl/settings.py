@@ -181,6 +181,9 @@ class CMCLSettings(Section):
 class TrainSettings(Section):
     epochs: Positive = 24
     batch_size: Positive = 24
+    """Clips in a step, of all processes together."""
+    accumulate: Positive = 1
+    """Parts that each process computes its clips of a step in, to save memory."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     weight_decay: NonNegative = 0.01
     schedule: Literal["constant", "multistep", "cosine"] = "cosine"
@@ -242,6 +245,16 @@ class Settings(Section):
             raise ValueError(
                 "cmcl.adaptive is true but both lambdas are 0, so there is nothing to schedule; "
                 "pass --cmcl adaptive, or a lambda above 0"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _contrasted_clips_are_together(self) -> Self:
+        is_contrastive = self.cmcl.alignment == "contrastive" and self.cmcl.lambda_alignment > 0
+        if is_contrastive and self.train.accumulate > 1:
+            raise ValueError(
+                f"train.accumulate is {self.train.accumulate}, but contrastive alignment compares "
+                "all clips of a step; set train.accumulate=1, or cmcl.alignment=cosine"
             )
         return self
 

@@ -7,12 +7,13 @@ its work and not the seconds in which torch is imported.
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Ended(NamedTuple):
@@ -24,7 +25,7 @@ class Ended(NamedTuple):
 
 
 class Commands:
-    """Starts commands one after the other, in a folder."""
+    """Starts commands one after the other, in a folder; on request as several processes."""
 
     def __init__(self, server: subprocess.Popen[str], folder: Path) -> None:
         self.server, self.folder = server, folder
@@ -34,19 +35,47 @@ class Commands:
 
         With `die_at` it kills itself just before it touches a file of a run for the n-th time.
         """
-        order = {"arguments": [str(argument) for argument in arguments], "die_at": die_at}
-        assert self.server.stdin is not None
-        self.server.stdin.write(json.dumps(order) + "\n")
-        self.server.stdin.flush()
-        return int(self._answer())
+        (process,) = self._start(arguments, die_at, [{}])
+        return process
+
+    def start_together(self, count: int, *arguments: object) -> list[int]:
+        """Start `slrctl ARGUMENTS` in so many processes that find one another, as launchers do."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        shared = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_PORT": port}
+        shared |= {"MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
+        places = [shared | {"RANK": rank, "LOCAL_RANK": rank} for rank in range(count)]
+        return self._start(arguments, None, places)
 
     def wait(self) -> Ended:
-        code = int(self._answer())
-        return Ended(code, *((self.folder / name).read_text() for name in ("out", "err")))
+        (ended,) = self.wait_together()
+        return ended
+
+    def wait_together(self) -> list[Ended]:
+        """How each process ended, in the order of their ranks."""
+        return [
+            Ended(code, *((self.folder / f"{name}{rank}").read_text() for name in ("out", "err")))
+            for rank, code in enumerate(json.loads(self._answer()))
+        ]
 
     def run(self, *arguments: object, die_at: int | None = None) -> Ended:
         self.start(*arguments, die_at=die_at)
         return self.wait()
+
+    def run_together(self, count: int, *arguments: object) -> list[Ended]:
+        self.start_together(count, *arguments)
+        return self.wait_together()
+
+    def _start(
+        self, arguments: Sequence[object], die_at: int | None, places: list[dict[str, Any]]
+    ) -> list[int]:
+        order = {"arguments": [str(argument) for argument in arguments], "die_at": die_at}
+        order |= {"places": places}
+        assert self.server.stdin is not None
+        self.server.stdin.write(json.dumps(order) + "\n")
+        self.server.stdin.flush()
+        return json.loads(self._answer())
 
     def _answer(self) -> str:
         assert self.server.stdout is not None
@@ -85,20 +114,24 @@ def _serve() -> None:
     answers = os.fdopen(os.dup(1), "w")
     for line in sys.stdin:
         order = json.loads(line)
-        child = os.fork()
-        if child == 0:
-            _be_the_command(order)
-        answers.write(f"{child}\n")
+        children = []
+        for rank, place in enumerate(order["places"]):
+            child = os.fork()
+            if child == 0:
+                os.environ.update({name: str(value) for name, value in place.items()})
+                _be_the_command(order, rank)
+            children.append(child)
+        answers.write(f"{json.dumps(children)}\n")
         answers.flush()
-        _, status = os.waitpid(child, 0)
-        answers.write(f"{os.waitstatus_to_exitcode(status)}\n")
+        ends = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+        answers.write(f"{json.dumps(ends)}\n")
         answers.flush()
 
 
-def _be_the_command(order: dict) -> None:
+def _be_the_command(order: dict, rank: int) -> None:
     from slrctl.cli import app
 
-    for descriptor, name in ((1, "out"), (2, "err")):
+    for descriptor, name in ((1, f"out{rank}"), (2, f"err{rank}")):
         os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
     if order["die_at"] is not None:
         _die_at(order["die_at"])

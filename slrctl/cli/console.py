@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from slrctl.errors import Interrupted, SlrctlError
+from slrctl.errors import Interrupted, ReportedElsewhere, SlrctlError
 
 INTERRUPTED = 130
 
@@ -35,6 +35,8 @@ def report_errors() -> Iterator[None]:
     """Turn an expected failure into one line on standard error and its exit code."""
     try:
         yield
+    except ReportedElsewhere as error:
+        raise typer.Exit(error.exit_code) from None
     except Interrupted as error:
         _complain(str(error))
         raise typer.Exit(error.exit_code) from None

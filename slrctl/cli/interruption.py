@@ -15,10 +15,11 @@ _SHOW_CURSOR = b"\x1b[?25h"
 
 
 @contextmanager
-def stopping_on_signals(stop: StopRequest) -> Iterator[None]:
+def stopping_on_signals(stop: StopRequest, *, is_heard: bool = True) -> Iterator[None]:
     """Inside the block the first signal asks to stop, and a second one ends the process at once.
 
-    A hang-up that is ignored, as under nohup, stays ignored.
+    A hang-up that is ignored, as under nohup, stays ignored. A process that is not the one that
+    is heard, of several that train together, stops without a word.
     """
     numbers = [getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)]
     handled = [
@@ -30,7 +31,7 @@ def stopping_on_signals(stop: StopRequest) -> Iterator[None]:
     def receive(number: int, frame: FrameType | None) -> None:
         for one in handled:
             signal.signal(one, signal.SIG_DFL)
-        if stop.is_awaited:
+        if stop.is_awaited and is_heard:
             _say("stopping after this step, to save it; once more stops at once and loses it\n")
         stop.ask()
 

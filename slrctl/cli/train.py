@@ -19,6 +19,14 @@ from slrctl.cli.options import (
 from slrctl.cli.train_run import TrainView, resume_run, show_run
 from slrctl.cli.train_views import show_header, show_settings
 from slrctl.engine.stopping import StopRequest
+from slrctl.engine.workers import (
+    Workers,
+    first_only,
+    joined_workers,
+    launched_count,
+    launched_rank,
+    one_voice,
+)
 from slrctl.errors import UsageError
 from slrctl.layers import cmcl_name, resolve
 
@@ -125,7 +133,11 @@ def train(
 ) -> None:
     """Train a model, keep its best checkpoint, and evaluate it."""  # fmt: skip
     stop = StopRequest()
-    with report_errors(), stopping_on_signals(stop):
+    with (
+        report_errors(),
+        one_voice(),
+        stopping_on_signals(stop, is_heard=launched_rank() == 0),
+    ):
         flags: dict[str, tuple[str, Any]] = {
             "--train": ("data.train", train_path),
             "--val": ("data.val", val_path),
@@ -143,8 +155,10 @@ def train(
             "--precision": ("train.precision", precision),
             "--skip-bad-clips": ("data.skip_bad_clips", skip_bad_clips or None),
         }
-        console = console_for(as_json=as_json, quiet=quiet and not (dry_run or find_lambdas))
-        view = TrainView(console, as_json, diagnostics, stop)
+        is_first = launched_rank() == 0
+        is_quiet = (quiet and not (dry_run or find_lambdas)) or not is_first
+        console = console_for(as_json=as_json, quiet=is_quiet)
+        view = TrainView(console, as_json and is_first, diagnostics, stop)
         if resume or run is not None:
             given = {flag: value for flag, (_, value) in flags.items()}
             given |= {"--cmcl": cmcl, "--config": config, "--set": overrides or None}
@@ -155,14 +169,17 @@ def train(
             resume_run(run, RUNS_DIR, view)
             return
         resolved = resolve(setting_layers(config, overrides, preset=cmcl, flags=flags))
-        if show_only:
+        if show_only and is_first:
             show_settings(console_for(), resolved, as_json=as_json)
+        if show_only:
             return
         settings = with_absolute_paths(resolved.settings)
         if find_lambdas:
             _find_lambdas(settings, view)
-        else:
-            _train(settings, view, name, run_dir, force, dry_run)
+            return
+        given = _given_place(name, run_dir)
+        with joined_workers(settings.train.device) as workers:
+            _train(settings, view._replace(workers=workers), given, force, dry_run)
 
 
 def _check_resume(run: Path | None, resume: bool, given: list[str]) -> None:
@@ -178,6 +195,8 @@ def _find_lambdas(settings: "Settings", view: TrainView) -> None:
     from slrctl.cli.find_lambdas import show_lambdas
     from slrctl.core.data.parts import load_parts
 
+    if launched_count() > 1:
+        raise UsageError("--find-lambdas: takes one process; start it without a launcher")
     parts = load_parts(settings, cache_for(settings.data))
     show_header(view.console, settings, parts)
     show_lambdas(settings, parts, view.console, as_json=view.as_json)
@@ -186,8 +205,7 @@ def _find_lambdas(settings: "Settings", view: TrainView) -> None:
 def _train(
     settings: "Settings",
     view: TrainView,
-    name: str | None,
-    run_dir: Path | None,
+    given: Path | None,
     force: bool,
     dry_run: bool,
 ) -> None:
@@ -195,17 +213,11 @@ def _train(
     from slrctl.core.data.parts import load_parts
     from slrctl.engine.run_folder import check_run_dir
 
-    if name is not None and run_dir is not None:
-        raise UsageError(f"--name {name} and --run-dir {run_dir}: both name the folder; give one")
-    if name is not None and (Path(name).name != name or name in ("", ".", "..")):
-        raise UsageError(
-            f"--name {name!r}: a name is one folder under {RUNS_DIR}/; use --run-dir for a path"
-        )
-    given = RUNS_DIR / name if name is not None else run_dir
-    if given is not None and not dry_run:
-        check_run_dir(given, force=force)  # before the data, which may take long to read
-    parts = load_parts(settings, cache_for(settings.data))
-    if view.console.quiet:
+    workers = view.workers
+    if given is not None and not dry_run:  # before the data, which may take long to read
+        first_only(workers, lambda: check_run_dir(given, force=force))
+    parts = workers.together(lambda: load_parts(settings, cache_for(settings.data)))
+    if view.console.quiet and workers.rank == 0:
         print_lines(console_for(as_json=True), [n for n in parts.notes if "warning: " in n])
     show_header(view.console, settings, parts)
     if dry_run:
@@ -213,27 +225,39 @@ def _train(
         return
     from slrctl.engine.run import run_training
 
-    place = given or _default_run_dir(settings, parts)
+    place = given or _default_run_dir(settings, parts, workers)
     show_run(
-        run_training(settings, parts, place, force=force, stop=view.stop),
+        run_training(settings, parts, place, force=force, stop=view.stop, workers=workers),
         place,
         settings.train.epochs,
         view,
     )
 
 
-def _default_run_dir(settings: "Settings", parts: "Parts") -> Path:
+def _given_place(name: str | None, run_dir: Path | None) -> Path | None:
+    if name is not None and run_dir is not None:
+        raise UsageError(f"--name {name} and --run-dir {run_dir}: both name the folder; give one")
+    if name is not None and (Path(name).name != name or name in ("", ".", "..")):
+        raise UsageError(
+            f"--name {name!r}: a name is one folder under {RUNS_DIR}/; use --run-dir for a path"
+        )
+    return RUNS_DIR / name if name is not None else run_dir
+
+
+def _default_run_dir(settings: "Settings", parts: "Parts", workers: Workers) -> Path:
     from slrctl.engine.run_folder import free_run_dir
 
     loss = cmcl_name(settings).replace(" ", "-") if settings.cmcl.is_on else "ce"
-    return free_run_dir(RUNS_DIR, f"{parts.train.name}-{loss}-seed{settings.seed}")
+    name = f"{parts.train.name}-{loss}-seed{settings.seed}"
+    made = first_only(workers, lambda: free_run_dir(RUNS_DIR, name))
+    return Path(*workers.names([str(made)] if made else []))
 
 
 def _try(settings: "Settings", parts: "Parts", view: TrainView) -> None:
     from slrctl.core.model import num_parameters
     from slrctl.engine.run import try_one_batch
 
-    trial = try_one_batch(settings, parts)
+    trial = try_one_batch(settings, parts, view.workers)
     facts = {
         "parameters": num_parameters(settings.model, len(parts.train.classes)),
         "batches_per_epoch": trial.report.num_batches,

@@ -11,6 +11,7 @@ from slrctl.cli.live import training_view
 from slrctl.cli.options import cache_for
 from slrctl.cli.train_views import show_header, show_results
 from slrctl.engine.stopping import StopRequest
+from slrctl.engine.workers import ALONE, Workers, joined_workers
 from slrctl.errors import Interrupted, SlrctlError
 
 if TYPE_CHECKING:
@@ -22,12 +23,13 @@ if TYPE_CHECKING:
 
 
 class TrainView(NamedTuple):
-    """Where and how much is shown, and how to ask for an end."""
+    """Where and how much is shown, how to ask for an end, and who trains together."""
 
     console: Console
     as_json: bool
     diagnostics: bool
     stop: StopRequest
+    workers: Workers = ALONE
 
 
 def resume_run(run: Path | None, runs_dir: Path, view: TrainView) -> None:
@@ -39,15 +41,21 @@ def resume_run(run: Path | None, runs_dir: Path, view: TrainView) -> None:
     if saved.is_finished:
         _show_finished(saved, view)
         return
+    with joined_workers(saved.settings.train.device) as workers:
+        _go_on(saved, view._replace(workers=workers))
+
+
+def _go_on(saved: "SavedRun", view: TrainView) -> None:
     from slrctl.core.data.parts import load_parts
     from slrctl.engine.run import resume_training
 
+    settings = saved.settings
     _take_threads(saved)
-    parts = load_parts(saved.settings, cache_for(saved.settings.data))
+    parts = view.workers.together(lambda: load_parts(settings, cache_for(settings.data)))
     show_header(view.console, saved.settings, parts)
-    print_lines(view.console, list(_on_going_on(saved)))
+    print_lines(view.console, list(_on_going_on(saved, view.workers)))
     show_run(
-        resume_training(saved, parts, stop=view.stop),
+        resume_training(saved, parts, stop=view.stop, workers=view.workers),
         saved.run_dir,
         saved.settings.train.epochs,
         view,
@@ -71,7 +79,8 @@ def show_run(reports: "Reports", run_dir: Path, num_epochs: int, view: TrainView
                     training.show_epoch(report)
                 else:
                     training.show_batch(report)
-            _draw_curves(run_dir)
+            if view.workers.rank == 0:
+                _draw_curves(run_dir)
     except KeyboardInterrupt:
         if not (run_dir / SETTINGS).exists():
             raise
@@ -115,15 +124,14 @@ def _take_threads(saved: "SavedRun") -> None:
         torch.set_num_threads(threads)
 
 
-def _on_going_on(saved: "SavedRun") -> Iterator[str]:
+def _on_going_on(saved: "SavedRun", workers: Workers) -> Iterator[str]:
     from slrctl.engine.environment import changes, describe_machine
-    from slrctl.engine.runtime import choose_device
 
     if saved.state_path is None:
         yield f"{saved.run_dir}: nothing was saved before it stopped; it begins again"
     else:
         where = f"batch {saved.batch} of epoch {saved.epoch + 1}" if saved.batch else ""
         yield f"going on after {where or f'epoch {saved.epoch}'}, from {saved.state_path}"
-    now = describe_machine(choose_device(saved.settings.train.device))
+    now = describe_machine(workers.device(saved.settings.train.device))
     for change in changes(saved.environment, now):
         yield f"warning: {change}; the last bits may differ from a run without interruption"

@@ -40,7 +40,8 @@ class ClipBatch:
 
     `is_valid` is True on a real frame and False on padding; `left_is_present` and
     `right_is_present` are True where at least one landmark of that hand was detected. Features are
-    0 on padding and on missing landmarks. `target` is None where the glosses are not known.
+    0 on padding and on missing landmarks. `target` is None where the glosses are not known. A
+    stand-in for a part of a batch that has no clip holds one without hands and without an id.
     """
 
     left_hand: Float[Tensor, "B T 42"]

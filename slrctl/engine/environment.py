@@ -13,12 +13,21 @@ import torch
 
 from slrctl.core.data.dataset import SignDataset
 from slrctl.engine.runtime import describe_device
+from slrctl.engine.workers import launched_count
 
 PACKAGES = ("slrctl", "torch", "numpy", "pandas", "pyarrow", "pydantic", "safetensors")
 
 
 # What may decide the last bits of a result.
-_MATTERS = ("versions", "git_revision", "processor", "threads", "device", "device_name")
+_MATTERS = (
+    "versions",
+    "git_revision",
+    "processor",
+    "threads",
+    "device",
+    "device_name",
+    "processes",
+)
 
 
 def describe_environment(device: torch.device, parts: dict[str, SignDataset]) -> dict[str, Any]:
@@ -46,6 +55,7 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
         "processor": _processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "processes": launched_count(),
         "device": str(device),
         "device_name": describe_device(device),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],

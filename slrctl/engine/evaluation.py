@@ -10,6 +10,7 @@ from slrctl.core.clip import ClipBatch
 from slrctl.core.data.dataset import SignDataset
 from slrctl.core.model import SiFormer, Spoter
 from slrctl.engine.predictions import Predictions
+from slrctl.engine.workers import ALONE, Workers
 
 
 @torch.no_grad()
@@ -18,17 +19,27 @@ def predict(
     dataset: SignDataset,
     batches: Iterable[ClipBatch],
     device: torch.device,
+    workers: Workers = ALONE,
 ) -> Predictions:
-    """Predict in fp32; the clips keep the order of the data set, whatever that of the batches."""
+    """Predict in fp32; the clips keep the order of the data set, whatever that of the batches.
+
+    Each of several workers has some of the batches, and gets what all of them predict.
+    """
     model.eval()
     rows = {clip.clip_id: row for row, clip in enumerate(dataset)}
     labels = {gloss: label for label, gloss in enumerate(dataset.classes)}
     log_probabilities = np.full((len(dataset), len(dataset.classes)), np.nan)
+    own = []
     for batch in batches:
         logits = model(batch.to(device)).logits
-        log_probabilities[[rows[clip_id] for clip_id in batch.clip_ids]] = (
-            F.log_softmax(logits.double(), dim=-1).cpu().numpy()
+        own.append(
+            {
+                "rows": torch.tensor([rows[clip_id] for clip_id in batch.clip_ids]),
+                "log_probabilities": F.log_softmax(logits.double(), dim=-1).cpu(),
+            }
         )
+    for part in workers.exchange(own):
+        log_probabilities[part["rows"].numpy()] = part["log_probabilities"].numpy()
     return Predictions(
         clip_ids=tuple(rows),
         classes=dataset.classes,

@@ -1,8 +1,8 @@
 """One run from settings to results, saved in its folder as it goes."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ import torch
 
 from slrctl.core.data.dataset import SignDataset
 from slrctl.core.data.loader import (
+    BatchParts,
     evaluation_batches,
     num_batches,
     prepare_clips,
@@ -27,12 +28,13 @@ from slrctl.engine.predictions import Predictions
 from slrctl.engine.resuming import SavedRun, check_same_clips
 from slrctl.engine.run_folder import load_run
 from slrctl.engine.run_lock import RunLock, holding
-from slrctl.engine.runtime import choose_device, deterministic, keep_freed_memory
-from slrctl.engine.saved_state import restore_state, save_epoch, save_state
+from slrctl.engine.runtime import deterministic, keep_freed_memory
+from slrctl.engine.saved_state import bring_back_folder, restore_state, save_epoch, save_state
 from slrctl.engine.state import TrainingState
 from slrctl.engine.stopping import StopAsked, StopRequest
 from slrctl.engine.training import BatchReport, EpochReport, TrainingData, train_epochs
-from slrctl.errors import Interrupted, SlrctlError, TrainingDiverged
+from slrctl.engine.workers import ALONE, Workers, first_only
+from slrctl.errors import Interrupted, SlrctlError, TrainingDiverged, WorkerLost
 from slrctl.settings import Settings
 
 
@@ -61,8 +63,11 @@ def run_training(
     *,
     force: bool = False,
     stop: StopRequest | None = None,
+    workers: Workers = ALONE,
 ) -> Reports:
     """Train, keep the best model, and evaluate it on the validation clips and, once, on the test.
+
+    Of several workers the first one writes the folder and gives the last report.
 
     Args:
         settings: of the run.
@@ -70,126 +75,177 @@ def run_training(
         run_dir: its folder, which is made.
         force: write over a run that is in the folder.
         stop: by which somebody may ask to stop.
+        workers: processes that train together, each of which calls this.
 
     Raises:
         UsageError: there is something in the folder.
         SlrctlError: the folder cannot be written to, or another process is writing to it.
         Interrupted: it was asked to stop, and is saved.
         TrainingDiverged: a loss, a gradient or a weight became NaN or infinite.
+        WorkerLost: another worker ended.
     """
-    device = choose_device(settings.train.device)
+    device = workers.device(settings.train.device)
     keep_freed_memory()
-    run_folder.make_run_dir(run_dir)
-    with deterministic(), holding(run_dir) as lock:
+
+    def begin() -> RunLock:
+        run_folder.make_run_dir(run_dir)
+        lock = held.enter_context(holding(run_dir))
         run_folder.check_run_dir(run_dir, force=force)
         environment = describe_environment(device, named_parts(parts))
         run_folder.start_run_dir(run_dir, settings, environment)
+        return lock
+
+    with deterministic(), ExitStack() as held:
+        folder = _Folder(run_dir, first_only(workers, begin))
         state = TrainingState.initial(settings, parts.train.classes, device)
-        yield from _run(state, parts, lock, stop or StopRequest())
+        yield from _run(state, parts, folder, stop or StopRequest(), workers)
 
 
-def resume_training(saved: SavedRun, parts: Parts, *, stop: StopRequest | None = None) -> Reports:
+def resume_training(
+    saved: SavedRun, parts: Parts, *, stop: StopRequest | None = None, workers: Workers = ALONE
+) -> Reports:
     """Go on with a run from its saved state, as if it had never been interrupted.
+
+    The number of workers may be another than before.
 
     Raises:
         DataError: the clips are others, or the state is damaged.
-        SlrctlError, Interrupted, TrainingDiverged: as in `run_training`.
+        SlrctlError, Interrupted, TrainingDiverged, WorkerLost: as in `run_training`.
     """
-    device = choose_device(saved.settings.train.device)
+    device = workers.device(saved.settings.train.device)
     keep_freed_memory()
-    with deterministic(), holding(saved.run_dir) as lock:
+
+    def take_up() -> TrainingState:
         check_same_clips(saved, parts)
         state = TrainingState.initial(saved.settings, parts.train.classes, device)
         restore_state(state, saved.state_path, saved.run_dir)
-        with _saving(lock):
-            _note_resumption(state, saved)
-        yield from _run(state, parts, lock, stop or StopRequest())
+        return state
+
+    with deterministic(), ExitStack() as held:
+        lock = first_only(workers, lambda: held.enter_context(holding(saved.run_dir)))
+        state, folder = workers.together(take_up), _Folder(saved.run_dir, lock)
+        first_only(workers, lambda: _go_on(state, saved, folder))
+        yield from _run(state, parts, folder, stop or StopRequest(), workers)
 
 
-def try_one_batch(settings: Settings, parts: Parts) -> TrialBatch:
+def try_one_batch(settings: Settings, parts: Parts, workers: Workers = ALONE) -> TrialBatch:
     """Take the first training step and save nothing."""
-    device = choose_device(settings.train.device)
+    device = workers.device(settings.train.device)
     with deterministic():
         state = TrainingState.initial(settings, parts.train.classes, device)
-        data = training_data(settings, parts)
+        data = training_data(settings, parts, workers)
         started = time.perf_counter()
-        report = next(train_epochs(state, data))
+        report = next(train_epochs(state, data, workers))
         if not isinstance(report, BatchReport):
             raise TypeError("the first report of a training is that of its first batch")
         return TrialBatch(report, time.perf_counter() - started)
 
 
-def training_data(settings: Settings, parts: Parts) -> TrainingData:
-    """The batches of the training part, and those of the validation part."""
+def training_data(settings: Settings, parts: Parts, workers: Workers = ALONE) -> TrainingData:
+    """The batches of the training part, and those of the validation part, as a worker gets them."""
     validation = prepare_clips(parts.val, settings)
+    total = workers.count * settings.train.accumulate
+    own = BatchParts(range(workers.rank, total, workers.count), total)
     return TrainingData(
-        training=lambda epoch, start: training_batches(parts.train, settings, epoch, start=start),
+        training=lambda epoch, start: training_batches(
+            parts.train, settings, epoch, start=start, parts=own
+        ),
         num_batches=num_batches(len(parts.train), settings.train.batch_size),
-        validation=lambda: evaluation_batches(validation, settings.evaluate.batch_size),
+        validation=lambda: evaluation_batches(
+            validation, settings.evaluate.batch_size, start=workers.rank, step=workers.count
+        ),
     )
 
 
 def predict_part(
-    run: run_folder.LoadedRun, settings: Settings, part: SignDataset, device: torch.device
+    run: run_folder.LoadedRun,
+    settings: Settings,
+    part: SignDataset,
+    device: torch.device,
+    workers: Workers = ALONE,
 ) -> Predictions:
     """Predict a data set with a trained model."""
-    batches = evaluation_batches(prepare_clips(part, settings), settings.evaluate.batch_size)
-    return predict(run.model, part, batches, device)
-
-
-def _run(state: TrainingState, parts: Parts, lock: RunLock, stop: StopRequest) -> Reports:
-    """Train from where the state stands, and evaluate."""
-    started, run_dir = time.perf_counter(), lock.path.parent
-    data = training_data(state.settings, parts)
-    stoppable = data._replace(
-        training=lambda epoch, start: stop.between(data.training(epoch, start)),
-        validation=lambda: stop.between(data.validation()),
+    batches = evaluation_batches(
+        prepare_clips(part, settings),
+        settings.evaluate.batch_size,
+        start=workers.rank,
+        step=workers.count,
     )
+    return predict(run.model, part, batches, device, workers)
+
+
+class _Folder(NamedTuple):
+    """The folder of a run, and the lock of the one worker that writes to it."""
+
+    run_dir: Path
+    lock: RunLock | None
+
+    def save(self, write: Callable[[], None]) -> None:
+        """Write, where this worker does, and say in one line what keeps it from that."""
+        if self.lock is None:
+            return
+        self.lock.check()
+        try:
+            write()
+        except OSError as error:
+            self.lock.check()
+            raise SlrctlError(
+                f"{self.run_dir}: cannot be written any more ({error.strerror or error}); what was "
+                "saved before is whole; make room, then go on with: "
+                f"{run_folder.resume_command(self.run_dir)}"
+            ) from None
+
+
+def _run(
+    state: TrainingState, parts: Parts, folder: _Folder, stop: StopRequest, workers: Workers
+) -> Reports:
+    """Train from where the state stands, and evaluate."""
+    started, run_dir = time.perf_counter(), folder.run_dir
+    data = training_data(state.settings, parts, workers)
+    stoppable = data._replace(
+        training=lambda epoch, start: stop.between(data.training(epoch, start), workers),
+    )
+    if workers.count == 1:  # else they have different numbers of these batches
+        stoppable = stoppable._replace(validation=lambda: stop.between(data.validation()))
     try:
-        with stop.awaited():
-            yield from _train(state, stoppable, lock)
-            stop.check()
-    except StopAsked:
-        if state.progress.step:  # else the end of the epoch was saved
-            with _saving(lock):
-                save_state(state, run_dir)
-        go_on = run_folder.resume_command(run_dir)
-        raise Interrupted(
-            f"interrupted {_position(state)}, which is saved; go on with: {go_on}"
-        ) from None
+        with stop.awaited(), workers.watched():
+            try:
+                yield from _train(state, stoppable, folder, workers)
+                stop.check(workers)
+            except StopAsked:
+                if state.progress.step:  # else the end of the epoch was saved
+                    folder.save(lambda: save_state(state, run_dir))
+                go_on = run_folder.resume_command(run_dir)
+                raise Interrupted(
+                    f"interrupted {_position(state)}, which is saved; go on with: {go_on}"
+                ) from None
+        with workers.watched():
+            yield from _evaluate_best(state, parts, folder, started, workers)
     except TrainingDiverged as error:
         raise TrainingDiverged(f"{error}; {_last_good(state, run_dir)}") from None
-    yield _evaluate_best(state.settings, parts, lock, state, started)
+    except WorkerLost as error:
+        raise WorkerLost(
+            f"{error}; what was saved last is whole; go on, with any number of processes: "
+            f"{run_folder.resume_command(run_dir)}"
+        ) from None
 
 
-def _train(state: TrainingState, data: TrainingData, lock: RunLock) -> Reports:
+def _train(state: TrainingState, data: TrainingData, folder: _Folder, workers: Workers) -> Reports:
     """Train, and save the state after every epoch and every so often within one."""
-    saved, run_dir = time.monotonic(), lock.path.parent
-    for report in train_epochs(state, data):
+    saved, run_dir = time.monotonic(), folder.run_dir
+    for report in train_epochs(state, data, workers):
         if isinstance(report, EpochReport):
-            with _saving(lock):
-                save_epoch(state, report, run_dir)
+            folder.save(lambda report=report: save_epoch(state, report, run_dir))
             saved = time.monotonic()
         elif time.monotonic() - saved >= state.settings.train.save_seconds:
-            with _saving(lock):
-                save_state(state, run_dir)
+            folder.save(lambda: save_state(state, run_dir))
             saved = time.monotonic()
         yield report
 
 
-@contextmanager
-def _saving(lock: RunLock) -> Iterator[None]:
-    """Say in one line what keeps a run from being saved."""
-    lock.check()
-    try:
-        yield
-    except OSError as error:
-        lock.check()
-        run_dir = lock.path.parent
-        raise SlrctlError(
-            f"{run_dir}: cannot be written any more ({error.strerror or error}); what was saved "
-            f"before is whole; make room, then go on with: {run_folder.resume_command(run_dir)}"
-        ) from None
+def _go_on(state: TrainingState, saved: SavedRun, folder: _Folder) -> None:
+    bring_back_folder(state, saved.run_dir)
+    folder.save(lambda: _note_resumption(state, saved))
 
 
 def _note_resumption(state: TrainingState, saved: SavedRun) -> None:
@@ -218,15 +274,18 @@ def _last_good(state: TrainingState, run_dir: Path) -> str:
 
 
 def _evaluate_best(
-    settings: Settings, parts: Parts, lock: RunLock, state: TrainingState, started: float
-) -> RunReport:
-    run_dir = lock.path.parent
+    state: TrainingState, parts: Parts, folder: _Folder, started: float, workers: Workers
+) -> Iterator[RunReport]:
+    settings, run_dir = state.settings, folder.run_dir
+    workers.wait()  # the first one has written the best model when it comes here
     run = load_run(run_dir, state.device)
     predictions = {
-        name: predict_part(run, settings, part, state.device)
+        name: predict_part(run, settings, part, state.device, workers)
         for name, part in named_parts(parts).items()
         if name != "train"
     }
+    if folder.lock is None:
+        return
     evaluations = {
         name: evaluate_predictions(part, resamples=settings.evaluate.resamples, seed=settings.seed)
         for name, part in predictions.items()
@@ -240,10 +299,15 @@ def _evaluate_best(
     if "test" in evaluations:
         summary["test"] = evaluations["test"].to_json()
     summary["seconds"] = time.perf_counter() - started
-    with _saving(lock):
-        _write_predictions(predictions, run_dir)
-        run_folder.write_json(run_dir / run_folder.SUMMARY, summary)
-    return RunReport(summary, evaluations["val"], evaluations.get("test"))
+    folder.save(lambda: _write_results(predictions, summary, run_dir))
+    yield RunReport(summary, evaluations["val"], evaluations.get("test"))
+
+
+def _write_results(
+    predictions: dict[str, Predictions], summary: dict[str, Any], run_dir: Path
+) -> None:
+    _write_predictions(predictions, run_dir)
+    run_folder.write_json(run_dir / run_folder.SUMMARY, summary)
 
 
 def _write_predictions(predictions: dict[str, Predictions], run_dir: Path) -> None:

@@ -45,7 +45,7 @@ def save_state(state: TrainingState, run_dir: Path) -> None:
 
 
 def save_epoch(state: TrainingState, report: EpochReport, run_dir: Path) -> None:
-    """Write what an epoch gave, in the order in which `restore_state` can mend it."""
+    """Write what an epoch gave, in the order in which `bring_back_folder` can mend it."""
     run_folder.append_line(run_dir / run_folder.METRICS, report.metrics)
     save_state(state, run_dir)
     if report.is_best:
@@ -72,12 +72,12 @@ def read_state(path: Path) -> Checkpoint:
 
 
 def restore_state(state: TrainingState, path: Path | None, run_dir: Path) -> None:
-    """Put a saved state back, and bring the run's folder to where it stands.
+    """Put a saved state back.
 
     Args:
         state: a training before its first step, changed in place.
         path: file of the state; None where the run was stopped before it wrote one.
-        run_dir: folder of the run, which nobody else writes to.
+        run_dir: folder of the run.
 
     Raises:
         DataError: the file is damaged, or does not belong to this run.
@@ -96,6 +96,14 @@ def restore_state(state: TrainingState, path: Path | None, run_dir: Path) -> Non
                 f"{path}: does not fit this version of slrctl; go on with the version it was "
                 "written by (environment.json names it), or train again with --force"
             ) from None
+
+
+def bring_back_folder(state: TrainingState, run_dir: Path) -> None:
+    """Bring the run's folder, which nobody else writes to, to where a restored state stands.
+
+    Raises:
+        DataError: it lacks what the run wrote before that.
+    """
     run_folder.remove_unfinished(run_dir)
     _cut_metrics(run_dir / run_folder.METRICS, state.progress.epoch)
     _check_best(state, run_dir)

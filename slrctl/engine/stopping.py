@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from slrctl.engine.workers import ALONE, Workers
+
 if TYPE_CHECKING:  # commands make a request before they import torch
     from slrctl.core.clip import ClipBatch
 
@@ -41,17 +43,19 @@ class StopRequest:
         finally:
             self.is_awaited = False
 
-    def check(self) -> None:
-        """Grant the wish.
+    def check(self, workers: Workers = ALONE) -> None:
+        """Grant the wish, whichever of the processes that train together was asked.
 
         Raises:
             StopAsked: there is one.
         """
-        if self.is_asked:
+        if any(workers.summed([self.is_asked])):
             raise StopAsked
 
-    def between(self, batches: "Iterator[ClipBatch]") -> "Iterator[ClipBatch]":
-        """The same batches; the wish is granted before each."""
+    def between(
+        self, batches: "Iterator[ClipBatch]", workers: Workers = ALONE
+    ) -> "Iterator[ClipBatch]":
+        """The same batches, as many in each process; the wish is granted before each."""
         for batch in batches:
-            self.check()
+            self.check(workers)
             yield batch

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,23 +16,18 @@ from slrctl.core.cmcl.projections import stream_means
 from slrctl.core.model import SiFormer, Spoter
 from slrctl.core.model.fusion import Streams
 from slrctl.core.model.siformer import SiFormerOutput
+from slrctl.engine.workers import ALONE, Workers
 from slrctl.errors import TrainingDiverged
 
 # Clips that the contrastive form tells apart at a time, in order of length.
 _CONTRASTED_TOGETHER = 64
 
 
-class _Pass(NamedTuple):
-    """What is kept of the batches, in CPU memory."""
+_Kept = dict[str, Tensor]
+"""What is kept of a batch, in CPU memory; a mean over clips as the pair of mean and their number.
 
-    is_right: list[Tensor]
-    negative_log_likelihood: list[Tensor]
-    target: list[Tensor]
-    embeddings: list[list[Streams]]
-    has_left: list[Tensor]
-    has_right: list[Tensor]
-    consistency: list[tuple[float, int]]
-    entropy: dict[str, list[tuple[float, int]]]
+The projected streams of scale n are `n.left_hand`, `n.right_hand` and `n.body`.
+"""
 
 
 @torch.no_grad()
@@ -42,18 +37,20 @@ def validate(
     batches: Iterable[ClipBatch],
     device: torch.device,
     epoch: int,
+    workers: Workers = ALONE,
 ) -> dict[str, Any]:
     """Evaluate in fp32 and return the `val_` columns of `metrics.jsonl`.
 
     Means are over clips, or over those that contribute to the term: the batch size changes
-    nothing. Without cross-attention the terms of CMCL are left out.
+    nothing. Without cross-attention the terms of CMCL are left out. Workers that take turns at the
+    batches get the numbers of all of them, to the bit those of one that has them all.
 
     Raises:
         TrainingDiverged: the model gives a loss that is not finite.
     """
     model.eval()
     has_maps = isinstance(model, SiFormer) and model.fusion is not None
-    kept = _Pass([], [], [], [], [], [], [], {"left_to_right": [], "right_to_left": []})
+    own: list[_Kept] = []
     for batch in batches:
         batch = batch.to(device)
         output = model(
@@ -62,12 +59,14 @@ def validate(
             return_features=has_maps,
             return_layer_features=has_maps and loss.needs_layer_features,
         )
-        _keep_logits(kept, output, batch, epoch)
+        own.append(_of_logits(output, batch))
         if has_maps:
-            _keep_maps(kept, output, batch, loss)
+            own[-1] |= _of_maps(output, batch, loss)
+    kept = workers.exchange(own)
+    _stop_at_bad_clips(kept, epoch)
     metrics: dict[str, Any] = {
-        "val_accuracy": float(torch.cat(kept.is_right).double().mean()),
-        "val_classification": float(torch.cat(kept.negative_log_likelihood).double().mean()),
+        "val_accuracy": float(_joined(kept, "is_right").double().mean()),
+        "val_classification": float(_joined(kept, "surprise").double().mean()),
     }
     if has_maps:
         metrics |= _map_metrics(kept, loss)
@@ -76,21 +75,33 @@ def validate(
     return metrics
 
 
-def _keep_logits(kept: _Pass, output: SiFormerOutput, batch: ClipBatch, epoch: int) -> None:
+def _of_logits(output: SiFormerOutput, batch: ClipBatch) -> _Kept:
     if batch.target is None:
         raise ValueError("validation needs targets; collate the clips with their classes")
-    kept.target.append(batch.target.cpu())
-    kept.is_right.append((output.logits.argmax(-1) == batch.target).cpu())
     surprise = F.cross_entropy(output.logits.float(), batch.target, reduction="none").cpu()
-    is_bad = ~torch.isfinite(surprise)
-    if is_bad.any():
-        bad = [batch.clip_ids[row] for row in is_bad.nonzero().flatten().tolist()]
-        raise TrainingDiverged(
-            f"epoch {epoch + 1}, validation loss: the classification term is "
-            f"{surprise[is_bad][0].item()}, which must be finite; lower --learning-rate, and look "
-            f"at the clips: {', '.join(bad)}"
-        )
-    kept.negative_log_likelihood.append(surprise)
+    kept = {
+        "target": batch.target.cpu(),
+        "is_right": (output.logits.argmax(-1) == batch.target).cpu(),
+        "surprise": surprise,
+    }
+    bad = (~torch.isfinite(surprise)).nonzero().flatten().tolist()
+    if bad:
+        names = ", ".join(batch.clip_ids[row] for row in bad)
+        kept["bad_clips"] = torch.tensor(list(names.encode()), dtype=torch.uint8)
+    return kept
+
+
+def _stop_at_bad_clips(kept: list[_Kept], epoch: int) -> None:
+    """Name the clips of the first batch that has a loss that is not finite."""
+    for part in kept:
+        if "bad_clips" in part:
+            surprise = part["surprise"]
+            names = bytes(part["bad_clips"].tolist()).decode()
+            raise TrainingDiverged(
+                f"epoch {epoch + 1}, validation loss: the classification term is "
+                f"{surprise[~torch.isfinite(surprise)][0].item()}, which must be finite; lower "
+                f"--learning-rate, and look at the clips: {names}"
+            )
 
 
 def _stop_if_not_finite(metrics: dict[str, Any], epoch: int) -> None:
@@ -105,42 +116,54 @@ def _stop_if_not_finite(metrics: dict[str, Any], epoch: int) -> None:
             )
 
 
-def _keep_maps(
-    kept: _Pass, output: SiFormerOutput, batch: ClipBatch, loss: CrossModalConsistencyLoss
-) -> None:
+def _of_maps(output: SiFormerOutput, batch: ClipBatch, loss: CrossModalConsistencyLoss) -> _Kept:
     maps, features = output.attention, output.features
     if maps is None or features is None:
         raise ValueError("the model gave no maps; it has no cross-attention")
     left, right = batch.left_is_present, batch.right_is_present
-    kept.entropy["left_to_right"].append(entropy_ratio(maps.left_to_right, left, right))
-    kept.entropy["right_to_left"].append(entropy_ratio(maps.right_to_left, right, left))
     scales = (
         [stream_means(features, batch)]
         if loss.projections is None
         else loss.embeddings(output, batch)
     )
-    kept.embeddings.append([Streams._make(one.cpu() for one in streams) for streams in scales])
-    kept.has_left.append(left.any(-1).cpu())
-    kept.has_right.append(right.any(-1).cpu())
     count = contributing_clips(batch, loss.settings).consistency
-    if count:
-        kept.consistency.append((float(consistency_term(maps, batch, loss.settings)), count))
+    term = float(consistency_term(maps, batch, loss.settings)) if count else 0.0
+    pairs = {
+        "consistency": (term, count),
+        "entropy_left_to_right": entropy_ratio(maps.left_to_right, left, right),
+        "entropy_right_to_left": entropy_ratio(maps.right_to_left, right, left),
+    }
+    return {
+        "has_left": left.any(-1).cpu(),
+        "has_right": right.any(-1).cpu(),
+        **{name: torch.tensor(pair, dtype=torch.float64) for name, pair in pairs.items()},
+        **{
+            f"{number}.{name}": stream.cpu()
+            for number, streams in enumerate(scales)
+            for name, stream in zip(Streams._fields, streams, strict=True)
+        },
+    }
 
 
-def _map_metrics(kept: _Pass, loss: CrossModalConsistencyLoss) -> dict[str, Any]:
-    has_left, has_right = torch.cat(kept.has_left), torch.cat(kept.has_right)
+def _joined(kept: list[_Kept], name: str) -> Tensor:
+    return torch.cat([part[name] for part in kept])
+
+
+def _map_metrics(kept: list[_Kept], loss: CrossModalConsistencyLoss) -> dict[str, Any]:
+    has_left, has_right = _joined(kept, "has_left"), _joined(kept, "has_right")
+    num_scales = sum(name.endswith(".body") for name in kept[0])
     scales = [
-        Streams._make(torch.cat(parts) for parts in zip(*batches, strict=True))
-        for batches in zip(*kept.embeddings, strict=True)
+        Streams._make(_joined(kept, f"{number}.{name}") for name in Streams._fields)
+        for number in range(num_scales)
     ]
     left, right, body = scales[0]
     metrics: dict[str, Any] = {
-        "val_consistency": _weighted_mean(kept.consistency),
+        "val_consistency": _mean_of(kept, "consistency"),
         # The unprojected streams have no common width, so they have no cosine.
         "val_alignment": None if loss.projections is None else _alignment(kept, loss, scales),
     }
-    for direction, parts in kept.entropy.items():
-        metrics[f"val_entropy_{direction}"] = _weighted_mean(parts)
+    for direction in ("left_to_right", "right_to_left"):
+        metrics[f"val_entropy_{direction}"] = _mean_of(kept, f"entropy_{direction}")
     shown = {"left_hand": left[has_left], "right_hand": right[has_right], "body": body}
     for stream, embedding in shown.items():
         enough = len(embedding) > 1
@@ -149,19 +172,25 @@ def _map_metrics(kept: _Pass, loss: CrossModalConsistencyLoss) -> dict[str, Any]
     return metrics
 
 
-def _weighted_mean(parts: list[tuple[float, int]]) -> float | None:
+def _mean_of(kept: list[_Kept], name: str) -> float | None:
+    return _weighted_mean([tuple(part[name].tolist()) for part in kept])
+
+
+def _weighted_mean(parts: list[tuple[float, float]]) -> float | None:
     clips = sum(count for _, count in parts)
     return sum(value * count for value, count in parts) / clips if clips else None
 
 
-def _alignment(kept: _Pass, loss: CrossModalConsistencyLoss, scales: list[Streams]) -> float | None:
+def _alignment(
+    kept: list[_Kept], loss: CrossModalConsistencyLoss, scales: list[Streams]
+) -> float | None:
     """The alignment term, in groups whose size has nothing to do with the batches.
 
     A clip's cosine does not depend on its group; in the contrastive form a group is what a clip is
     told apart from.
     """
-    target = torch.cat(kept.target)
-    has_left, has_right = torch.cat(kept.has_left), torch.cat(kept.has_right)
+    target = _joined(kept, "target")
+    has_left, has_right = _joined(kept, "has_left"), _joined(kept, "has_right")
     parts = []
     for start in range(0, len(target), _CONTRASTED_TOGETHER):
         group = slice(start, start + _CONTRASTED_TOGETHER)

@@ -17,8 +17,8 @@ def settings(tiny_settings):
 def test_at_the_lambda_reported_a_terms_gradient_has_that_share(settings, tiny_parts, monkeypatch):
     seen = []
 
-    def recorded(terms, parameters):
-        seen.append(gradient_measures(terms, parameters))
+    def recorded(gradients):
+        seen.append(gradient_measures(gradients))
         return seen[-1]
 
     monkeypatch.setattr("slrctl.engine.training.gradient_measures", recorded)

@@ -61,9 +61,14 @@ def contrastive_loss(
     return per_clip.sum() / counts.any(0).sum().clamp(min=1)
 
 
-def has_negative(target: Int64[Tensor, " B"], is_there: Bool[Tensor, " B"]) -> Bool[Tensor, " B"]:
-    """Whether a clip is there and another one that is there shows another sign."""
-    return ((target[:, None] != target) & is_there).any(-1) & is_there
+def has_negative(
+    target: Int64[Tensor, " B"],
+    is_there: Bool[Tensor, " B"],
+    others: Int64[Tensor, " N"],
+    others_are_there: Bool[Tensor, " N"],
+) -> Bool[Tensor, " B"]:
+    """Whether a clip is there, and among others that are there is one that shows another sign."""
+    return ((target[:, None] != others) & others_are_there).any(-1) & is_there
 
 
 def _pair(

@@ -32,16 +32,32 @@ def consistent_clips(
     return left_is_present.any(-1) & right_is_present.any(-1)
 
 
+def moving_clips(
+    left_is_present: Bool[Tensor, "B T"], right_is_present: Bool[Tensor, "B T"]
+) -> Bool[Tensor, " B"]:
+    """Clips of the temporal extension: with two successive frames of each hand."""
+    left, right = (seen[:, 1:] & seen[:, :-1] for seen in (left_is_present, right_is_present))
+    return left.any(-1) & right.any(-1)
+
+
 def aligned_clips(
     has_left: Bool[Tensor, " B"],
     has_right: Bool[Tensor, " B"],
     target: Int64[Tensor, " B"],
     settings: CMCLSettings,
+    *,
+    among: tuple[Tensor, ...] | None = None,
 ) -> Bool[Tensor, " B"]:
-    """Clips with a hand; in the contrastive form, with another clip to be told apart from."""
+    """Clips with a hand; in the contrastive form, with another clip to be told apart from.
+
+    `among` are the masks and targets of the clips they are told apart from, their own if absent.
+    """
     if settings.alignment == "cosine":
         return has_left | has_right
-    return has_negative(target, has_left) | has_negative(target, has_right)
+    lefts, rights, targets = among or (has_left, has_right, target)
+    return has_negative(target, has_left, targets, lefts) | has_negative(
+        target, has_right, targets, rights
+    )
 
 
 def contributing_clips(batch: ClipBatch, settings: CMCLSettings) -> Contributions:

@@ -1,6 +1,6 @@
 """Numbers that show whether CMCL does anything: entropy, spread of features, who contributes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import Bool, Float
@@ -10,18 +10,25 @@ from torch.nn import functional as F
 from slrctl.core.cmcl.loss import LossTerms
 
 
-def gradient_measures(terms: LossTerms, parameters: Sequence[nn.Parameter]) -> dict[str, float]:
-    """What each term of a batch's loss asks of the model, its lambda included.
-
-    Returns:
-        `gradient_norm_<term>` for every term that was computed, and `gradient_cosine_<term>` with
-        the gradient of the cross-entropy: below 0 the two fight. A zero gradient has cosine 0.
-    """
+def term_gradients(
+    terms: LossTerms, parameters: Sequence[nn.Parameter]
+) -> dict[str, Float[Tensor, " N"]]:
+    """What each term that was computed asks of the model, its lambda included."""
     gradients = {"classification": _gradient(terms.classification, parameters)}
     for name in ("consistency", "alignment"):
         term: Tensor | None = getattr(terms, name)
         if term is not None:
             gradients[name] = getattr(terms, f"lambda_{name}") * _gradient(term, parameters)
+    return gradients
+
+
+def gradient_measures(gradients: Mapping[str, Float[Tensor, " N"]]) -> dict[str, float]:
+    """Compare what `term_gradients` gave of a whole batch.
+
+    Returns:
+        `gradient_norm_<term>` for every term that was computed, and `gradient_cosine_<term>` with
+        the gradient of the cross-entropy: below 0 the two fight. A zero gradient has cosine 0.
+    """
     own = gradients["classification"]
     measures = {f"gradient_norm_{name}": float(g.norm()) for name, g in gradients.items()}
     for name, gradient in gradients.items():

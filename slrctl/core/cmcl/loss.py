@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from slrctl.core.clip import ClipBatch
 from slrctl.core.cmcl.alignment import alignment_loss
+from slrctl.core.cmcl.batch_parts import WHOLE, Gather, TermWeights, own_rows
 from slrctl.core.cmcl.consistency import consistency_loss
 from slrctl.core.cmcl.contrastive import contrastive_loss
 from slrctl.core.cmcl.cycle import cycle_loss
@@ -23,7 +24,10 @@ from slrctl.settings import CMCLSettings, Settings
 
 
 class LossTerms(NamedTuple):
-    """The loss of a batch and what it is made of; a term that was not computed is None."""
+    """The loss of a batch and what it is made of; a term that was not computed is None.
+
+    Of a part of a batch they are the part's summands of the whole's.
+    """
 
     total: Float[Tensor, ""]
     classification: Float[Tensor, ""]
@@ -77,7 +81,15 @@ class CrossModalConsistencyLoss(nn.Module):
         """What both lambdas are multiplied by in an epoch, counted from 0: here always 1."""
         return 1.0
 
-    def forward(self, output: SiFormerOutput, batch: ClipBatch, *, epoch: int = 0) -> LossTerms:
+    def forward(
+        self,
+        output: SiFormerOutput,
+        batch: ClipBatch,
+        *,
+        epoch: int = 0,
+        weights: TermWeights = WHOLE,
+        gather: Gather = own_rows,
+    ) -> LossTerms:
         """Return the loss and its terms, in float32 whatever the model's arithmetic.
 
         Args:
@@ -85,6 +97,8 @@ class CrossModalConsistencyLoss(nn.Module):
                 layer features if `needs_layer_features`.
             batch: must hold targets.
             epoch: counted from 0; the lambdas may follow it.
+            weights: what the clips count for, where they are a part of a batch.
+            gather: makes the rows of all parts of them, where workers have a part each.
         """
         if batch.target is None:
             raise ValueError(
@@ -94,38 +108,42 @@ class CrossModalConsistencyLoss(nn.Module):
         lambda_consistency = factor * self.settings.lambda_consistency
         lambda_alignment = factor * self.settings.lambda_alignment
         with torch.autocast(output.logits.device.type, enabled=False):
-            classification = F.cross_entropy(
+            classification = weights.classification * F.cross_entropy(
                 output.logits.float(), batch.target, label_smoothing=self.label_smoothing
             )
             total, consistency, alignment = classification, None, None
             if self.needs_attention:
-                consistency = self.consistency(output, batch)
+                consistency = self.consistency(output, batch, weights)
                 total = total + lambda_consistency * consistency
             if self.needs_features:
-                alignment = self.alignment(output, batch)
+                alignment = weights.alignment * self.alignment(output, batch, gather)
                 total = total + lambda_alignment * alignment
         return LossTerms(
             total, classification, consistency, alignment, lambda_consistency, lambda_alignment
         )
 
-    def consistency(self, output: SiFormerOutput, batch: ClipBatch) -> Float[Tensor, ""]:
+    def consistency(
+        self, output: SiFormerOutput, batch: ClipBatch, weights: TermWeights = WHOLE
+    ) -> Float[Tensor, ""]:
         """The consistency term alone, in the form the settings name."""
         if output.attention is None:
             raise ValueError(
                 "consistency needs the maps: call the model with return_attention=True"
             )
-        return consistency_term(output.attention, batch, self.settings)
+        return consistency_term(output.attention, batch, self.settings, weights)
 
-    def alignment(self, output: SiFormerOutput, batch: ClipBatch) -> Float[Tensor, ""]:
+    def alignment(
+        self, output: SiFormerOutput, batch: ClipBatch, gather: Gather = own_rows
+    ) -> Float[Tensor, ""]:
         """The alignment term alone, in the form the settings name."""
         if batch.target is None:
             raise ValueError("alignment needs targets; collate the clips with their classes")
-        return self.alignment_of(
-            self.embeddings(output, batch),
-            batch.left_is_present.any(-1),
-            batch.right_is_present.any(-1),
-            batch.target,
-        )
+        embeddings = self.embeddings(output, batch)
+        masks = batch.left_is_present.any(-1), batch.right_is_present.any(-1), batch.target
+        if self.settings.alignment == "cosine":
+            return self.alignment_of(embeddings, *masks)
+        together = [Streams._make(map(gather, streams)) for streams in embeddings]
+        return self.alignment_of(together, *map(gather, masks))
 
     def embeddings(self, output: SiFormerOutput, batch: ClipBatch) -> list[Streams]:
         """The projected streams of each clip, after the fusion and then after every layer used."""
@@ -169,7 +187,10 @@ class CrossModalConsistencyLoss(nn.Module):
 
 
 def consistency_term(
-    attention: CrossModalAttention, batch: ClipBatch, settings: CMCLSettings
+    attention: CrossModalAttention,
+    batch: ClipBatch,
+    settings: CMCLSettings,
+    weights: TermWeights = WHOLE,
 ) -> Float[Tensor, ""]:
     """Consistency of the maps between the hands in the form the settings name."""
     maps = (
@@ -183,8 +204,11 @@ def consistency_term(
         term = consistency_loss(*maps, temperature=temperature, divergence=divergence)
     else:
         term = cycle_loss(*maps)
+    term = weights.consistency * term
     if settings.temporal:
-        term = term + temporal_loss(*maps, temperature=temperature, divergence=divergence)
+        term = term + weights.temporal * temporal_loss(
+            *maps, temperature=temperature, divergence=divergence
+        )
     return term
 
 

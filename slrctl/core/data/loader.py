@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
@@ -128,8 +130,23 @@ def _varied(
     return prepared, is_valid
 
 
+class BatchParts(NamedTuple):
+    """Which parts of every batch are wanted, of how many: part n has the clips n, n + total, ..."""
+
+    numbers: Sequence[int] = (0,)
+    total: int = 1
+
+
+WHOLE_BATCHES = BatchParts()
+
+
 def training_batches(
-    dataset: SignDataset, settings: Settings, epoch: int, *, start: int = 0
+    dataset: SignDataset,
+    settings: Settings,
+    epoch: int,
+    *,
+    start: int = 0,
+    parts: BatchParts = WHOLE_BATCHES,
 ) -> Iterator[ClipBatch]:
     """Yield the batches of an epoch, augmented.
 
@@ -141,12 +158,18 @@ def training_batches(
         settings: the whole tree: seed, augment, prepare, model.max_frames, train.batch_size.
         epoch: counted from 0.
         start: the batch to begin with; a training that stopped after k batches goes on with k.
+        parts: of each batch, one after the other. For a part without a clip, because the batch has
+            fewer, comes a stand-in.
 
     Raises:
         ValueError: a clip's gloss is not among the data set's classes.
     """
     is_canonical = _is_canonical(dataset, settings)
-    order = training_order(dataset, settings, epoch)[start:]
+    whole = training_order(dataset, settings, epoch)[start:]
+    # Every part of a step is computed, so one without a clip needs one that counts for nothing.
+    cut = [(rows[number :: parts.total], rows[:1]) for rows in whole for number in parts.numbers]
+    order = [rows if len(rows) else first for rows, first in cut]
+    is_stand_in = iter([not len(rows) for rows, _ in cut])
     lengths = np.minimum(dataset.lengths, settings.model.max_frames)
     for group in _varied_together(order, lengths):
         clips = [dataset[row] for row in np.concatenate(group).tolist()]
@@ -155,13 +178,20 @@ def training_batches(
         for rows in group:
             batch = slice(first, first + len(rows))
             num_frames = int(is_valid[batch].sum(dim=1).max())
-            yield batch_from_landmarks(
+            part = batch_from_landmarks(
                 varied[batch, :num_frames],
                 is_valid[batch, :num_frames],
                 target_indices(clips[batch], dataset.classes),
                 tuple(clip.clip_id for clip in clips[batch]),
             )
+            yield _stand_in(part) if next(is_stand_in) else part
             first += len(rows)
+
+
+def _stand_in(batch: ClipBatch) -> ClipBatch:
+    """The batch without hands and ids: no mean of the loss is over clips of it."""
+    absent = torch.zeros_like(batch.is_valid)
+    return replace(batch, left_is_present=absent, right_is_present=absent, clip_ids=())
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,11 +239,19 @@ def _prepared(dataset: SignDataset, settings: Settings) -> Iterator[Clip]:
             yield replace(clip, landmarks=frames[: len(cut)].copy())
 
 
-def evaluation_batches(prepared: PreparedClips, batch_size: int) -> Iterator[ClipBatch]:
+def evaluation_batches(
+    prepared: PreparedClips, batch_size: int, *, start: int = 0, step: int = 1
+) -> Iterator[ClipBatch]:
     """Yield prepared clips, each once, shortest first; `clip_ids` say whose row is whose.
+
+    Args:
+        prepared: the clips.
+        batch_size: clips in each batch but the last.
+        start: the batch to begin with.
+        step: from one batch to the next, for several processes that take turns.
 
     Raises:
         ValueError: a clip's gloss is not among the classes.
     """
-    for first in range(0, len(prepared), batch_size):
+    for first in range(start * batch_size, len(prepared), step * batch_size):
         yield collate(prepared.clips[first : first + batch_size], prepared.classes)

@@ -9,6 +9,7 @@ from slrctl.core.data import loader
 from slrctl.core.data.dataset import SignDataset, canonical_dataset
 from slrctl.core.data.loader import (
     WINDOW,
+    BatchParts,
     evaluation_batches,
     num_batches,
     prepare_clips,
@@ -176,6 +177,48 @@ def test_a_clip_looks_different_in_another_epoch():
 
     unchanged = [clip_id for clip_id in first if torch.equal(first[clip_id][3], second[clip_id][3])]
     assert unchanged == []
+
+
+@pytest.mark.parametrize(("size", "count", "accumulate"), [(4, 2, 1), (4, 3, 2), (2, 4, 1)])
+def test_the_parts_of_all_processes_show_every_clip_once_and_as_it_is_in_the_whole(
+    size, count, accumulate
+):
+    dataset, settings = random_dataset(9), settings_with(size)
+    total = count * accumulate
+
+    whole = list(training_batches(dataset, settings, 3))
+    by_process = [
+        list(
+            training_batches(
+                dataset, settings, 3, parts=BatchParts(range(rank, total, count), total)
+            )
+        )
+        for rank in range(count)
+    ]
+
+    # As many parts in each process, so that none waits for one that has no more.
+    assert {len(parts) for parts in by_process} == {len(whole) * accumulate}
+    for number, batch in enumerate(whole):
+        steps = [parts[number * accumulate :][:accumulate] for parts in by_process]
+        of_step = [part for parts in steps for part in parts]
+        shown = rows_by_clip([part for part in of_step if part.clip_ids])
+        assert sorted(shown) == sorted(batch.clip_ids)
+        for clip_id, rows in rows_by_clip([batch]).items():
+            assert all(torch.equal(x, y) for x, y in zip(rows, shown[clip_id], strict=True))
+        for stand_in in (part for part in of_step if not part.clip_ids):
+            assert len(stand_in) == 1
+            assert not (stand_in.left_is_present | stand_in.right_is_present).any()
+
+
+def test_processes_that_take_turns_evaluate_every_batch_once():
+    prepared = prepare_clips(random_dataset(10), settings_with())
+
+    turns = [list(evaluation_batches(prepared, 3, start=rank, step=3)) for rank in range(3)]
+
+    whole = [batch.clip_ids for batch in evaluation_batches(prepared, 3)]
+    assert [batch.clip_ids for batches in turns for batch in batches] == [
+        whole[number] for number in (0, 3, 1, 2)
+    ]
 
 
 @pytest.mark.parametrize("start", [0, 1, 5, 6])

@@ -1,0 +1,1 @@
+"""Several processes that train together come to what one process comes to."""
