@@ -24,6 +24,11 @@ class Ended(NamedTuple):
     stderr: str
 
 
+def _streams(rank: int) -> list[str]:
+    """The files that a process writes its output and its errors to."""
+    return [f"{name}{rank or ''}" for name in ("out", "err")]
+
+
 class Commands:
     """Starts commands one after the other, in a folder; on request as several processes."""
 
@@ -55,7 +60,7 @@ class Commands:
     def wait_together(self) -> list[Ended]:
         """How each process ended, in the order of their ranks."""
         return [
-            Ended(code, *((self.folder / f"{name}{rank}").read_text() for name in ("out", "err")))
+            Ended(code, *((self.folder / name).read_text() for name in _streams(rank)))
             for rank, code in enumerate(json.loads(self._answer()))
         ]
 
@@ -131,7 +136,7 @@ def _serve() -> None:
 def _be_the_command(order: dict, rank: int) -> None:
     from slrctl.cli import app
 
-    for descriptor, name in ((1, f"out{rank}"), (2, f"err{rank}")):
+    for descriptor, name in enumerate(_streams(rank), start=1):
         os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
     if order["die_at"] is not None:
         _die_at(order["die_at"])
