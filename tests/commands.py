@@ -6,6 +6,7 @@ its work and not the seconds in which torch is imported.
 
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -35,12 +36,15 @@ class Commands:
     def __init__(self, server: subprocess.Popen[str], folder: Path) -> None:
         self.server, self.folder = server, folder
 
-    def start(self, *arguments: object, die_at: int | None = None) -> int:
+    def start(
+        self, *arguments: object, die_at: int | None = None, largest_file: int | None = None
+    ) -> int:
         """Start `slrctl ARGUMENTS` and return its process.
 
-        With `die_at` it kills itself just before it touches a file of a run for the n-th time.
+        With `die_at` it kills itself just before it touches a file of a run for the n-th time;
+        `largest_file` is what it may write into one file, in bytes.
         """
-        (process,) = self._start(arguments, die_at, [{}])
+        (process,) = self._start(arguments, [{}], die_at, largest_file)
         return process
 
     def start_together(self, count: int, *arguments: object) -> list[int]:
@@ -51,7 +55,7 @@ class Commands:
         shared = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_PORT": port}
         shared |= {"MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
         places = [shared | {"RANK": rank, "LOCAL_RANK": rank} for rank in range(count)]
-        return self._start(arguments, None, places)
+        return self._start(arguments, places)
 
     def wait(self) -> Ended:
         (ended,) = self.wait_together()
@@ -59,13 +63,17 @@ class Commands:
 
     def wait_together(self) -> list[Ended]:
         """How each process ended, in the order of their ranks."""
-        return [
-            Ended(code, *((self.folder / name).read_text() for name in _streams(rank)))
-            for rank, code in enumerate(json.loads(self._answer()))
-        ]
+        ends: list[Ended] = []
+        for rank, code in enumerate(json.loads(self._answer())):
+            files = [self.folder / name for name in _streams(rank)]
+            # One that was killed at once has written nothing.
+            ends.append(Ended(code, *(f.read_text() if f.exists() else "" for f in files)))
+        return ends
 
-    def run(self, *arguments: object, die_at: int | None = None) -> Ended:
-        self.start(*arguments, die_at=die_at)
+    def run(
+        self, *arguments: object, die_at: int | None = None, largest_file: int | None = None
+    ) -> Ended:
+        self.start(*arguments, die_at=die_at, largest_file=largest_file)
         return self.wait()
 
     def run_together(self, count: int, *arguments: object) -> list[Ended]:
@@ -73,10 +81,18 @@ class Commands:
         return self.wait_together()
 
     def _start(
-        self, arguments: Sequence[object], die_at: int | None, places: list[dict[str, Any]]
+        self,
+        arguments: Sequence[object],
+        places: list[dict[str, Any]],
+        die_at: int | None = None,
+        largest_file: int | None = None,
     ) -> list[int]:
-        order = {"arguments": [str(argument) for argument in arguments], "die_at": die_at}
-        order |= {"places": places}
+        order = {
+            "arguments": [str(argument) for argument in arguments],
+            "places": places,
+            "die_at": die_at,
+            "largest_file": largest_file,
+        }
         assert self.server.stdin is not None
         self.server.stdin.write(json.dumps(order) + "\n")
         self.server.stdin.flush()
@@ -140,6 +156,8 @@ def _be_the_command(order: dict, rank: int) -> None:
         os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
     if order["die_at"] is not None:
         _die_at(order["die_at"])
+    if order["largest_file"] is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (order["largest_file"], resource.RLIM_INFINITY))
     code = 70  # a bug
     try:
         app(order["arguments"])

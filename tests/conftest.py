@@ -47,7 +47,7 @@ def num_classes() -> int:
     return 4
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_settings() -> Settings:
     """A model small enough to train in a second, of the same make as the real one."""
     return Settings.layered(
@@ -98,6 +98,6 @@ def tiny_dataset() -> SignDataset:
     return SignDataset(clips, tuple(sorted(chosen)), "tiny")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_parts(tiny_dataset: SignDataset) -> Parts:
     return choose_parts(tiny_dataset, None, None, val_share=0.15, seed=0)

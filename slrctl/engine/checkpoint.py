@@ -84,12 +84,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         content = path.read_bytes()
     except OSError as error:
         raise SlrctlError(f"{path}: cannot be read ({error.strerror})") from None
-    # A safetensors file begins with a length, whose first byte may be any, and then a brace.
-    if content.startswith(_PICKLES) and content[8:9] != b"{":
-        raise DataError(
-            f"{path}: a pickled file, which could run code when it is loaded; nothing of it was "
-            "run, for slrctl reads only the safetensors files that slrctl train writes"
-        )
+    _refuse_pickle(path, content)
     if has_place(content):
         if not is_whole(content):
             raise DataError(f"{path}: damaged (its checksum is not that of its content)")
@@ -112,6 +107,17 @@ def load_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(tensors, settings, tuple(facts["classes"]), facts["progress"])
 
 
+def refuse_pickle(path: Path) -> None:
+    """Refuse a file that torch or pickle wrote, by its first bytes.
+
+    Raises:
+        DataError: it is one.
+    """
+    if path.is_file():
+        with path.open("rb") as file:
+            _refuse_pickle(path, file.read(4))
+
+
 def is_intact(path: Path) -> bool:
     """Whether a checkpoint could be loaded."""
     try:
@@ -119,6 +125,14 @@ def is_intact(path: Path) -> bool:
     except SlrctlError:
         return False
     return True
+
+
+def _refuse_pickle(path: Path, content: bytes) -> None:
+    if content.startswith(_PICKLES):
+        raise DataError(
+            f"{path}: a pickled file, which could run code when it is loaded; nothing of it was "
+            "run, for slrctl reads only the safetensors files that slrctl train writes"
+        )
 
 
 def _metadata(content: bytes) -> dict[str, str]:

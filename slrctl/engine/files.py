@@ -3,7 +3,7 @@
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -28,7 +28,8 @@ def replacing(path: Path) -> Iterator[Path]:
         _flush_to_disk(temporary, os.O_RDWR)
         os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # on a disk that is read-only now; what went wrong first counts
+            temporary.unlink(missing_ok=True)
     if os.name == "posix":  # elsewhere a folder cannot be opened
         _flush_to_disk(path.parent, os.O_RDONLY)
 

@@ -1,7 +1,7 @@
 """One run from settings to results, saved in its folder as it goes."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -53,7 +53,7 @@ class TrialBatch(NamedTuple):
     seconds: float
 
 
-Reports = Iterator[BatchReport | EpochReport | RunReport]
+Reports = Generator[BatchReport | EpochReport | RunReport]
 
 
 def run_training(
@@ -244,8 +244,11 @@ def _train(state: TrainingState, data: TrainingData, folder: _Folder, workers: W
 
 
 def _go_on(state: TrainingState, saved: SavedRun, folder: _Folder) -> None:
-    bring_back_folder(state, saved.run_dir)
-    folder.save(lambda: _note_resumption(state, saved))
+    def bring_back() -> None:
+        bring_back_folder(state, saved.run_dir)
+        _note_resumption(state, saved)
+
+    folder.save(bring_back)
 
 
 def _note_resumption(state: TrainingState, saved: SavedRun) -> None:

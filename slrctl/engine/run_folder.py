@@ -14,7 +14,7 @@ import tomlkit
 import torch
 
 from slrctl.core.model import SiFormer, Spoter, build_model
-from slrctl.engine.checkpoint import is_intact, load_checkpoint, load_module
+from slrctl.engine.checkpoint import is_intact, load_checkpoint, load_module, refuse_pickle
 from slrctl.engine.files import replacing
 from slrctl.engine.run_lock import LOCK
 from slrctl.errors import DataError, SlrctlError, UsageError
@@ -245,13 +245,14 @@ def load_run(run_dir: Path | str, device: torch.device | None = None) -> LoadedR
 
 
 def folder_of(run: Path) -> Path:
-    """The folder of a run that is named by itself or by a checkpoint in it."""
-    is_checkpoint = run.suffix in _CHECKPOINTS and not run.is_dir()
+    """The folder of a run that is named by itself or by a checkpoint in it.
+
+    Raises:
+        DataError: it is a pickled file.
+    """
+    refuse_pickle(run)
+    is_checkpoint = run.suffix == Path(BEST).suffix and not run.is_dir()
     return run.parent if is_checkpoint else run
-
-
-# The last three are refused, with a word on why.
-_CHECKPOINTS = (".safetensors", ".pt", ".pth", ".ckpt")
 
 
 def write_text(path: Path, text: str) -> None:

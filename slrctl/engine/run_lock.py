@@ -4,7 +4,7 @@ import os
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -59,7 +59,8 @@ def holding(run_dir: Path) -> Iterator[RunLock]:
         yield lock
     finally:
         if _is_at(path, descriptor):
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # the disk is read-only now; the lock ends all the same
+                path.unlink(missing_ok=True)
         os.close(descriptor)
 
 
@@ -101,7 +102,7 @@ def _lock(descriptor: int) -> None:
 def _is_at(path: Path, descriptor: int) -> bool:
     try:
         return os.path.samestat(os.stat(path), os.fstat(descriptor))
-    except FileNotFoundError:
+    except OSError:
         return False
 
 

@@ -9,7 +9,14 @@ from torch.testing import assert_close
 
 from slrctl.core.model import build_model
 from slrctl.engine import run_folder
-from slrctl.engine.checkpoint import load_checkpoint, named_tensors, save_checkpoint
+from slrctl.engine.checkpoint import (
+    checkpoint_bytes,
+    is_intact,
+    load_checkpoint,
+    named_tensors,
+    save_checkpoint,
+)
+from slrctl.engine.checksum import is_whole
 from slrctl.engine.run_folder import check_run_dir, free_run_dir, load_run, newest_run
 from slrctl.errors import DataError, SlrctlError, UsageError
 
@@ -80,6 +87,79 @@ def test_a_pickle_is_refused_and_not_run(run_dir, tmp_path, name, in_an_archive)
     with pytest.raises(DataError, match="pickled file, which could run code"):
         load_run(run_dir / name)
     assert not (tmp_path / "ran").exists()
+
+
+def damages(content):
+    """Every truncation, and every byte with one of its bits turned."""
+    for place in range(len(content)):
+        yield content[:place]
+        turned = content[place] ^ (1 << place % 8)
+        yield content[:place] + bytes([turned]) + content[place + 1 :]
+
+
+def test_every_turned_byte_and_every_truncation_of_a_checkpoint_is_noticed(tmp_path, tiny_settings):
+    path, facts = tmp_path / "last.safetensors", (tiny_settings, CLASSES, {"epoch": 1})
+    content = checkpoint_bytes({"a": torch.arange(6.0)}, *facts)
+    unnoticed = [damaged for damaged in damages(content) if is_whole(damaged)]
+
+    assert unnoticed == []
+    assert is_whole(content)
+    for damaged in [*list(damages(content))[::41], content + b" "]:
+        path.write_bytes(damaged)
+        assert not is_intact(path)
+    path.write_bytes(content)
+    assert is_intact(path)
+
+
+def test_equal_states_give_equal_bytes(tmp_path, tiny_settings):
+    tensors = {f"tensor {number}": torch.full((3,), number) for number in range(9)}
+    written = {
+        checkpoint_bytes(dict(order), tiny_settings, CLASSES, {"epoch": 1, "step": 2})
+        for order in (tensors.items(), reversed(tensors.items()))
+    }
+
+    assert len(written) == 1
+
+
+def test_a_damaged_best_model_is_refused_and_a_whole_one_named(run_dir, tiny_settings, batch):
+    best, last = run_dir / run_folder.BEST, run_dir / run_folder.LAST
+    last.write_bytes(best.read_bytes())
+    logits = load_run(run_dir).model(batch).logits
+    content = bytearray(best.read_bytes())
+    content[-5] ^= 4
+    best.write_bytes(content)
+
+    with pytest.raises(DataError, match=f"best.safetensors: damaged .*; whole is {last}"):
+        load_run(run_dir)
+    assert torch.equal(load_run(last).model(batch).logits, logits)
+
+
+def test_a_checkpoint_of_the_first_format_is_still_read(run_dir, tiny_settings, batch):
+    """Every fact had an entry of its own then, and there was no checksum."""
+    from safetensors.torch import save_file
+
+    model = build_model(tiny_settings.model, len(CLASSES), seed=5).eval()
+    metadata = {
+        "format": "slrctl 1",
+        "settings": tiny_settings.model_dump_json(),
+        "classes": json.dumps(CLASSES),
+        "progress": json.dumps({"epoch": 3}),
+    }
+    save_file(named_tensors(model=model), run_dir / run_folder.BEST, metadata)
+
+    loaded = load_run(run_dir)
+
+    assert torch.equal(loaded.model(batch).logits, model(batch).logits)
+    assert loaded.classes == CLASSES
+
+
+def test_settings_of_another_version_are_said_to_be_so(run_dir, tiny_settings, monkeypatch):
+    later = tiny_settings.model_dump(mode="json") | {"telepathy": True}
+    monkeypatch.setattr(type(tiny_settings), "model_dump", lambda self, mode: later)
+    save_checkpoint(run_dir / run_folder.BEST, {}, tiny_settings, CLASSES, {})
+
+    with pytest.raises(DataError, match="another version of slrctl"):
+        load_run(run_dir)
 
 
 def test_a_safetensors_file_of_somebody_else_is_refused(run_dir):
