@@ -93,9 +93,12 @@ def show_run(reports: "Reports", run_dir: Path, num_epochs: int, view: TrainView
 
 def _show_finished(saved: "SavedRun", view: TrainView) -> None:
     from slrctl.engine import run_folder
+    from slrctl.engine.run_lock import holding
 
-    if not (saved.run_dir / run_folder.CURVES).exists():
-        _draw_curves(saved.run_dir)
+    if not (saved.run_dir / run_folder.CURVES).exists():  # it was killed just before the very end
+        with holding(saved.run_dir):
+            run_folder.remove_unfinished(saved.run_dir)
+            _draw_curves(saved.run_dir)
     line = f"{saved.run_dir}: finished already; next: slrctl evaluate {saved.run_dir}"
     print_lines(view.console, [line])
     if view.as_json:
