@@ -115,7 +115,7 @@ def refuse_pickle(path: Path) -> None:
     """
     if path.is_file():
         with path.open("rb") as file:
-            _refuse_pickle(path, file.read(4))
+            _refuse_pickle(path, file.read(9))
 
 
 def is_intact(path: Path) -> bool:
@@ -128,7 +128,8 @@ def is_intact(path: Path) -> bool:
 
 
 def _refuse_pickle(path: Path, content: bytes) -> None:
-    if content.startswith(_PICKLES):
+    # A safetensors file begins with the length of its header, which may be any byte, and a brace.
+    if content.startswith(_PICKLES) and content[8:9] != b"{":
         raise DataError(
             f"{path}: a pickled file, which could run code when it is loaded; nothing of it was "
             "run, for slrctl reads only the safetensors files that slrctl train writes"

@@ -4,6 +4,8 @@ import json
 import os
 import signal
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -223,19 +225,33 @@ def test_a_run_killed_at_touches_of_its_files_goes_on_to_the_same_bits(commands,
 
 @pytest.mark.slow
 def test_a_run_killed_at_fifty_random_moments_goes_on_to_the_same_bits(commands, train, reference):
-    moments, epochs, kills, runs = np.random.default_rng(379), 20, 0, 0
+    moments, expected, kills, runs = np.random.default_rng(379), reference(20), 0, 0
     while kills < 50:
         runs += 1
-        name, arguments = f"random-{runs}", train(f"random-{runs}", epochs)
+        name, arguments = f"random-{runs}", train(f"random-{runs}", 20)
         run_dir = commands.folder / "runs" / name
-        while not (run_dir / "summary.json").exists() or not (run_dir / "curves.png").exists():
+        while not (run_dir / run_folder.CURVES).exists():  # the last file of a run
             process = commands.start(*arguments)
             if kills < 50:
-                time.sleep(moments.uniform(0.1, 1.5))
-                os.kill(process, signal.SIGKILL)
+                if moments.uniform() < 0.8:  # else perhaps before it has begun
+                    wait_for_its_lock(process, run_dir)
+                time.sleep(moments.uniform(0, 1.0))
+                with suppress(ProcessLookupError):  # it has ended by itself
+                    os.kill(process, signal.SIGKILL)
             ended = commands.wait()
             assert ended.code in (0, -signal.SIGKILL), ended.stderr
             kills += ended.code != 0
             if (run_dir / run_folder.SETTINGS).exists():
                 arguments = ["train", "--resume", f"runs/{name}"]
-        assert contents(run_dir) == reference(epochs), f"after {kills} kills"
+        assert contents(run_dir) == expected, f"after {kills} kills"
+
+
+def wait_for_its_lock(process, run_dir):
+    """Until the process writes to the run, or has ended."""
+    lock, running = run_dir / ".lock", Path(f"/proc/{process}")
+    until(
+        lambda: (
+            not running.exists()
+            or (lock.exists() and lock.read_text().startswith(f"process {process} "))
+        )
+    )
