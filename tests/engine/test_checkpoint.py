@@ -111,16 +111,6 @@ def test_every_turned_byte_and_every_truncation_of_a_checkpoint_is_noticed(tmp_p
     assert is_intact(path)
 
 
-def test_a_checkpoint_that_begins_like_a_pickle_is_none(tmp_path, tiny_settings):
-    """Its first byte is the lowest of its header's length, a multiple of 8."""
-    facts = (tiny_settings, CLASSES)
-    contents = (checkpoint_bytes({}, *facts, {"note": "x" * n}) for n in range(0, 257, 8))
-    path = tmp_path / "last.safetensors"
-    path.write_bytes(next(content for content in contents if content[0] == 0x80))
-
-    assert load_checkpoint(path).classes == CLASSES
-
-
 def test_equal_states_give_equal_bytes(tmp_path, tiny_settings):
     tensors = {f"tensor {number}": torch.full((3,), number) for number in range(9)}
     written = {

@@ -14,6 +14,7 @@ from slrctl.core.data.dataset import canonical_dataset
 from slrctl.engine.run import training_data
 from slrctl.engine.state import EpochTotals, TrainingState
 from slrctl.engine.training import BatchReport, EpochReport, train_epochs
+from slrctl.engine.validation import validate
 from slrctl.errors import TrainingDiverged
 from slrctl.settings import Settings
 
@@ -181,6 +182,50 @@ def test_a_loss_that_is_not_finite_names_the_step_the_term_and_the_clips(
     assert caught.value.exit_code == 4
     assert any(clip.clip_id in str(caught.value) for clip in tiny_parts.train)
     assert "--learning-rate" in str(caught.value)
+
+
+def poisoned(batches, value):
+    """The batches, of which one clip of the first holds a value that no reader lets pass."""
+    first = next(batches)
+    first.body[0, 0, 0] = value
+    yield first
+    yield from batches
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_value_in_the_clips_that_is_not_finite_stops_a_training(settings, tiny_parts, value):
+    state = TrainingState.initial(settings, tiny_parts.train.classes, CPU)
+    data = training_data(settings, tiny_parts)
+    bad = data._replace(training=lambda *place: poisoned(data.training(*place), value))
+
+    with pytest.raises(TrainingDiverged, match="epoch 1, step 1: the classification term is nan"):
+        list(train_epochs(state, bad))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_validation_names_the_clips_whose_loss_is_not_finite(settings, tiny_parts, value):
+    state = TrainingState.initial(settings, tiny_parts.train.classes, CPU)
+    data = training_data(settings, tiny_parts)
+    first = next(data.validation()).clip_ids[0]
+    bad = data._replace(validation=lambda: poisoned(data.validation(), value))
+
+    with pytest.raises(
+        TrainingDiverged, match="validation loss: the classification term"
+    ) as caught:
+        list(train_epochs(state, bad))
+
+    assert str(caught.value).endswith(f"look at the clips: {first}")
+
+
+def test_validation_names_a_term_of_cmcl_that_is_not_finite(settings, tiny_parts):
+    state = TrainingState.initial(settings, tiny_parts.train.classes, CPU)
+    data = training_data(settings, tiny_parts)
+    assert state.loss.projections is not None
+    with torch.no_grad():
+        state.loss.projections.body.weight.fill_(torch.nan)
+
+    with pytest.raises(TrainingDiverged, match="validation loss: the alignment term is nan"):
+        validate(state.model, state.loss, data.validation(), CPU, epoch=0)
 
 
 def test_a_step_that_would_break_the_model_is_not_taken(settings, tiny_parts):

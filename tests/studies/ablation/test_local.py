@@ -113,7 +113,7 @@ def test_a_trial_that_diverges_is_told_of_and_the_others_go_on(below, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_killed_worker_costs_its_trial_a_new_start_and_nothing_else(below, tmp_path):
+def test_a_trial_whose_worker_is_killed_goes_on_from_its_state(below, tmp_path):
     longer = [*below, Layer("longer", {"train": {"epochs": 60}})]
     trials = plan_trials(STUDY, [1], NO_FOLDS, longer, [])
     events, killed = [], False
@@ -126,6 +126,11 @@ def test_a_killed_worker_costs_its_trial_a_new_start_and_nothing_else(below, tmp
     starts = [event.trial.variant for event in events if isinstance(event, TrialStarted)]
     assert sorted(starts) == ["narrow", "narrow", "wide"]
     assert len([event for event in events if isinstance(event, TrialDone)]) == 2
+    environments = [
+        json.loads((tmp_path / "trials" / trial.key / "environment.json").read_text())
+        for trial in trials
+    ]
+    assert sum("resumed" in environment for environment in environments) == 1
     # As one that was never killed.
     list(run_locally(trials, tmp_path / "again", jobs=2, threads=1))
     for trial in trials:
@@ -135,7 +140,7 @@ def test_a_killed_worker_costs_its_trial_a_new_start_and_nothing_else(below, tmp
 
 def _kill_a_child_once_it_writes(run_dir):
     def kill():
-        while not (run_dir / "metrics.jsonl").is_file():
+        while not (run_dir / "last.safetensors").is_file():
             time.sleep(0.02)
         for child in multiprocessing.active_children():
             child.kill()
