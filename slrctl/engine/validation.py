@@ -69,8 +69,7 @@ def validate(
         "val_classification": float(_joined(kept, "surprise").double().mean()),
     }
     if has_maps:
-        metrics |= _map_metrics(kept, loss)
-        _stop_if_not_finite(metrics, epoch)
+        metrics |= _map_metrics(kept, loss, epoch)
     metrics["val_loss"] = _total(metrics, loss, epoch)
     return metrics
 
@@ -149,7 +148,7 @@ def _joined(kept: list[_Kept], name: str) -> Tensor:
     return torch.cat([part[name] for part in kept])
 
 
-def _map_metrics(kept: list[_Kept], loss: CrossModalConsistencyLoss) -> dict[str, Any]:
+def _map_metrics(kept: list[_Kept], loss: CrossModalConsistencyLoss, epoch: int) -> dict[str, Any]:
     has_left, has_right = _joined(kept, "has_left"), _joined(kept, "has_right")
     num_scales = sum(name.endswith(".body") for name in kept[0])
     scales = [
@@ -162,6 +161,7 @@ def _map_metrics(kept: list[_Kept], loss: CrossModalConsistencyLoss) -> dict[str
         # The unprojected streams have no common width, so they have no cosine.
         "val_alignment": None if loss.projections is None else _alignment(kept, loss, scales),
     }
+    _stop_if_not_finite(metrics, epoch)
     for direction in ("left_to_right", "right_to_left"):
         metrics[f"val_entropy_{direction}"] = _mean_of(kept, f"entropy_{direction}")
     shown = {"left_hand": left[has_left], "right_hand": right[has_right], "body": body}
