@@ -197,6 +197,8 @@ class TrainSettings(Section):
     """Steps between two measurements of each loss term's gradient norm."""
     save_seconds: NonNegative = 60.0
     """Seconds between two saved states within an epoch; the end of an epoch is always saved."""
+    tracker: Literal["none", "tensorboard", "wandb", "mlflow"] = "none"
+    """Where epochs are shown beside metrics.jsonl, without a network; an extra of the same name."""
     device: str = "auto"
     """auto takes an accelerator where there is one."""
     precision: Literal["fp32", "bf16"] = "fp32"

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,6 +32,7 @@ from slrctl.engine.runtime import deterministic, keep_freed_memory
 from slrctl.engine.saved_state import bring_back_folder, restore_state, save_epoch, save_state
 from slrctl.engine.state import TrainingState
 from slrctl.engine.stopping import StopAsked, StopRequest
+from slrctl.engine.trackers import Track, check_tracker, tracking
 from slrctl.engine.training import BatchReport, EpochReport, TrainingData, train_epochs
 from slrctl.engine.workers import ALONE, Workers, first_only
 from slrctl.errors import Interrupted, SlrctlError, TrainingDiverged, WorkerLost
@@ -84,6 +85,7 @@ def run_training(
         TrainingDiverged: a loss, a gradient or a weight became NaN or infinite.
         WorkerLost: another worker ended.
     """
+    check_tracker(settings)
     device = workers.device(settings.train.device)
     keep_freed_memory()
 
@@ -112,6 +114,7 @@ def resume_training(
         DataError: the clips are others, or the state is damaged.
         SlrctlError, Interrupted, TrainingDiverged, WorkerLost: as in `run_training`.
     """
+    check_tracker(saved.settings)
     device = workers.device(saved.settings.train.device)
     keep_freed_memory()
 
@@ -195,6 +198,13 @@ class _Folder(NamedTuple):
                 f"{run_folder.resume_command(self.run_dir)}"
             ) from None
 
+    def tracked(self, state: TrainingState) -> AbstractContextManager[Track]:
+        """Where epochs are shown, by the worker that writes."""
+        if self.lock is None:
+            return nullcontext(lambda metrics: None)
+        is_new = (state.progress.epoch, state.progress.step) == (0, 0)
+        return tracking(state.settings, self.run_dir, is_new=is_new)
+
 
 def _run(
     state: TrainingState, parts: Parts, folder: _Folder, stop: StopRequest, workers: Workers
@@ -208,9 +218,9 @@ def _run(
     if workers.count == 1:  # else they have different numbers of these batches
         stoppable = stoppable._replace(validation=lambda: stop.between(data.validation()))
     try:
-        with stop.awaited(), workers.watched():
+        with stop.awaited(), workers.watched(), folder.tracked(state) as track:
             try:
-                yield from _train(state, stoppable, folder, workers)
+                yield from _train(state, stoppable, folder, workers, track)
                 stop.check(workers)
             except StopAsked:
                 if state.progress.step:  # else the end of the epoch was saved
@@ -230,12 +240,15 @@ def _run(
         ) from None
 
 
-def _train(state: TrainingState, data: TrainingData, folder: _Folder, workers: Workers) -> Reports:
+def _train(
+    state: TrainingState, data: TrainingData, folder: _Folder, workers: Workers, track: Track
+) -> Reports:
     """Train, and save the state after every epoch and every so often within one."""
     saved, run_dir = time.monotonic(), folder.run_dir
     for report in train_epochs(state, data, workers):
         if isinstance(report, EpochReport):
             folder.save(lambda report=report: save_epoch(state, report, run_dir))
+            folder.save(lambda report=report: track(report.metrics))
             saved = time.monotonic()
         elif time.monotonic() - saved >= state.settings.train.save_seconds:
             folder.save(lambda: save_state(state, run_dir))
