@@ -121,4 +121,4 @@ def test_hostile_names_are_shown_and_never_obeyed(hostile: Path, tmp_path: Path)
 def test_json_keeps_hostile_names_as_they_are(hostile: Path):
     result = run("data", "info", "clips.parquet", "--json")
 
-    assert {row["gloss"] for row in json.loads(result.stdout)["by_gloss"]} == set(GLOSSES)
+    assert {row["name"] for row in json.loads(result.stdout)["glosses"]} == set(GLOSSES)
