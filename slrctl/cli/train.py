@@ -1,11 +1,14 @@
 """`slrctl train`."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from slrctl.cli.console import console_for, print_json, print_lines, report_errors
+from slrctl.cli.find_lambdas import show_lambdas
 from slrctl.cli.interruption import stopping_on_signals
 from slrctl.cli.live import describe_terms
 from slrctl.cli.options import (
@@ -16,6 +19,7 @@ from slrctl.cli.options import (
     setting_layers,
     with_absolute_paths,
 )
+from slrctl.cli.profile import show_profile
 from slrctl.cli.train_run import TrainView, resume_run, show_run
 from slrctl.cli.train_views import show_header, show_settings
 from slrctl.engine.stopping import StopRequest
@@ -125,6 +129,14 @@ def train(
             "--find-lambdas", help="Train 200 steps, say which lambdas matter, write nothing."
         ),
     ] = False,
+    profile: Annotated[
+        Path | None,
+        typer.Option(
+            "--profile",
+            metavar="TRACE",
+            help="Watch some steps, say where time goes, write a timeline, save no run.",
+        ),
+    ] = None,
     diagnostics: Annotated[
         bool, typer.Option("--diagnostics", help="Show what CMCL does, after every epoch.")
     ] = False,
@@ -156,7 +168,7 @@ def train(
             "--skip-bad-clips": ("data.skip_bad_clips", skip_bad_clips or None),
         }
         is_first = launched_rank() == 0
-        is_quiet = (quiet and not (dry_run or find_lambdas)) or not is_first
+        is_quiet = (quiet and not (dry_run or find_lambdas or profile)) or not is_first
         console = console_for(as_json=as_json, quiet=is_quiet)
         view = TrainView(console, as_json and is_first, diagnostics, stop)
         if resume or run is not None:
@@ -164,7 +176,7 @@ def train(
             given |= {"--cmcl": cmcl, "--config": config, "--set": overrides or None}
             given |= {"--name": name, "--run-dir": run_dir, "--force": force or None}
             given |= {"--show-settings": show_only or None, "--dry-run": dry_run or None}
-            given |= {"--find-lambdas": find_lambdas or None}
+            given |= {"--find-lambdas": find_lambdas or None, "--profile": profile}
             _check_resume(run, resume, [flag for flag in given if given[flag] is not None])
             resume_run(run, RUNS_DIR, view)
             return
@@ -175,7 +187,10 @@ def train(
             return
         settings = with_absolute_paths(resolved.settings)
         if find_lambdas:
-            _find_lambdas(settings, view)
+            _alone("--find-lambdas", settings, view, show_lambdas)
+            return
+        if profile:
+            _alone("--profile", settings, view, partial(show_profile, trace=profile))
             return
         given = _given_place(name, run_dir)
         with joined_workers(settings.train.device) as workers:
@@ -191,15 +206,15 @@ def _check_resume(run: Path | None, resume: bool, given: list[str]) -> None:
         )
 
 
-def _find_lambdas(settings: "Settings", view: TrainView) -> None:
-    from slrctl.cli.find_lambdas import show_lambdas
+def _alone(flag: str, settings: "Settings", view: TrainView, show: Callable[..., None]) -> None:
+    """Show something that is measured in one process and keeps no run."""
     from slrctl.core.data.parts import load_parts
 
     if launched_count() > 1:
-        raise UsageError("--find-lambdas: takes one process; start it without a launcher")
+        raise UsageError(f"{flag}: takes one process; start it without a launcher")
     parts = load_parts(settings, cache_for(settings.data))
     show_header(view.console, settings, parts)
-    show_lambdas(settings, parts, view.console, as_json=view.as_json)
+    show(settings, parts, view.console, as_json=view.as_json)
 
 
 def _train(

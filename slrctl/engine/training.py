@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
+from torch.profiler import record_function
 
 from slrctl.core.clip import ClipBatch
 from slrctl.core.cmcl.batch_parts import ClipCounts, TermWeights
@@ -22,6 +23,9 @@ from slrctl.engine.state import TrainingState
 from slrctl.engine.validation import validate
 from slrctl.engine.workers import ALONE, Workers
 from slrctl.errors import TrainingDiverged
+
+PHASES = ("data", "forward", "loss", "backward", "optimizer")
+"""What a step consists of, by the names a profiler sees."""
 
 
 class TrainingData(NamedTuple):
@@ -108,14 +112,15 @@ class StepModule(nn.Module):
         self, batch: ClipBatch, epoch: int, weights: TermWeights, workers: Workers
     ) -> tuple[LossTerms, torch.Tensor]:
         """The loss of a part of a batch, and the logits of its clips."""
-        with arithmetic(self.precision, self.device):
+        with arithmetic(self.precision, self.device), record_function("forward"):
             output = self.model(
                 batch,
                 return_attention=self.loss.needs_attention,
                 return_features=self.loss.needs_features,
                 return_layer_features=self.loss.needs_layer_features,
             )
-        terms = self.loss(output, batch, epoch=epoch, weights=weights, gather=workers.gather)
+        with record_function("loss"):
+            terms = self.loss(output, batch, epoch=epoch, weights=weights, gather=workers.gather)
         return terms, output.logits
 
 
@@ -156,16 +161,18 @@ def _train_step(
             if is_measured:
                 for name, gradient in term_gradients(terms, list(state.model.parameters())).items():
                     gradients[name] = gradients.get(name, 0.0) + gradient
-            terms.total.backward()
-    norm = nn.utils.clip_grad_norm_(
-        [*state.model.parameters(), *state.loss.parameters()],
-        settings.clip_gradient or math.inf,
-    )
-    if not torch.isfinite(norm):
-        raise _diverged(state, "the gradient", float(norm), parts, workers)
-    for group in state.optimizer.param_groups:
-        group["lr"] = rate
-    state.optimizer.step()
+            with record_function("backward"):
+                terms.total.backward()
+    with record_function("optimizer"):
+        norm = nn.utils.clip_grad_norm_(
+            [*state.model.parameters(), *state.loss.parameters()],
+            settings.clip_gradient or math.inf,
+        )
+        if not torch.isfinite(norm):
+            raise _diverged(state, "the gradient", float(norm), parts, workers)
+        for group in state.optimizer.param_groups:
+            group["lr"] = rate
+        state.optimizer.step()
     measured = {}
     if is_measured:
         of_all = {name: workers.mean(gradient) for name, gradient in gradients.items()}
