@@ -233,3 +233,12 @@ def test_real_hands_hang_on_their_own_arms(shared_data, name, glosses):
             gaps = gaps[~np.isnan(gaps).any(1)]
             if len(gaps):
                 assert gaps[:, 0].mean() < min(0.05, gaps[:, 1].mean())
+
+
+def test_the_largest_numbers_there_are_have_a_midpoint(tmp_path):
+    frames = np.full((3, 258), 2.5e38, np.float32)
+    write_frames(tmp_path / "set" / "book" / "1", frames)
+
+    (clip,) = load_dataset(tmp_path / "set")
+
+    assert_allclose(clip.landmarks[:, skeleton.NECK], 2.5e38, rtol=1e-6)

@@ -136,9 +136,10 @@ def _median(values: Float32[np.ndarray, " N"]) -> float:
     # `np.median` would load `numpy.ma` first: 10 ms, a third of the time a small file takes.
     low, high = (len(values) - 1) // 2, len(values) // 2
     ordered = np.partition(values, (low, high))
-    return float(ordered[low] + ordered[high]) / 2
+    return (float(ordered[low]) + float(ordered[high])) / 2
 
 
 def neck_between_shoulders(frames: Float32[np.ndarray, "F 54 2"]) -> None:
     """Fill in the neck, in place: midway between the shoulders, missing where one of them is."""
-    frames[:, skeleton.NECK] = frames[:, _SHOULDERS].mean(axis=1)
+    # In double precision: the sum of two large numbers need not be one of single precision.
+    frames[:, skeleton.NECK] = frames[:, _SHOULDERS].mean(axis=1, dtype=np.float64)
