@@ -106,7 +106,8 @@ def _draw_row(
     for axes in panels:
         axes.set_xlabel("right hand (frame)")
         axes.set_ylabel("left hand (frame)")
-    panels[1].set_ylabel("")
+    for axes in panels[1:]:  # the first one's label is for all three, and bars stand in between
+        axes.set_ylabel("")
     panels[1].tick_params(labelleft=False)
     number = "-" if math.isnan(row.divergence) else f"{row.divergence:.3g} nats"
     panels[0].set_title(f"{row.title}: left reads right", fontsize=7.5)
