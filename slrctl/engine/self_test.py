@@ -32,7 +32,15 @@ from slrctl.errors import SlrctlError
 from slrctl.settings import CMCLSettings, Settings, TrainSettings
 
 # Packages that only some commands need, under the name of the extra that brings them.
-EXTRAS = {"pose": "pose-format", "video": "mediapipe", "ray": "ray", "distributed": "accelerate"}
+EXTRAS = {
+    "pose": "pose-format",
+    "video": "mediapipe",
+    "ray": "ray",
+    "distributed": "accelerate",
+    "tensorboard": "tensorboard",
+    "wandb": "wandb",
+    "mlflow": "mlflow-skinny",
+}
 _STEPS, _SEED, _OTHER_SEED = 3, 1, 2
 _LEAST_FREE = 1 << 30
 _NAME = re.compile(r"[A-Za-z0-9._-]+")

@@ -86,7 +86,9 @@ def _of_logits(output: SiFormerOutput, batch: ClipBatch) -> _Kept:
     bad = (~torch.isfinite(surprise)).nonzero().flatten().tolist()
     if bad:
         names = ", ".join(batch.clip_ids[row] for row in bad)
-        kept["bad_clips"] = torch.tensor(list(names.encode()), dtype=torch.uint8)
+        kept["bad_clips"] = torch.tensor(
+            list(names.encode("utf-8", "surrogatepass")), dtype=torch.uint8
+        )
     return kept
 
 
@@ -95,7 +97,7 @@ def _stop_at_bad_clips(kept: list[_Kept], epoch: int) -> None:
     for part in kept:
         if "bad_clips" in part:
             surprise = part["surprise"]
-            names = bytes(part["bad_clips"].tolist()).decode()
+            names = bytes(part["bad_clips"].tolist()).decode("utf-8", "surrogatepass")
             raise TrainingDiverged(
                 f"epoch {epoch + 1}, validation loss: the classification term is "
                 f"{surprise[~torch.isfinite(surprise)][0].item()}, which must be finite; lower "
