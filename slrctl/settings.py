@@ -180,6 +180,8 @@ class CMCLSettings(Section):
 
 class TrainSettings(Section):
     epochs: Positive = 24
+    patience: Annotated[int, Field(ge=0)] = 0
+    """Stop after so many epochs in a row without a better validation; 0: train all epochs."""
     batch_size: Positive = 24
     """Clips in a step, of all processes together."""
     accumulate: Positive = 1

@@ -57,13 +57,18 @@ def show_header(console: Console, settings: "Settings", parts: "Parts") -> None:
             "model": f"{settings.model.name}, {num_weights:,} parameters, "
             f"{settings.model.attention} attention, {_describe_streams(settings)}",
             "loss": _describe_loss(settings),
-            "run": f"{settings.train.epochs} epochs, batch {settings.train.batch_size}, "
+            "run": f"{_describe_epochs(settings)}, batch {settings.train.batch_size}, "
             f"learning rate {settings.train.learning_rate:g}, recipe {settings.recipe}, "
             f"seed {settings.seed}, {settings.train.precision} on {device} "
             f"({describe_device(device)})",
         },
     )
     print_lines(console, parts.notes)
+
+
+def _describe_epochs(settings: "Settings") -> str:
+    epochs, patience = settings.train.epochs, settings.train.patience
+    return f"{epochs} epochs" + (f" or {patience} without a better one" if patience else "")
 
 
 def _describe_streams(settings: "Settings") -> str:

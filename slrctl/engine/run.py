@@ -308,7 +308,7 @@ def _evaluate_best(
     }
     summary: dict[str, Any] = {
         "run_dir": str(run_dir),
-        "epochs": settings.train.epochs,
+        "epochs": state.progress.epoch,
         "best_epoch": state.progress.best_epoch,
         "validation": evaluations["val"].to_json(),
     }

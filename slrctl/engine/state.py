@@ -79,6 +79,13 @@ class TrainingState:
         )
         return cls(settings, classes, device, model, loss, optimizer, Progress())
 
+    @property
+    def is_over(self) -> bool:
+        """Whether no epoch is left, or none has been better for as long as patience lasts."""
+        settings, progress = self.settings.train, self.progress
+        waited = 0 if progress.best_epoch is None else progress.epoch - progress.best_epoch
+        return progress.epoch >= settings.epochs or 0 < settings.patience <= waited
+
     def tensors(self) -> dict[str, Tensor]:
         """Everything with a shape, under readable names."""
         saved = named_tensors(model=self.model, loss=self.loss)

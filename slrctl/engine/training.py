@@ -66,7 +66,7 @@ class EpochReport(NamedTuple):
 def train_epochs(
     state: TrainingState, data: TrainingData, workers: Workers = ALONE
 ) -> Iterator[BatchReport | EpochReport]:
-    """Train from where the state stands to the last epoch, changing the state in place.
+    """Train from where the state stands until it is over, changing the state in place.
 
     The state is consistent at every report, so a caller can save it there and go on later. Several
     workers, each with its parts of the batches, take the steps that one would take alone, and have
@@ -77,7 +77,7 @@ def train_epochs(
     """
     settings = state.settings.train
     module = workers.wrap(StepModule(state))
-    while state.progress.epoch < settings.epochs:
+    while not state.is_over:
         epoch, started = state.progress.epoch, time.perf_counter()
         seconds_before = state.progress.seconds
         state.model.train()

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 
 from slrctl.core.data.dataset import canonical_dataset
 from slrctl.engine.run import training_data
-from slrctl.engine.state import EpochTotals, TrainingState
+from slrctl.engine.state import EpochTotals, Progress, TrainingState
 from slrctl.engine.training import BatchReport, EpochReport, train_epochs
 from slrctl.engine.validation import validate
 from slrctl.errors import TrainingDiverged
@@ -57,6 +57,37 @@ def test_two_trainings_with_one_seed_are_equal_to_the_bit(settings, tiny_parts):
 
     assert same_tensors(first.tensors(), second.tensors())
     assert [without_times(r) for r in reports] == [without_times(r) for r in again]
+
+
+@pytest.fixture
+def impatient(settings, monkeypatch):
+    """Ten epochs, of which the second is the best one, and a patience of three."""
+    monkeypatch.setattr(Progress, "is_improved_by", lambda self, *_: (self.best_epoch or 0) < 2)
+    return Settings.layered(settings.model_dump(), {"train": {"epochs": 10, "patience": 3}})
+
+
+def test_a_training_stops_when_no_epoch_was_better_for_as_long_as_patience_lasts(
+    impatient, tiny_parts
+):
+    state, reports = trained(impatient, tiny_parts)
+
+    assert [r.epoch for r in reports if isinstance(r, EpochReport)] == [1, 2, 3, 4, 5]
+    assert state.progress.best_epoch == 2
+    assert state.is_over
+
+
+@pytest.mark.parametrize("stop_after", [7, 14, 15])
+def test_patience_is_as_long_for_a_training_that_is_put_back(impatient, tiny_parts, stop_after):
+    whole, _ = trained(impatient, tiny_parts)
+    stopped, _ = trained(impatient, tiny_parts, steps=stop_after)
+    state = TrainingState.initial(impatient, tiny_parts.train.classes, CPU)
+    state.restore(stopped.tensors(), json.loads(json.dumps(stopped.progress_json())))
+
+    for _ in train_epochs(state, training_data(impatient, tiny_parts)):
+        pass
+
+    assert state.progress.epoch == 5
+    assert same_tensors(state.tensors(), whole.tensors())
 
 
 def test_another_seed_gives_another_training(settings, tiny_parts):
