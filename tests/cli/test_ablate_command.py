@@ -143,7 +143,7 @@ def test_a_pilot_says_how_many_seeds_would_show_a_difference(run, clips_path):
         (["--variant=x"], "expected NAME:section.key=value"),
         (["--grid=cmcl.temperature=1,2", "--variant=a:seed=1"], "give one of them"),
         (["--folds=session"], "expected signer"),
-        (["--set=cmcl.preset=off", "--dry-run"], "come out the same"),
+        (["--set=cmcl.preset=balanced", "--dry-run"], "the baseline 'CE' too"),
     ],
 )
 def test_a_wrong_study_exits_2_on_one_line(run, clips_path, arguments, message):

@@ -13,7 +13,7 @@ from slrctl.core.data.dataset import load_dataset
 from slrctl.core.data.synthetic import synthesise
 from slrctl.engine import run_folder
 from slrctl.errors import DataError, UsageError
-from slrctl.layers import Layer, resolve
+from slrctl.layers import CMCL_PRESETS, Layer, flatten, resolve
 from slrctl.settings import DataSettings, Settings
 from slrctl.studies.ablation.study import Study, variant_layer
 
@@ -79,8 +79,10 @@ def plan_trials(
         above: layers over it: `--set` and named flags.
 
     Raises:
-        UsageError: a setting is wrong, or a variant comes out equal to the baseline.
+        UsageError: a setting is wrong, a layer above sets what the variants differ in, or two
+            variants come out the same.
     """
+    _check_untreated(study, above)
     trials = []
     sources: dict[str, str] | None = None
     for seed in seeds:
@@ -94,6 +96,26 @@ def plan_trials(
                 trials.append(Trial(name, seed, fold.name, settings, key))
     _check_distinct(study, trials[: len(study.variants)])
     return trials
+
+
+def _check_untreated(study: Study, above: Sequence[Layer]) -> None:
+    """A layer over all variants must not set what they differ in: it would treat the control."""
+    differing = {key for tree in study.variants.values() for key in _keys(tree)}
+    for layer in above:
+        if treated := sorted(_keys(layer.values) & differing):
+            raise UsageError(
+                f"{layer.origin}: {treated[0]} is what the variants of study {study.name!r} differ "
+                f"in, and would be laid over all of them, the baseline {study.baseline!r} too; "
+                "write the variants you want, baseline first, in a TOML file for --study"
+            )
+
+
+def _keys(tree: Mapping[str, Any]) -> set[str]:
+    """The settings that a tree decides, those of a preset among them."""
+    keys = set(flatten(tree))
+    if "cmcl.preset" in keys:
+        keys |= {f"cmcl.{name}" for name in CMCL_PRESETS["off"]}
+    return keys
 
 
 def _check_distinct(study: Study, trials: Sequence[Trial]) -> None:

@@ -15,7 +15,7 @@ from slrctl.layers import Layer
 from slrctl.studies.ablation.events import TrialDone, TrialFailed, TrialStarted
 from slrctl.studies.ablation.local import run_locally
 from slrctl.studies.ablation.standing import standing
-from slrctl.studies.ablation.study import Study
+from slrctl.studies.ablation.study import BUILT_IN, Study
 from slrctl.studies.ablation.trials import Fold, plan_trials, read_result
 
 STUDY = Study(
@@ -67,9 +67,28 @@ def test_changed_clips_are_another_trial(below, tiny_dataset, tmp_path):
     assert before[0].key != after[0].key
 
 
-def test_a_set_that_makes_variants_the_same_is_refused(below):
-    with pytest.raises(UsageError, match="'narrow' and 'wide' come out the same"):
-        plan_trials(STUDY, [1], NO_FOLDS, below, [Layer("--set", {"model": {"ffn_dim": 4}})])
+def test_variants_that_come_out_the_same_are_refused(below):
+    twins = Study("s", {"narrow": {"model": {"ffn_dim": 4}}, "twin": {"model": {"ffn_dim": 4}}})
+
+    with pytest.raises(UsageError, match="'narrow' and 'twin' come out the same"):
+        plan_trials(twins, [1], NO_FOLDS, below, [])
+
+
+@pytest.mark.parametrize(
+    ("study", "values"),
+    [
+        (STUDY, {"model": {"ffn_dim": 4}}),
+        (BUILT_IN["cmcl"], {"cmcl": {"preset": "balanced"}}),
+        (BUILT_IN["cmcl"], {"cmcl": {"lambda_consistency": 0.3}}),
+        (Study("l", {"CE": {}, "kl": {"cmcl": {"lambda_consistency": 0.1}}}, "kl"),
+         {"cmcl": {"preset": "off"}}),
+    ],
+)  # fmt: skip
+def test_a_set_over_what_variants_differ_in_would_treat_the_control_and_is_refused(
+    below, study, values
+):
+    with pytest.raises(UsageError, match="is what the variants of study"):
+        plan_trials(study, [1], NO_FOLDS, below, [Layer("--set", values)])
 
 
 def test_trials_run_side_by_side_finish_once_and_are_not_repeated(below, tmp_path):
