@@ -68,7 +68,8 @@ def test_changed_clips_are_another_trial(below, tiny_dataset, tmp_path):
 
 
 def test_variants_that_come_out_the_same_are_refused(below):
-    twins = Study("s", {"narrow": {"model": {"ffn_dim": 4}}, "twin": {"model": {"ffn_dim": 4}}})
+    same = {"model": {"ffn_dim": 4}}
+    twins = Study("s", {"narrow": same, "twin": same}, None)
 
     with pytest.raises(UsageError, match="'narrow' and 'twin' come out the same"):
         plan_trials(twins, [1], NO_FOLDS, below, [])
