@@ -123,6 +123,8 @@ def commands_in(folder: Path) -> Iterator[Commands]:
 
 
 def _serve() -> None:
+    # Whoever started the tests may have told them to outlive a hang-up.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     # Everything that a command would import late.
     import matplotlib.backends.backend_agg  # noqa: F401
     import sklearn.metrics  # noqa: F401

@@ -10,7 +10,7 @@ from slrctl.core.clip import Clip
 from slrctl.core.data.dataset import SignDataset, load_dataset
 from slrctl.core.data.formats import read_clips
 from slrctl.core.data.formats.parquet import write_parquet
-from slrctl.core.data.formats.parquet_columns import SCHEMA
+from slrctl.core.data.formats.parquet_columns import SCHEMA, read_texts
 from slrctl.errors import DataError
 from slrctl.settings import DataSettings
 
@@ -279,3 +279,13 @@ def test_half_landmarks_are_counted_over_all_blocks_but_not_in_clips_left_out(tm
     dataset = load_dataset(path, DataSettings(skip_bad_clips=True))
 
     assert "2 landmarks with only one of x and y: taken as missing" in dataset.notes
+
+
+@pytest.mark.parametrize("code", [5, -2])
+def test_a_text_that_is_not_there_is_damage(tmp_path, code):
+    index = pa.array([0, code], pa.int32())
+    column = pa.DictionaryArray.from_arrays(index, pa.array(["book"]), safe=False)
+    table = pa.table({"gloss": column})
+
+    with pytest.raises(DataError, match="column 'gloss': refers to texts that are not there"):
+        read_texts(tmp_path / "signs.parquet", table, "gloss")

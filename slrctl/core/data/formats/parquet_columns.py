@@ -123,7 +123,13 @@ def read_texts(path: Path, table: pa.Table, name: str) -> list[str | None]:
         # Every distinct text once: repeated in a row each they could take any amount of memory.
         encoded = column.unify_dictionaries().combine_chunks()
         texts = [*encoded.dictionary.cast(pa.string()).to_pylist(), None]
-        return [texts[code] for code in encoded.indices.fill_null(-1).to_pylist()]
+        codes = encoded.indices.fill_null(-1).to_pylist()
+        if not all(-1 <= code < len(texts) - 1 for code in codes):
+            raise DataError(
+                f"{path}: column {name!r}: refers to texts that are not there: the file is cut off "
+                "or damaged; fetch or convert it again"
+            )
+        return [texts[code] for code in codes]
     except (pa.ArrowInvalid, UnicodeDecodeError) as error:
         raise DataError(
             f"{path}: column {name!r}: found text that is not UTF-8; write the file again as UTF-8"
