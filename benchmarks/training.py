@@ -115,6 +115,7 @@ def steps_of(settings: Settings, num_frames: int = NUM_FRAMES) -> Callable[[], o
 def flop_of_step(settings: Settings) -> int:
     """Multiplications and additions of a step's matrix products, counted on the plain path."""
     step = steps_of(settings)
+    step()  # the first one also measures the terms' gradients
     with fast.plain_path(), FlopCounterMode(display=False) as counter:
         step()
     return counter.get_total_flops()
