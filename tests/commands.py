@@ -4,6 +4,7 @@ A process that has imported everything forks for each command, so that a command
 its work and not the seconds in which torch is imported.
 """
 
+import faulthandler
 import json
 import os
 import resource
@@ -156,6 +157,8 @@ def _be_the_command(order: dict, rank: int) -> None:
 
     for descriptor, name in enumerate(_streams(rank), start=1):
         os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
+    # One that hangs tells where, and fails its test.
+    faulthandler.dump_traceback_later(300, exit=True)
     if order["die_at"] is not None:
         _die_at(order["die_at"])
     if order["largest_file"] is not None:

@@ -4,6 +4,7 @@ Accelerate decides the backend (NCCL between GPUs, gloo between CPUs), the devic
 and wraps the module for data parallel training. Nothing that is exchanged is pickled.
 """
 
+import ctypes
 import json
 import re
 import warnings
@@ -198,4 +199,16 @@ def joined(device: str) -> Iterator[AcceleratedWorkers]:
         yield AcceleratedWorkers(accelerator)
     finally:
         if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
+            _part()
+
+
+def _part() -> None:
+    """Leave the group, but let its threads live on to the end of this process.
+
+    A thread of gloo that lets go of the last exchanged tensor needs Python's lock, and the group's
+    destructor waits for that thread while it holds the lock: they would wait for each other for
+    ever. So the group gets a reference that nobody gives back.
+    """
+    group = torch.distributed.group.WORLD
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(group))
+    torch.distributed.destroy_process_group()
