@@ -9,6 +9,7 @@ batch is drawn at once and a clip draws the same alone.
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 import numpy as np
 import torch
@@ -35,16 +36,32 @@ def generator_for(*names: object) -> torch.Generator:
     return torch.Generator().manual_seed(stable_seed(*names))
 
 
+_scoped = ContextVar[torch.Generator | None]("scoped", default=None)
+
+
 @contextmanager
 def scoped_seed(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed torch's global generators inside the block and put them back after it.
+    """Let what is drawn on this device inside the block follow from the seed alone.
 
-    Dropout has no generator argument, so this is the one place where the global state is touched.
+    On a CPU the draws come from `scoped_generator`, which belongs to this thread and block, so
+    that several threads may draw at once. On an accelerator dropout takes no generator, so this is
+    the one place where torch's global state is touched; it is put back afterwards.
     """
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        yield
+    token = _scoped.set(torch.Generator().manual_seed(seed))
+    try:
+        if device.type == "cpu":
+            yield
+        else:
+            with torch.random.fork_rng(devices=[device], device_type=device.type):
+                torch.manual_seed(seed)
+                yield
+    finally:
+        _scoped.reset(token)
+
+
+def scoped_generator(device: torch.device) -> torch.Generator | None:
+    """Where draws on a device come from: None, which is torch's global generator, outside."""
+    return _scoped.get() if device.type == "cpu" else None
 
 
 def keys_for(keys: UInt64[np.ndarray, " B"], name: str) -> UInt64[np.ndarray, " B"]:

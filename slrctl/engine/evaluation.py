@@ -10,10 +10,10 @@ from slrctl.core.clip import ClipBatch
 from slrctl.core.data.dataset import SignDataset
 from slrctl.core.model import SiFormer, Spoter
 from slrctl.engine.predictions import Predictions
+from slrctl.engine.threads import map_on
 from slrctl.engine.workers import ALONE, Workers
 
 
-@torch.no_grad()
 def predict(
     model: SiFormer | Spoter,
     dataset: SignDataset,
@@ -29,16 +29,16 @@ def predict(
     rows = {clip.clip_id: row for row, clip in enumerate(dataset)}
     labels = {gloss: label for label, gloss in enumerate(dataset.classes)}
     log_probabilities = np.full((len(dataset), len(dataset.classes)), np.nan)
-    own = []
-    for batch in batches:
+
+    @torch.no_grad()
+    def work(batch: ClipBatch) -> dict[str, torch.Tensor]:
         logits = model(batch.to(device)).logits
-        own.append(
-            {
-                "rows": torch.tensor([rows[clip_id] for clip_id in batch.clip_ids]),
-                "log_probabilities": F.log_softmax(logits.double(), dim=-1).cpu(),
-            }
-        )
-    for part in workers.exchange(own):
+        return {
+            "rows": torch.tensor([rows[clip_id] for clip_id in batch.clip_ids]),
+            "log_probabilities": F.log_softmax(logits.double(), dim=-1).cpu(),
+        }
+
+    for part in workers.exchange(list(map_on(device, work, batches))):
         log_probabilities[part["rows"].numpy()] = part["log_probabilities"].numpy()
     return Predictions(
         clip_ids=tuple(rows),

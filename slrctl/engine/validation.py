@@ -16,6 +16,7 @@ from slrctl.core.cmcl.projections import stream_means
 from slrctl.core.model import SiFormer, Spoter
 from slrctl.core.model.fusion import Streams
 from slrctl.core.model.siformer import SiFormerOutput
+from slrctl.engine.threads import map_on
 from slrctl.engine.workers import ALONE, Workers
 from slrctl.errors import TrainingDiverged
 
@@ -50,8 +51,9 @@ def validate(
     """
     model.eval()
     has_maps = isinstance(model, SiFormer) and model.fusion is not None
-    own: list[_Kept] = []
-    for batch in batches:
+
+    @torch.no_grad()
+    def work(batch: ClipBatch) -> _Kept:
         batch = batch.to(device)
         output = model(
             batch,
@@ -59,10 +61,10 @@ def validate(
             return_features=has_maps,
             return_layer_features=has_maps and loss.needs_layer_features,
         )
-        own.append(_of_logits(output, batch))
-        if has_maps:
-            own[-1] |= _of_maps(output, batch, loss)
-    kept = workers.exchange(own)
+        kept = _of_logits(output, batch)
+        return kept | _of_maps(output, batch, loss) if has_maps else kept
+
+    kept = workers.exchange(list(map_on(device, work, batches)))
     _stop_at_bad_clips(kept, epoch)
     metrics: dict[str, Any] = {
         "val_accuracy": float(_joined(kept, "is_right").double().mean()),

@@ -1,5 +1,7 @@
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from slrctl.core.seeding import (
     counter_uniform,
     generator_for,
     keys_for,
+    scoped_generator,
     scoped_seed,
     stable_seed,
 )
@@ -52,29 +55,58 @@ def test_generators_of_one_name_draw_alike():
     assert not torch.equal(first, torch.rand(5, generator=generator_for(2, "x")))
 
 
+CPU = torch.device("cpu")
+
+
+def drawn(count=3):
+    return torch.rand(count, generator=scoped_generator(CPU))
+
+
 def test_a_scoped_seed_decides_inside_and_leaves_no_trace():
-    torch.manual_seed(5)
-    undisturbed = torch.rand(3)
-    torch.manual_seed(5)
+    with scoped_seed(7, CPU):
+        first = drawn()
+        with scoped_seed(8, CPU):
+            inner = drawn()
+        more = drawn()
+    with scoped_seed(7, CPU):
+        both = drawn(6)
 
-    with scoped_seed(7, torch.device("cpu")):
-        first = torch.rand(3)
-    with scoped_seed(7, torch.device("cpu")):
-        again = torch.rand(3)
-
-    assert torch.equal(first, again)
-    assert torch.equal(torch.rand(3), undisturbed)
+    assert torch.equal(torch.cat([first, more]), both)
+    assert not torch.equal(inner, first)
+    assert scoped_generator(CPU) is None
 
 
 def test_a_scoped_seed_leaves_no_trace_after_an_error():
+    with pytest.raises(RuntimeError, match="shape"), scoped_seed(7, CPU):
+        drawn().reshape(2, 2)
+
+    assert scoped_generator(CPU) is None
+
+
+def test_a_scoped_seed_touches_no_global_generator():
     torch.manual_seed(5)
     undisturbed = torch.rand(3)
     torch.manual_seed(5)
 
-    with pytest.raises(RuntimeError, match="shape"), scoped_seed(7, torch.device("cpu")):
-        torch.rand(3).reshape(2, 2)
+    with scoped_seed(7, CPU):
+        drawn()
+        assert torch.equal(torch.rand(3), undisturbed)
 
-    assert torch.equal(torch.rand(3), undisturbed)
+
+def test_threads_with_scoped_seeds_draw_what_each_draws_alone():
+    def draws(seed):
+        with scoped_seed(seed, CPU):
+            both.wait()  # the other one is inside its block too
+            return [drawn() for _ in range(100)]
+
+    both = threading.Barrier(1)
+    alone = [draws(seed) for seed in (1, 2)]
+    both = threading.Barrier(2)
+    with ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(draws, (1, 2)))
+
+    for own, expected in zip(together, alone, strict=True):
+        assert all(map(torch.equal, own, expected))
 
 
 def test_bits_equal_the_published_generator():

@@ -21,7 +21,7 @@ def test_at_the_lambda_reported_a_terms_gradient_has_that_share(settings, tiny_p
         seen.append(gradient_measures(gradients))
         return seen[-1]
 
-    monkeypatch.setattr("slrctl.engine.training.gradient_measures", recorded)
+    monkeypatch.setattr("slrctl.engine.step.gradient_measures", recorded)
     *batches, report = find_lambdas(settings, tiny_parts, steps=16)
 
     assert isinstance(report, LambdaReport)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from slrctl.core.model import fast
 from slrctl.core.model.dropout import dropout
 from slrctl.core.model.fast.attention import WEIGHTS_OF_BLOCK, Projections, attend, fits
+from slrctl.core.seeding import scoped_generator
 
 
 class MultiHeadAttention(nn.Module):
@@ -153,7 +154,8 @@ class ProbSparseAttention(nn.Module):
         num_active = num_active_queries(is_valid.sum(-1))
         sampled = is_valid_key.expand(-1, 1, frames.shape[1], -1)
         if self.training:
-            draws = torch.rand(sampled.shape, device=frames.device)
+            generator = scoped_generator(frames.device)
+            draws = torch.rand(sampled.shape, device=frames.device, generator=generator)
             sampled = sampled & is_among_top(
                 draws.masked_fill(~sampled, -1.0), num_active[:, None, None, None]
             )

@@ -19,8 +19,7 @@ def dropout(
 
     The same distribution as `torch.nn.functional.dropout`, but on a CPU a mask costs a twentieth of
     a draw from `bernoulli_`, which took 40 % of a training step. The rate is rounded to 1/65536.
-    Draws come from torch's global generator, for blocks of rows of at most so many elements: see
-    `scoped_seed`.
+    Draws come from the generator of `scoped_seed`, for blocks of rows of at most so many elements.
     """
     if not is_training or rate == 0:
         return features

@@ -34,7 +34,7 @@ def feed_forward(
 ) -> Float[Tensor, "B T D"]:
     """`contract(dropout(relu(expand(features))))`, each of the two a weight and a bias.
 
-    `rate` is that of dropout, 0 at evaluation. Draws come from torch's global generator.
+    `rate` is that of dropout, 0 at evaluation. Draws come from the generator of `scoped_seed`.
     """
     dtype = arithmetic_type(features)
     rows = features.flatten(0, -2)
@@ -55,17 +55,18 @@ class _FeedForward(torch.autograd.Function):
         rate: float,
         dtype: torch.dtype,
     ) -> Float[Tensor, "N D"]:
-        inputs, to_hidden = rows.to(dtype), expand_weight.to(dtype).t()
-        bias = expand_bias.to(dtype)
+        inputs = _beside_ones(rows, dtype)
+        to_hidden = torch.cat([expand_weight, expand_bias[:, None]], dim=1).to(dtype).t()
+        num_units = len(expand_bias)
         # Scaling the weights makes up for the dropped units without a pass over the others.
         to_output = _padded((contract_weight * keep_scale(rate)).to(dtype))
         is_trained = any(ctx.needs_input_grad)
-        first = row_blocks(len(rows), len(bias))[0]
-        hidden = torch.empty(len(rows) if is_trained else first.stop, len(bias), dtype=dtype)
+        first = row_blocks(len(rows), num_units)[0]
+        hidden = torch.empty(len(rows) if is_trained else first.stop, num_units, dtype=dtype)
         result = torch.empty(len(rows), len(to_output), dtype=dtype)
-        for block, keep in _blocks(len(rows), len(bias), rate, dtype):
+        for block, keep in _blocks(len(rows), num_units, rate, dtype):
             units = hidden[block] if is_trained else hidden[: block.stop - block.start]
-            torch.addmm(bias, inputs[block], to_hidden, out=units)
+            torch.mm(inputs[block], to_hidden, out=units)
             _rectify(units)
             if keep is not None:
                 mask_(units, keep)
@@ -82,9 +83,7 @@ class _FeedForward(torch.autograd.Function):
         scaled = (contract_weight * scale).to(dtype)
         to_inputs = _padded(expand_weight.to(dtype).t())
         gradient = gradients[0].to(dtype)
-        # A column of ones beside the inputs sums the bias's gradient in the weight's product.
-        inputs = torch.ones(num_rows, width + 1, dtype=dtype)
-        inputs[:, :width] = rows
+        inputs = _beside_ones(rows, dtype)
         of_expand = rows.new_zeros(width + 1, hidden.shape[1])
         of_contract = torch.zeros_like(contract_weight)
         of_rows = torch.empty(num_rows, len(to_inputs), dtype=dtype)
@@ -116,6 +115,14 @@ def _blocks(
         yield from mask_blocks(num_rows, num_units, rate, dtype)
     else:
         yield from ((block, None) for block in row_blocks(num_rows, num_units))
+
+
+def _beside_ones(rows: Float[Tensor, "N D"], dtype: torch.dtype) -> Float[Tensor, "N _"]:
+    """The rows with a column of ones: a product adds the bias, or sums its gradient, by the way."""
+    num_rows, width = rows.shape
+    inputs = torch.ones(num_rows, width + 1, dtype=dtype)
+    inputs[:, :width] = rows
+    return inputs
 
 
 def _padded(weight: Float[Tensor, "D F"]) -> Float[Tensor, "_ F"]:

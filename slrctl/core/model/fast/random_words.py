@@ -6,7 +6,7 @@ of a fixed table of 2^20 random words, one of them multiplied by an odd number:
 
     word[i] = table[a + i] + m * table[b + i]   (modulo 2^32)
 
-The places a and b and the multiplier m of every block are drawn from torch's generator, which
+The places a and b and the multiplier m of every block are drawn from the generator that
 `scoped_seed` sets for each step: 70 bits a block. Words of one block are sums of different random
 words; those of two blocks are pairwise independent, because a multiplication by an odd number is
 a bijection.
@@ -22,10 +22,13 @@ import torch
 from jaxtyping import Float, Int, Int32
 from torch import Tensor
 
+from slrctl.core.seeding import scoped_generator
+
 LEVELS = 2**16  # a rate is rounded to a multiple of 1/LEVELS
 # Of a block: it stays in the cache, and its words, each for two elements, fit behind any place.
 MOST_ELEMENTS = 2**19
 _NUM_PLACES = 2**20
+_CPU = torch.device("cpu")
 
 
 class WordKey(NamedTuple):
@@ -37,8 +40,8 @@ class WordKey(NamedTuple):
 
 
 def draw_keys(count: int) -> list[WordKey]:
-    """Draw the keys of some blocks from torch's global generator: see `scoped_seed`."""
-    draws = torch.randint(0, 2**30, (count, 3)).tolist()
+    """Draw the keys of some blocks from the generator of `scoped_seed`."""
+    draws = torch.randint(0, 2**30, (count, 3), generator=scoped_generator(_CPU)).tolist()
     return [WordKey(a % _NUM_PLACES, b % _NUM_PLACES, 2 * m + 1) for a, b, m in draws]
 
 

@@ -1,0 +1,107 @@
+"""A step whose batch is cut into pieces for several threads."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from slrctl.core.clip import cut_batch
+from slrctl.engine import step
+from slrctl.engine.run import training_data
+from slrctl.engine.state import TrainingState
+from slrctl.engine.training import BatchReport, train_epochs
+from slrctl.settings import Settings
+
+CPU = torch.device("cpu")
+CMCL = {"preset": "balanced", "lambda_consistency": 0.1, "lambda_alignment": 0.05}
+NEVER = 10**9
+
+
+@pytest.fixture
+def threads():
+    """Sets the number of torch's threads, which is put back."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def first_steps(tiny_settings, parts, count=3, **changes):
+    """The state after some steps, and what they reported."""
+    settings = Settings.layered(tiny_settings.model_dump(), {"cmcl": CMCL}, changes)
+    state = TrainingState.initial(settings, parts.train.classes, CPU)
+    reports = []
+    for report in train_epochs(state, training_data(settings, parts)):
+        if isinstance(report, BatchReport):
+            reports.append(report)
+        if len(reports) == count:
+            break
+    assert len(reports) == count
+    return state, reports
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_a_cut_batch_has_every_clip_once_and_in_order(tiny_settings, tiny_parts, count):
+    settings = Settings.layered(tiny_settings.model_dump(), {"train": {"batch_size": 5}})
+    batch = next(training_data(settings, tiny_parts).training(0, 0))
+
+    pieces = cut_batch(batch, count)
+
+    sizes = [len(piece) for piece in pieces]
+    assert len(sizes) == count
+    assert max(sizes) - min(sizes) <= 1
+    assert sum((piece.clip_ids for piece in pieces), ()) == batch.clip_ids
+    for name in ("left_hand", "right_hand", "body", "is_valid", "left_is_present", "target"):
+        assert torch.equal(torch.cat([getattr(p, name) for p in pieces]), getattr(batch, name))
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"cmcl": {"temporal": True}}, {"train": {"accumulate": 2}}]
+)
+def test_pieces_have_the_gradients_of_the_whole_batch(
+    tiny_settings, tiny_parts, monkeypatch, changes
+):
+    changes = {"model": {"dropout": 0.0}, **changes}
+    monkeypatch.setattr(step, "FRAMES_OF_PIECE", NEVER)
+    whole, expected = first_steps(tiny_settings, tiny_parts, count=1, **changes)
+    monkeypatch.setattr(step, "FRAMES_OF_PIECE", 20)
+    cut, reports = first_steps(tiny_settings, tiny_parts, count=1, **changes)
+
+    for module, other in ((whole.model, cut.model), (whole.loss, cut.loss)):
+        found = {name: weight.grad for name, weight in other.named_parameters()}
+        expected_gradients = {name: weight.grad for name, weight in module.named_parameters()}
+        assert_close(found, expected_gradients, rtol=1e-4, atol=1e-6)
+    for report, wanted in zip(reports, expected, strict=True):
+        assert_close(report.means, wanted.means, rtol=1e-5, atol=1e-6)
+        assert_close(report.gradients, wanted.gradients, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_steps_have_the_same_bits_on_one_thread_and_on_two(
+    tiny_settings, tiny_parts, monkeypatch, threads, precision
+):
+    monkeypatch.setattr(step, "FRAMES_OF_PIECE", 20)
+    changes = {"model": {"dropout": 0.1}, "train": {"precision": precision}}
+    threads(1)
+    alone, expected = first_steps(tiny_settings, tiny_parts, **changes)
+    threads(2)
+    together, reports = first_steps(tiny_settings, tiny_parts, **changes)
+
+    assert reports == expected
+    for name, tensor in alone.tensors().items():
+        assert torch.equal(together.tensors()[name], tensor), name
+
+
+def test_the_pieces_of_a_batch_draw_different_dropout(tiny_settings, tiny_parts, monkeypatch):
+    changes = {"model": {"dropout": 0.1}}
+    monkeypatch.setattr(step, "FRAMES_OF_PIECE", 20)
+    _, reports = first_steps(tiny_settings, tiny_parts, count=1, **changes)
+    monkeypatch.setattr(step, "_dropout_seed", lambda state, part: 0)
+    _, alike = first_steps(tiny_settings, tiny_parts, count=1, **changes)
+
+    assert reports[0].means["loss"] != alike[0].means["loss"]
+
+
+def test_the_contrastive_form_keeps_its_clips_together(tiny_settings, tiny_parts, monkeypatch):
+    monkeypatch.setattr(step, "FRAMES_OF_PIECE", 20)
+    monkeypatch.setattr(step, "cut_batch", None)  # must not be asked
+
+    first_steps(tiny_settings, tiny_parts, cmcl=CMCL | {"alignment": "contrastive"})
