@@ -2,9 +2,10 @@
 
 Every function here computes what a plain one beside it computes, with the same random draws; the
 plain one is the reference, and what other devices run. `applies_to` is the door: on a CPU, in
-float32, under bfloat16 autocast or in float64, the fast path is taken. What it does differently
-is to stay in the cache: it works through blocks of rows, writes into buffers it has already
-touched, and draws its dropout masks as whole words.
+float32, under bfloat16 autocast or in float64, the fast path is taken, but for predictions from so
+few frames that laying out the weights would take longer than the rest. What it does differently is
+to stay in the cache: it works through blocks of rows, writes into buffers it has already touched,
+and draws its dropout masks as whole words.
 """
 
 from collections.abc import Iterator
@@ -13,6 +14,9 @@ from contextvars import ContextVar
 
 import torch
 from torch import Tensor
+
+# Frames of a batch up to which the plain path is the faster one where no gradient is wanted.
+FEW_FRAMES = 512
 
 _is_wanted = ContextVar("is_wanted", default=True)
 
@@ -23,6 +27,7 @@ def applies_to(features: Tensor) -> bool:
         _is_wanted.get()
         and features.device.type == "cpu"
         and features.dtype in (torch.float32, torch.float64)
+        and (torch.is_grad_enabled() or features.shape[:-1].numel() > FEW_FRAMES)
     )
 
 
