@@ -191,7 +191,8 @@ def _side_by_side(
     sums = sums.of_all(workers)
     _stop_if_not_finite(state, sums, [piece.clips for piece in pieces], workers)
     for weight, gradient in zip(weights, of_weights, strict=True):
-        weight.grad = gradient
+        # The fused optimizer goes through memory as the weight lies, whatever the strides.
+        weight.grad = None if gradient is None else gradient.contiguous()
     return sums, of_terms
 
 

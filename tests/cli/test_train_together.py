@@ -159,6 +159,20 @@ def test_two_processes_draw_the_dropout_of_two_parts(trained, tiny_path):
 
 
 @pytest.mark.slow
+def test_two_processes_train_what_one_does_in_mixed_precision_too(trained):
+    mixed = [*CMCL, "--set=train.precision=bf16"]
+
+    together, alone = lines_of(trained(2, *mixed)), lines_of(trained(1, *mixed))
+    exact = lines_of(trained(1, *CMCL))
+
+    losses, expected, other = (
+        [line["train_loss"] for line in lines] for lines in (together, alone, exact)
+    )
+    assert losses == pytest.approx(expected, rel=5e-3)
+    assert expected != other  # it was mixed
+
+
+@pytest.mark.slow
 def test_validation_and_test_are_those_of_one_process_to_the_bit(trained):
     # At this rate no weight moves, so that all evaluate the same model.
     still = [*CMCL, "--learning-rate=1e-30"]
