@@ -5,29 +5,41 @@ machine slows both: *of peak* is the share of that rate, *of published* the mult
 published code's 12.6 clips a second, which it reaches where `torch.mm` does 183 GFLOP/s, scaled to
 the rate found here. Sizes are the published ones: batch 24, 204 frames, 100 classes.
 
+Threads wait for one another as in the command `slrctl`, without spinning.
+
 Usage: python benchmarks/training.py [ROUNDS]         two threads; OMP_NUM_THREADS changes that
 """
 
 import os
-import resource
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported
+
+import re
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from slrctl.core.clip import ClipBatch, collate
+from slrctl.core.data.loader import evaluation_batches, prepare_clips
+from slrctl.core.data.parts import load_parts
 from slrctl.core.data.prepare import prepare_clip
 from slrctl.core.data.synthetic import synthesise
 from slrctl.core.model import fast
 from slrctl.core.skeleton import BODY_WIDTH, HAND_WIDTH
+from slrctl.engine.evaluation import predict
+from slrctl.engine.run import training_data
 from slrctl.engine.runtime import arithmetic, keep_freed_memory
 from slrctl.engine.state import TrainingState
-from slrctl.engine.training import TrainingData, train_epochs
+from slrctl.engine.threads import map_in_threads
+from slrctl.engine.training import EpochReport, TrainingData, train_epochs
 from slrctl.layers import read_overrides, resolve
 from slrctl.settings import Settings
 
@@ -35,6 +47,7 @@ BATCH, NUM_FRAMES, NUM_CLASSES = 24, 204, 100
 PUBLISHED_CLIPS, PUBLISHED_PEAK = 12.6, 183e9
 SIDE = 2048
 CPU = torch.device("cpu")
+REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 class Figure(NamedTuple):
@@ -116,13 +129,16 @@ def flop_of_step(settings: Settings) -> int:
     """Multiplications and additions of a step's matrix products, counted on the plain path."""
     step = steps_of(settings)
     step()  # the first one also measures the terms' gradients
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the counter sees one thread
     with fast.plain_path(), FlopCounterMode(display=False) as counter:
         step()
+    torch.set_num_threads(num_threads)
     return counter.get_total_flops()
 
 
-def training_steps(rounds: int) -> None:
-    """The table of training steps."""
+def training_steps(rounds: int) -> float:
+    """The table of training steps; returns the published rate, scaled to this processor."""
     variants = {
         (name, precision): settings_with(*changes, f"train.precision={precision}")
         for name, changes in {
@@ -166,6 +182,7 @@ def training_steps(rounds: int) -> None:
             f"\n{precision}: CMCL costs {cmcl / ce - 1:+.1%} over CE, "
             f"fusion {ce / alone - 1:+.1%} over none"
         )
+    return PUBLISHED_CLIPS * fp32_peak / PUBLISHED_PEAK
 
 
 def evaluation(rounds: int) -> None:
@@ -174,15 +191,53 @@ def evaluation(rounds: int) -> None:
     for precision in ("fp32", "bf16"):
         for num_frames in (NUM_FRAMES, 20):
             state = TrainingState.initial(settings_with(), tuple(map(str, range(NUM_CLASSES))), CPU)
-            model, batch = state.model.eval(), random_batch(64, num_frames)
+            model = state.model.eval()
+            batches = [random_batch(64, num_frames, seed) for seed in range(4)]
 
-            @torch.inference_mode()
-            def predict(model: Any = model, batch: Any = batch, precision: str = precision):
+            @torch.no_grad()
+            def logits(batch: ClipBatch, model: Any = model, precision: str = precision):
                 with arithmetic(precision, CPU):
                     return model(batch).logits.softmax(-1)
 
-            (figure,) = beside_peak([predict], [torch.float32], rounds)
-            print(f"| {precision}, {num_frames} frames | {64 / figure.seconds:,.0f} |", flush=True)
+            work = partial(_all, logits, batches)
+            (figure,) = beside_peak([work], [torch.float32], rounds)
+            clips = len(batches) * 64 / figure.seconds
+            print(f"| {precision}, {num_frames} frames | {clips:,.0f} |", flush=True)
+
+
+def _all(predict: Callable[[ClipBatch], object], batches: Sequence[ClipBatch]) -> None:
+    """Predict all batches, as `slrctl evaluate` does."""
+    for _ in map_in_threads(predict, batches):
+        pass
+
+
+def real_lengths(published: float) -> None:
+    """An epoch of real clips, and their evaluation, where the files lie beside the project."""
+    print("\n| real clips | epoch, clips/s | of published, padded to 204 | padding |", end="")
+    print(" evaluation, clips/s |\n|---|---|---|---|---|")
+    for name in ("ksl13", "asl14"):
+        path = REAL / f"{name}.parquet"
+        if not path.exists():
+            print(f"| {name} | not there | | | |")
+            continue
+        settings = settings_with(f"data.train={path}", "cmcl.preset=balanced")
+        parts = load_parts(settings)
+        data = training_data(settings, parts)
+        state = TrainingState.initial(settings, parts.train.classes, CPU)
+        reports = train_epochs(state, data)
+        report = next(report for report in reports if isinstance(report, EpochReport))
+        rate = report.metrics["clips_per_second"]
+        frames = [(b.is_valid.sum().item(), b.is_valid.numel()) for b in data.training(0, 0)]
+        real, padded = map(sum, zip(*frames, strict=True))
+        prepared = prepare_clips(parts.test or parts.val, settings)
+        started = time.perf_counter()
+        predict(state.model, parts.test or parts.val, evaluation_batches(prepared, 64), CPU)
+        evaluated = len(prepared) / (time.perf_counter() - started)
+        print(
+            f"| {name} | {rate:.0f} | {rate / published:.1f} x | {1 - real / padded:.1%} "
+            f"| {evaluated:,.0f} |",
+            flush=True,
+        )
 
 
 def one_clip(rounds: int) -> None:
@@ -236,7 +291,9 @@ def take_steps(precision: str) -> None:
     step = steps_of(settings_with("cmcl.preset=balanced", f"train.precision={precision}"))
     for _ in range(3):
         step()
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    # Not `ru_maxrss`, which begins with what the process had that started this one.
+    (line,) = re.findall(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
+    print(line)
 
 
 def main() -> None:
@@ -245,8 +302,9 @@ def main() -> None:
     if sys.argv[1:2] == ["--steps"]:
         return take_steps(sys.argv[2])
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 7
-    training_steps(rounds)
+    published = training_steps(rounds)
     evaluation(rounds)
+    real_lengths(published)
     one_clip(rounds)
     growth(rounds)
     return peak_memory()
