@@ -1,6 +1,9 @@
 """Threads that take a piece of work each."""
 
 import threading
+from collections.abc import Generator
+from contextlib import closing
+from typing import cast
 
 import pytest
 import torch
@@ -80,11 +83,9 @@ def test_items_are_taken_up_only_as_they_are_needed():
             taken.append(number)
             yield number
 
-    results = map_in_threads(lambda n: n, items())
-    assert next(results) == 0
-
-    assert len(taken) == 4
-    results.close()
+    with closing(cast(Generator[int], map_in_threads(lambda n: n, items()))) as results:
+        assert next(results) == 0
+        assert len(taken) == 4
 
 
 def test_a_thread_finds_the_surrounding_settings_that_python_keeps_in_its_context():
