@@ -1,12 +1,13 @@
 """What tests of commands share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
+from calls import call
+from commands import Commands, commands_in
+from typer.testing import Result
 
-from slrctl.cli import app
 from slrctl.core.data.dataset import SignDataset
 from slrctl.core.data.formats.parquet import write_parquet
 
@@ -17,13 +18,6 @@ Run = Callable[..., Result]
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Call slrctl in an empty folder."""
     monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: object) -> Result:
-        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-        if result.exception is not None and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return result
-
     return call
 
 
@@ -33,3 +27,19 @@ def tiny_path(tmp_path: Path, tiny_dataset: SignDataset) -> Path:
     path = tmp_path / "tiny.parquet"
     write_parquet(tiny_dataset, path)
     return path
+
+
+@pytest.fixture(scope="module")
+def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
+    """Starts slrctl in processes of its own, for the tests of a file in one folder."""
+    with commands_in(tmp_path_factory.mktemp("commands")) as ready:
+        yield ready
+
+
+@pytest.fixture
+def still_path(tiny_path: Path, commands: Commands) -> Path:
+    """The tiny set as a file that lies still from test to test, so that runs of it can go on."""
+    clips = commands.folder / "tiny.parquet"
+    if not clips.exists():
+        clips.write_bytes(tiny_path.read_bytes())
+    return clips

@@ -7,14 +7,11 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
-from rich.text import Text
-from typer.testing import CliRunner
-
-from slrctl.cli import app
-from slrctl.core.data.formats.parquet import write_parquet
+from calls import call, plain
 
 SLRCTL = Path(sys.executable).with_name("slrctl")
 TINY = [
@@ -33,29 +30,11 @@ TWO = ["--variant=warm:cmcl.preset=balanced,cmcl.temperature=2"]
 def run(tmp_path, monkeypatch):
     """Call slrctl in an empty folder."""
     monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: object):
-        result = CliRunner().invoke(app, ["ablate", *map(str, arguments)])
-        if result.exception is not None and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return result
-
-    return call
+    return partial(call, "ablate")
 
 
-@pytest.fixture
-def clips_path(tmp_path, tiny_dataset):
-    path = tmp_path / "tiny.parquet"
-    write_parquet(tiny_dataset, path)
-    return path
-
-
-def plain(result) -> str:
-    return Text.from_ansi(result.output).plain
-
-
-def test_a_study_says_what_it_will_do_and_writes_every_table_and_picture(run, clips_path, tmp_path):
-    result = run("--train", clips_path, "--seeds=2", *TWO, *TINY)
+def test_a_study_says_what_it_will_do_and_writes_every_table_and_picture(run, tiny_path, tmp_path):
+    result = run("--train", tiny_path, "--seeds=2", *TWO, *TINY)
 
     assert result.exit_code == 0, result.output
     output = plain(result)
@@ -75,8 +54,8 @@ def test_a_study_says_what_it_will_do_and_writes_every_table_and_picture(run, cl
     assert len(list((tmp_path / "studies" / "trials").glob("*/best.safetensors"))) == 4
 
 
-def test_the_same_command_again_repeats_nothing_and_gives_the_same_files(run, clips_path, tmp_path):
-    arguments = ["--train", clips_path, "--seeds=1", *TWO, *TINY]
+def test_the_same_command_again_repeats_nothing_and_gives_the_same_files(run, tiny_path, tmp_path):
+    arguments = ["--train", tiny_path, "--seeds=1", *TWO, *TINY]
     run(*arguments)
     folder = tmp_path / "studies" / "cmcl-tiny"
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
@@ -87,8 +66,8 @@ def test_the_same_command_again_repeats_nothing_and_gives_the_same_files(run, cl
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
-def test_json_is_one_object_with_the_promised_keys(run, clips_path):
-    result = run("--train", clips_path, "--seeds=2", *TWO, *TINY, "--json")
+def test_json_is_one_object_with_the_promised_keys(run, tiny_path):
+    result = run("--train", tiny_path, "--seeds=2", *TWO, *TINY, "--json")
 
     report = json.loads(result.stdout)
     assert {"study", "baseline", "primary", "seeds", "variants"} <= set(report)
@@ -99,8 +78,8 @@ def test_json_is_one_object_with_the_promised_keys(run, clips_path):
     }  # fmt: skip
 
 
-def test_each_signer_tests_once_when_folds_are_asked_for(run, clips_path, tmp_path):
-    result = run("--train", clips_path, "--seeds=1", *TWO, *TINY, "--folds=signer")
+def test_each_signer_tests_once_when_folds_are_asked_for(run, tiny_path, tmp_path):
+    result = run("--train", tiny_path, "--seeds=1", *TWO, *TINY, "--folds=signer")
 
     assert result.exit_code == 0, result.output
     with (tmp_path / "studies" / "cmcl-tiny-by-signer" / "results.csv").open() as file:
@@ -110,11 +89,11 @@ def test_each_signer_tests_once_when_folds_are_asked_for(run, clips_path, tmp_pa
     assert {row["clips"] for row in rows} == {"4"}
 
 
-def test_chosen_people_train_and_the_others_test(run, clips_path, tmp_path, tiny_dataset):
+def test_chosen_people_train_and_the_others_test(run, tiny_path, tmp_path, tiny_dataset):
     first, second, *others = sorted({clip.signer for clip in tiny_dataset})
 
     result = run(
-        "--train", clips_path, "--seeds=1", *TWO, *TINY, "--train-signers", f"{first},{second}"
+        "--train", tiny_path, "--seeds=1", *TWO, *TINY, "--train-signers", f"{first},{second}"
     )
 
     assert result.exit_code == 0, result.output
@@ -124,8 +103,8 @@ def test_chosen_people_train_and_the_others_test(run, clips_path, tmp_path, tiny
     assert {row["clips"] for row in rows} == {"8"}
 
 
-def test_a_pilot_says_how_many_seeds_would_show_a_difference(run, clips_path):
-    arguments = ["--train", clips_path, "--seeds=2", *TWO, *TINY, "--plan=0.02"]
+def test_a_pilot_says_how_many_seeds_would_show_a_difference(run, tiny_path):
+    arguments = ["--train", tiny_path, "--seeds=2", *TWO, *TINY, "--plan=0.02"]
 
     result = run(*arguments, "--json")
 
@@ -146,8 +125,8 @@ def test_a_pilot_says_how_many_seeds_would_show_a_difference(run, clips_path):
         (["--set=cmcl.preset=balanced", "--dry-run"], "the baseline 'CE' too"),
     ],
 )
-def test_a_wrong_study_exits_2_on_one_line(run, clips_path, arguments, message):
-    result = run("--train", clips_path, *TINY, *arguments)
+def test_a_wrong_study_exits_2_on_one_line(run, tiny_path, arguments, message):
+    result = run("--train", tiny_path, *TINY, *arguments)
 
     assert result.exit_code == 2
     assert message in result.output
@@ -163,16 +142,16 @@ def test_a_wrong_study_exits_2_on_one_line(run, clips_path, arguments, message):
         (["--ray=node:6379", "--dry-run"], "3 at a time on Ray, node:6379"),
     ],
 )
-def test_ray_goes_with_an_address_or_without(run, clips_path, arguments, workers):
-    result = run("--train", clips_path, "--seeds=1", *TWO, *TINY, "--jobs=3", *arguments)
+def test_ray_goes_with_an_address_or_without(run, tiny_path, arguments, workers):
+    result = run("--train", tiny_path, "--seeds=1", *TWO, *TINY, "--jobs=3", *arguments)
 
     assert result.exit_code == 0, result.output
     assert workers in plain(result)
 
 
 @pytest.mark.slow
-def test_a_study_killed_at_any_moment_goes_on_and_reports_the_same(tmp_path, clips_path):
-    arguments = ["ablate", "--train", str(clips_path), "--seeds=3", *TWO, *TINY, "--epochs=2"]
+def test_a_study_killed_at_any_moment_goes_on_and_reports_the_same(tmp_path, tiny_path):
+    arguments = ["ablate", "--train", str(tiny_path), "--seeds=3", *TWO, *TINY, "--epochs=2"]
 
     def start(folder: Path) -> subprocess.Popen[bytes]:
         folder.mkdir(exist_ok=True)

@@ -4,14 +4,11 @@ import json
 from dataclasses import replace
 
 import pytest
+from calls import plain
 from rich.text import Text
 
 from slrctl.core.data.dataset import load_dataset
 from slrctl.core.data.formats.parquet import write_parquet
-
-
-def plain(result) -> str:
-    return Text.from_ansi(result.output).plain
 
 
 @pytest.fixture

@@ -6,14 +6,15 @@ import math
 import os
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from calls import call, plain
 from numpy.testing import assert_allclose
 from plain_siformer import classify
-from rich.text import Text
 from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
@@ -63,18 +64,7 @@ def workplace(tmp_path_factory, tiny_dataset):
 def run(workplace, monkeypatch):
     """Call `slrctl inspect-attention` where the runs are."""
     monkeypatch.chdir(workplace)
-
-    def call(*arguments: object):
-        result = CliRunner().invoke(app, ["inspect-attention", *map(str, arguments)])
-        if result.exception is not None and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return result
-
-    return call
-
-
-def plain(result) -> str:
-    return Text.from_ansi(result.output).plain
+    return partial(call, "inspect-attention")
 
 
 def test_alone_it_shows_the_newest_run_on_a_validation_clip(run, workplace, tiny_dataset):

@@ -8,10 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from rich.text import Text
-from typer.testing import CliRunner
+from calls import plain
 
-from slrctl.cli import app
 from slrctl.core.data.formats.parquet import write_parquet
 from slrctl.engine import run_folder
 
@@ -25,35 +23,10 @@ TINY = [
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch):
-    """Call slrctl in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: object):
-        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-        if result.exception is not None and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return result
-
-    return call
-
-
-@pytest.fixture
-def clips_path(tmp_path, tiny_dataset):
-    path = tmp_path / "tiny.parquet"
-    write_parquet(tiny_dataset, path)
-    return path
-
-
-@pytest.fixture
-def trained(run, clips_path):
-    result = run("train", "--train", clips_path, "--cmcl", "balanced", "--name", "one", *TINY)
+def trained(run, tiny_path):
+    result = run("train", "--train", tiny_path, "--cmcl", "balanced", "--name", "one", *TINY)
     assert result.exit_code == 0, result.output
     return Path("runs/one")
-
-
-def plain(result) -> str:
-    return Text.from_ansi(result.output).plain
 
 
 def test_a_run_holds_everything_it_promises(trained):
@@ -68,8 +41,8 @@ def test_a_run_holds_everything_it_promises(trained):
     assert environment["classes"] == sorted(environment["classes"])
 
 
-def test_json_is_one_object_on_standard_output_and_nothing_else(run, clips_path):
-    result = run("train", "--train", clips_path, "--json", *TINY)
+def test_json_is_one_object_on_standard_output_and_nothing_else(run, tiny_path):
+    result = run("train", "--train", tiny_path, "--json", *TINY)
 
     summary = json.loads(result.stdout)
     assert result.stdout.count("\n") == 1
@@ -80,8 +53,8 @@ def test_json_is_one_object_on_standard_output_and_nothing_else(run, clips_path)
     assert "epoch 1/2" in result.stderr
 
 
-def test_a_pipe_gets_one_plain_line_an_epoch(run, clips_path):
-    result = run("train", "--train", clips_path, "--cmcl", "balanced", *TINY)
+def test_a_pipe_gets_one_plain_line_an_epoch(run, tiny_path):
+    result = run("train", "--train", tiny_path, "--cmcl", "balanced", *TINY)
 
     lines = [line for line in result.stdout.splitlines() if line.startswith("epoch ")]
     assert len(lines) == 2
@@ -91,12 +64,12 @@ def test_a_pipe_gets_one_plain_line_an_epoch(run, clips_path):
     assert "\x1b" not in result.stdout
 
 
-def test_quiet_prints_nothing(run, clips_path):
-    assert run("train", "--train", clips_path, "--quiet", *TINY).output == ""
+def test_quiet_prints_nothing(run, tiny_path):
+    assert run("train", "--train", tiny_path, "--quiet", *TINY).output == ""
 
 
-def test_the_header_says_what_is_trained_on_what(run, clips_path):
-    result = run("train", "--train", clips_path, "--cmcl", "adaptive", "--dry-run", *TINY)
+def test_the_header_says_what_is_trained_on_what(run, tiny_path):
+    result = run("train", "--train", tiny_path, "--cmcl", "adaptive", "--dry-run", *TINY)
 
     output = plain(result)
     assert "8 train, 4 val, 4 test clips, 4 glosses, 4 signers" in output
@@ -104,17 +77,17 @@ def test_the_header_says_what_is_trained_on_what(run, clips_path):
     assert "missing in" in output
 
 
-def test_a_dry_run_writes_nothing(run, clips_path):
-    result = run("train", "--train", clips_path, "--dry-run", "--name", "one", *TINY)
+def test_a_dry_run_writes_nothing(run, tiny_path):
+    result = run("train", "--train", tiny_path, "--dry-run", "--name", "one", *TINY)
 
     assert result.exit_code == 0
     assert "No run was saved." in plain(result)
     assert not Path("runs").exists()
 
 
-def test_the_same_seed_gives_the_same_weights_and_another_does_not(run, clips_path):
+def test_the_same_seed_gives_the_same_weights_and_another_does_not(run, tiny_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        run("train", "--train", clips_path, "--name", name, "--seed", seed, *TINY)
+        run("train", "--train", tiny_path, "--name", name, "--seed", seed, *TINY)
 
     weights = [Path(f"runs/{name}/last.safetensors").read_bytes() for name in "abc"]
     # The header of the file holds the times of the run; the tensors lie behind it.
@@ -123,20 +96,20 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(run, clips_pa
     assert tensors[0] != tensors[2]
 
 
-def test_a_run_is_not_overwritten_without_force(run, trained, clips_path):
+def test_a_run_is_not_overwritten_without_force(run, trained, tiny_path):
     before = (trained / "best.safetensors").stat().st_mtime_ns
 
-    refused = run("train", "--train", clips_path, "--name", "one", *TINY)
+    refused = run("train", "--train", tiny_path, "--name", "one", *TINY)
     assert refused.exit_code == 2
     assert "--force" in refused.stderr
     assert (trained / "best.safetensors").stat().st_mtime_ns == before
 
-    assert run("train", "--train", clips_path, "--name", "one", "--force", *TINY).exit_code == 0
+    assert run("train", "--train", tiny_path, "--name", "one", "--force", *TINY).exit_code == 0
 
 
-def test_runs_without_a_name_are_numbered(run, clips_path):
+def test_runs_without_a_name_are_numbered(run, tiny_path):
     for _ in range(2):
-        run("train", "--train", clips_path, *TINY)
+        run("train", "--train", tiny_path, *TINY)
 
     assert sorted(path.name for path in Path("runs").iterdir()) == [
         "tiny-ce-seed379",
@@ -201,9 +174,9 @@ def test_bad_data_exits_3_on_one_line(run, tmp_path):
     assert result.stderr.count("\n") == 1
 
 
-def test_a_training_that_diverges_exits_4_and_says_what_to_do(run, clips_path):
+def test_a_training_that_diverges_exits_4_and_says_what_to_do(run, tiny_path):
     result = run(
-        "train", "--train", clips_path, *TINY,
+        "train", "--train", tiny_path, *TINY,
         "--set", "train.clip_gradient=0", "--learning-rate", "1e38",
     )  # fmt: skip
 
@@ -239,9 +212,9 @@ def test_evaluate_takes_the_newest_run_and_writes_its_tables(run, trained):
     assert "fewer than 10" in output
 
 
-def test_evaluate_reads_other_clips_and_other_folders(run, trained, clips_path, tmp_path):
+def test_evaluate_reads_other_clips_and_other_folders(run, trained, tiny_path, tmp_path):
     result = run(
-        "evaluate", trained, "--data", clips_path, "--split", "train", "--output", "out", "--json"
+        "evaluate", trained, "--data", tiny_path, "--split", "train", "--output", "out", "--json"
     )
 
     assert json.loads(result.stdout)["clips"] == 8
@@ -267,11 +240,11 @@ def test_evaluate_says_what_is_wrong(run, trained, arguments, code, message):
     assert result.stderr.count("\n") == 1
 
 
-def test_another_seed_evaluates_the_same_clips_to_the_same_numbers(run, clips_path, tiny_dataset):
+def test_another_seed_evaluates_the_same_clips_to_the_same_numbers(run, tiny_path, tiny_dataset):
     from dataclasses import replace
 
-    write_parquet([replace(clip, split=None, signer=None) for clip in tiny_dataset], clips_path)
-    run("train", "--train", clips_path, "--name", "one", *TINY)
+    write_parquet([replace(clip, split=None, signer=None) for clip in tiny_dataset], tiny_path)
+    run("train", "--train", tiny_path, "--name", "one", *TINY)
 
     first, second = (
         json.loads(run("evaluate", "--json", "--set", f"seed={seed}").stdout) for seed in (379, 5)
@@ -283,14 +256,14 @@ def test_another_seed_evaluates_the_same_clips_to_the_same_numbers(run, clips_pa
 
 @pytest.mark.parametrize("kept", [3, 4])
 def test_data_that_changed_after_the_training_is_refused(
-    run, trained, clips_path, tiny_dataset, kept
+    run, trained, tiny_path, tiny_dataset, kept
 ):
     glosses = tiny_dataset.classes[:kept]
     clips = [clip for clip in tiny_dataset if clip.gloss in glosses][kept == 4 :]
     changed = [clip for clip in clips if clip.split != "test"] + [
         clip for clip in clips if clip.split == "test"
     ][1:]
-    write_parquet(changed, clips_path)
+    write_parquet(changed, tiny_path)
 
     result = run("evaluate", trained)
 
@@ -298,13 +271,13 @@ def test_data_that_changed_after_the_training_is_refused(
     assert "not those the run was made with" in result.stderr
 
 
-def test_a_split_is_recognised_however_it_is_spelled(run, trained, clips_path, tiny_dataset):
+def test_a_split_is_recognised_however_it_is_spelled(run, trained, tiny_path, tiny_dataset):
     from dataclasses import replace
 
     spelled = {"train": "Training", "val": "dev", "test": "TEST "}
-    write_parquet([replace(c, split=spelled[c.split or ""]) for c in tiny_dataset], clips_path)
+    write_parquet([replace(c, split=spelled[c.split or ""]) for c in tiny_dataset], tiny_path)
 
-    result = run("evaluate", trained, "--data", clips_path, "--json")
+    result = run("evaluate", trained, "--data", tiny_path, "--json")
 
     assert json.loads(result.stdout)["clips"] == 4
 
@@ -319,7 +292,7 @@ def test_settings_edited_after_the_training_are_refused(run, trained):
     assert "put the file back" in result.stderr
 
 
-def test_a_run_finds_its_data_from_another_folder(run, tmp_path, clips_path, monkeypatch):
+def test_a_run_finds_its_data_from_another_folder(run, tmp_path, tiny_path, monkeypatch):
     (tmp_path / "run.toml").write_text('[data]\ntrain = "tiny.parquet"\n')
     run("train", "--config", "run.toml", "--name", "one", *TINY)
     (tmp_path / "elsewhere").mkdir()
@@ -328,18 +301,18 @@ def test_a_run_finds_its_data_from_another_folder(run, tmp_path, clips_path, mon
     assert run("evaluate", "../runs/one").exit_code == 0
 
 
-def test_force_removes_the_evaluations_of_the_old_model(run, trained, clips_path):
+def test_force_removes_the_evaluations_of_the_old_model(run, trained, tiny_path):
     run("evaluate", trained)
     assert (trained / "evaluation-test").is_dir()
 
-    run("train", "--train", clips_path, "--name", "one", "--force", *TINY)
+    run("train", "--train", tiny_path, "--name", "one", "--force", *TINY)
 
     assert not (trained / "evaluation-test").exists()
 
 
-def test_a_model_that_breaks_in_an_epochs_last_step_exits_4(run, clips_path):
+def test_a_model_that_breaks_in_an_epochs_last_step_exits_4(run, tiny_path):
     result = run(
-        "train", "--train", clips_path, *TINY, "--batch-size", "64", "--epochs", "1",
+        "train", "--train", tiny_path, *TINY, "--batch-size", "64", "--epochs", "1",
         "--set=train.warmup_epochs=0", "--learning-rate", "1e38", "--cmcl", "balanced",
     )  # fmt: skip
 
@@ -367,8 +340,8 @@ def test_one_gloss_alone_is_refused(run, tmp_path, tiny_dataset):
         ([], "CMCL off"),
     ],
 )
-def test_the_header_names_a_preset_only_where_it_is_in_force(run, clips_path, arguments, name):
-    result = run("train", "--train", clips_path, "--dry-run", *arguments, *TINY)
+def test_the_header_names_a_preset_only_where_it_is_in_force(run, tiny_path, arguments, name):
+    result = run("train", "--train", tiny_path, "--dry-run", *arguments, *TINY)
 
     assert f"({name})" in plain(result)
 
@@ -381,8 +354,8 @@ def test_the_header_names_a_preset_only_where_it_is_in_force(run, clips_path, ar
         (["--set", "model.name=spoter"], "one stream"),
     ],
 )
-def test_the_header_says_how_the_streams_meet(run, clips_path, arguments, streams):
-    result = run("train", "--train", clips_path, "--dry-run", *arguments, *TINY)
+def test_the_header_says_how_the_streams_meet(run, tiny_path, arguments, streams):
+    result = run("train", "--train", tiny_path, "--dry-run", *arguments, *TINY)
 
     assert f"full attention, {streams}\n" in plain(result)
 
@@ -433,8 +406,8 @@ def test_every_public_name_can_be_imported():
     assert all(getattr(slrctl, name) is not None for name in slrctl.__all__)
 
 
-def test_diagnostics_show_what_the_terms_do_after_every_epoch(run, clips_path):
-    arguments = ["train", "--train", clips_path, "--cmcl", "balanced", *TINY]
+def test_diagnostics_show_what_the_terms_do_after_every_epoch(run, tiny_path):
+    arguments = ["train", "--train", tiny_path, "--cmcl", "balanced", *TINY]
 
     without = plain(run(*arguments))
     shown = plain(run(*arguments, "--diagnostics"))
@@ -445,9 +418,9 @@ def test_diagnostics_show_what_the_terms_do_after_every_epoch(run, clips_path):
     assert shown.count("clips that contribute to consistency: ") == 2
 
 
-def test_a_term_that_does_nothing_is_warned_of_once(run, clips_path):
+def test_a_term_that_does_nothing_is_warned_of_once(run, tiny_path):
     result = run(
-        "train", "--train", clips_path, "--lambda-consistency=1e-9", *TINY, "--epochs=5"
+        "train", "--train", tiny_path, "--lambda-consistency=1e-9", *TINY, "--epochs=5"
     )  # fmt: skip
 
     lines = [line for line in plain(result).splitlines() if "consistency is inert" in line]
@@ -455,8 +428,8 @@ def test_a_term_that_does_nothing_is_warned_of_once(run, clips_path):
     assert lines[0].startswith("warning: epoch 3: ")
 
 
-def test_find_lambdas_writes_nothing_and_reports_both_terms(run, clips_path, tmp_path):
-    arguments = ["train", "--train", clips_path, "--find-lambdas", *TINY, "--epochs=8"]
+def test_find_lambdas_writes_nothing_and_reports_both_terms(run, tiny_path, tmp_path):
+    arguments = ["train", "--train", tiny_path, "--find-lambdas", *TINY, "--epochs=8"]
 
     result = run(*arguments, "--json")
     shown = plain(run(*arguments))
@@ -469,10 +442,10 @@ def test_find_lambdas_writes_nothing_and_reports_both_terms(run, clips_path, tmp
     assert not (tmp_path / "runs").exists()
 
 
-def test_the_header_names_the_forms_of_cmcl(run, clips_path):
+def test_the_header_names_the_forms_of_cmcl(run, tiny_path):
     forms = ["cmcl.consistency=cycle", "cmcl.alignment=contrastive", "cmcl.multi_scale=true"]
     result = run(
-        "train", "--train", clips_path, "--cmcl", "balanced", "--dry-run", *TINY,
+        "train", "--train", tiny_path, "--cmcl", "balanced", "--dry-run", *TINY,
         *(f"--set={form}" for form in forms),
     )  # fmt: skip
 

@@ -7,7 +7,6 @@ import subprocess
 import time
 
 import pytest
-from commands import commands_in
 
 from slrctl.engine import run_folder
 from slrctl.engine.checkpoint import is_intact
@@ -21,20 +20,10 @@ TINY = [
 ]
 
 
-@pytest.fixture(scope="module")
-def commands(tmp_path_factory):
-    with commands_in(tmp_path_factory.mktemp("disks")) as ready:
-        yield ready
-
-
 @pytest.fixture
-def train(tiny_path, commands):
-    clips = commands.folder / "tiny.parquet"
-    if not clips.exists():
-        clips.write_bytes(tiny_path.read_bytes())
-
+def train(still_path):
     def arguments(run_dir, epochs):
-        return ["train", "--train", clips, "--run-dir", run_dir, *TINY, "--epochs", epochs]
+        return ["train", "--train", still_path, "--run-dir", run_dir, *TINY, "--epochs", epochs]
 
     return arguments
 

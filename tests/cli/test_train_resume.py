@@ -26,22 +26,13 @@ TINY = [
 ]
 
 
-@pytest.fixture(scope="module")
-def commands(tmp_path_factory):
-    with commands_in(tmp_path_factory.mktemp("commands")) as ready:
-        yield ready
-
-
 @pytest.fixture
-def train(tiny_path, commands):
+def train(still_path):
     """The command line of a run, on clips that lie still."""
-    clips = commands.folder / "tiny.parquet"
-    if not clips.exists():
-        clips.write_bytes(tiny_path.read_bytes())
     return lambda name, epochs: [
         "train",
         "--train",
-        clips,
+        still_path,
         "--name",
         name,
         *TINY,

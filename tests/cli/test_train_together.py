@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import commands_in
 from torch.testing import assert_close
 
 from slrctl.core.data.dataset import load_dataset
@@ -35,21 +34,12 @@ CONTRASTIVE = [*CMCL, "--set=cmcl.alignment=contrastive"]
 SCALES = [*CMCL, "--set=cmcl.multi_scale=true"]
 
 
-@pytest.fixture(scope="module")
-def commands(tmp_path_factory):
-    with commands_in(tmp_path_factory.mktemp("together")) as ready:
-        yield ready
-
-
 @pytest.fixture
-def train(tiny_path, commands):
+def train(still_path):
     """The command line of a run, on clips that lie still."""
-    clips = commands.folder / "tiny.parquet"
-    if not clips.exists():
-        clips.write_bytes(tiny_path.read_bytes())
 
     def command(name, *changes, epochs=10):
-        given = ["--train", clips, "--name", name, "--epochs", epochs]
+        given = ["--train", still_path, "--name", name, "--epochs", epochs]
         return ["train", *given, *TINY, *changes]
 
     return command

@@ -4,13 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-from rich.text import Text
+from calls import call, plain
 from safetensors.torch import load_file
 from torch.testing import assert_close
-from typer.testing import CliRunner
-
-from slrctl.cli import app
-from slrctl.core.data.formats.parquet import write_parquet
 
 TINY = [
     "--set=model.ffn_dim=16",
@@ -26,38 +22,20 @@ def run(tmp_path, monkeypatch):
     """Call slrctl in an empty folder, with a cache of its own."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
-
-    def call(*arguments: object):
-        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-        if result.exception is not None and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return result
-
     return call
-
-
-@pytest.fixture
-def clips_path(tmp_path, tiny_dataset):
-    path = tmp_path / "tiny.parquet"
-    write_parquet(tiny_dataset, path)
-    return path
-
-
-def plain(result) -> str:
-    return Text.from_ansi(result.output).plain
 
 
 def info(run, *options: object) -> dict:
     return json.loads(run("data", "cache", "--info", "--json", *options).stdout)
 
 
-def test_a_training_is_the_same_to_the_bit_with_and_without_the_cache(run, clips_path):
+def test_a_training_is_the_same_to_the_bit_with_and_without_the_cache(run, tiny_path):
     for name, options in {
         "without": ["--set=data.cache=false"],
         "filling": [],
         "filled": [],
     }.items():
-        result = run("train", "--train", clips_path, "--name", name, *TINY, *options)
+        result = run("train", "--train", tiny_path, "--name", name, *TINY, *options)
         assert result.exit_code == 0, result.output
 
     folders = {path.name for path in Path("user/slrctl/clips").iterdir()}
@@ -69,11 +47,11 @@ def test_a_training_is_the_same_to_the_bit_with_and_without_the_cache(run, clips
         assert json.loads(Path(f"runs/{name}/environment.json").read_text())["data"] == data
 
 
-def test_an_evaluation_is_the_same_with_and_without_the_cache(run, clips_path):
-    run("train", "--train", clips_path, "--name", "one", *TINY)
+def test_an_evaluation_is_the_same_with_and_without_the_cache(run, tiny_path):
+    run("train", "--train", tiny_path, "--name", "one", *TINY)
 
     answers = [
-        run("evaluate", "runs/one", "--data", clips_path, "--json", *options).stdout
+        run("evaluate", "runs/one", "--data", tiny_path, "--json", *options).stdout
         for options in (["--set=data.cache=false"], [], [])
     ]
 
@@ -81,8 +59,8 @@ def test_an_evaluation_is_the_same_with_and_without_the_cache(run, clips_path):
     assert answers[1:] == answers[:1] * 2
 
 
-def test_the_cache_shows_what_is_kept_and_is_cleared(run, clips_path):
-    run("train", "--train", clips_path, "--dry-run", *TINY)
+def test_the_cache_shows_what_is_kept_and_is_cleared(run, tiny_path):
+    run("train", "--train", tiny_path, "--dry-run", *TINY)
 
     shown = run("data", "cache")
     (normalised, cleaned) = info(run)["entries"]
@@ -93,15 +71,15 @@ def test_the_cache_shows_what_is_kept_and_is_cleared(run, clips_path):
     assert (cleaned["kind"], cleaned["clips"], cleaned["source"]) == (
         "cleaned",
         16,
-        str(clips_path),
+        str(tiny_path),
     )
     assert (normalised["kind"], normalised["clips"]) == ("normalised", 4)
     assert "2 files" in plain(cleared)
     assert info(run)["entries"] == []
 
 
-def test_clearing_answers_in_json(run, clips_path):
-    run("train", "--train", clips_path, "--dry-run", *TINY)
+def test_clearing_answers_in_json(run, tiny_path):
+    run("train", "--train", tiny_path, "--dry-run", *TINY)
     total = info(run)["bytes"]
 
     answer = json.loads(run("data", "cache", "--clear", "--json").stdout)
@@ -113,23 +91,23 @@ def test_an_empty_cache_is_one_line(run):
     assert plain(run("data", "cache")).strip().startswith("0 files, 0.0 MB of 20 GB in ")
 
 
-def test_the_folder_can_be_chosen(run, clips_path):
+def test_the_folder_can_be_chosen(run, tiny_path):
     option = "--set=data.cache_dir=mine"
 
-    run("train", "--train", clips_path, "--dry-run", *TINY, option)
+    run("train", "--train", tiny_path, "--dry-run", *TINY, option)
 
     assert len(info(run, option)["entries"]) == 2
     assert not Path("user").exists()
 
 
-def test_a_cache_that_is_off_writes_nothing(run, clips_path):
-    run("train", "--train", clips_path, "--dry-run", *TINY, "--set=data.cache=false")
+def test_a_cache_that_is_off_writes_nothing(run, tiny_path):
+    run("train", "--train", tiny_path, "--dry-run", *TINY, "--set=data.cache=false")
 
     assert not Path("user").exists()
 
 
-def test_a_name_from_a_stranger_reaches_the_terminal_as_text(run, clips_path):
-    strange = clips_path.rename(clips_path.with_name("\x1b[31m[red]é.parquet"))
+def test_a_name_from_a_stranger_reaches_the_terminal_as_text(run, tiny_path):
+    strange = tiny_path.rename(tiny_path.with_name("\x1b[31m[red]é.parquet"))
     run("train", "--train", strange, "--dry-run", *TINY)
 
     output = run("data", "cache").output
@@ -138,11 +116,11 @@ def test_a_name_from_a_stranger_reaches_the_terminal_as_text(run, clips_path):
     assert "[red]é" in output.replace("\n", "")
 
 
-def test_a_full_cache_folder_costs_one_warning(run, clips_path, tmp_path):
+def test_a_full_cache_folder_costs_one_warning(run, tiny_path, tmp_path):
     (tmp_path / "file").write_text("in the way")
     option = f"--set=data.cache_dir={tmp_path / 'file'}"
 
-    result = run("train", "--train", clips_path, "--val", clips_path, "--dry-run", *TINY, option)
+    result = run("train", "--train", tiny_path, "--val", tiny_path, "--dry-run", *TINY, option)
 
     assert result.exit_code == 0, result.output
     assert plain(result).count("warning: not cached") == 1
