@@ -35,7 +35,7 @@ from slrctl.core.data.synthetic import synthesise
 from slrctl.core.model import fast
 from slrctl.core.skeleton import BODY_WIDTH, HAND_WIDTH
 from slrctl.engine.evaluation import predict
-from slrctl.engine.run import training_data
+from slrctl.engine.run_batches import training_data
 from slrctl.engine.runtime import arithmetic, keep_freed_memory
 from slrctl.engine.state import TrainingState
 from slrctl.engine.threads import map_in_threads

@@ -86,7 +86,7 @@ def _evaluate(
 ) -> tuple["Subject", "Predictions", "Evaluation"]:
     """Predict the chosen clips; `own` are the run's settings, `settings` those asked for now."""
     from slrctl.engine.bootstrap import evaluate_predictions
-    from slrctl.engine.run import predict_part
+    from slrctl.engine.run_batches import predict_part
     from slrctl.engine.run_folder import folder_of, load_run
     from slrctl.engine.runtime import choose_device, deterministic, keep_freed_memory
     from slrctl.engine.subject import other_clips, own_clips

@@ -192,7 +192,7 @@ def _choose(
     is_gloss_named: bool,
 ) -> list[str]:
     """The ids of the clips to look at."""
-    from slrctl.engine.run import predict_part
+    from slrctl.engine.run_batches import predict_part
     from slrctl.studies.inspection import choosing
 
     if clip is not None:

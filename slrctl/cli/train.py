@@ -22,14 +22,12 @@ from slrctl.cli.options import (
 from slrctl.cli.profile import show_profile
 from slrctl.cli.train_run import TrainView, resume_run, show_run
 from slrctl.cli.train_views import show_header, show_settings
+from slrctl.engine.launch import launched_count, launched_rank, one_voice
 from slrctl.engine.stopping import StopRequest
 from slrctl.engine.workers import (
     Workers,
     first_only,
     joined_workers,
-    launched_count,
-    launched_rank,
-    one_voice,
 )
 from slrctl.errors import UsageError
 from slrctl.layers import cmcl_name, resolve
@@ -270,7 +268,7 @@ def _default_run_dir(settings: "Settings", parts: "Parts", workers: Workers) -> 
 
 def _try(settings: "Settings", parts: "Parts", view: TrainView) -> None:
     from slrctl.core.model import num_parameters
-    from slrctl.engine.run import try_one_batch
+    from slrctl.engine.run_batches import try_one_batch
 
     trial = try_one_batch(settings, parts, view.workers)
     facts = {

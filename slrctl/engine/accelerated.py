@@ -19,8 +19,8 @@ from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor, nn
 
+from slrctl.engine.launch import launched_count, launched_rank
 from slrctl.engine.runtime import choose_device
-from slrctl.engine.workers import launched_count, launched_rank
 from slrctl.errors import ReportedElsewhere, SlrctlError, UsageError, WorkerLost
 
 T = TypeVar("T")

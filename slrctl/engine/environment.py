@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from slrctl.core.data.dataset import SignDataset
+from slrctl.engine.launch import launched_count
 from slrctl.engine.runtime import describe_device
-from slrctl.engine.workers import launched_count
 
 PACKAGES = ("slrctl", "torch", "numpy", "pandas", "pyarrow", "pydantic", "safetensors")
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from slrctl.core.data.splits import Parts
-from slrctl.engine.run import training_data
+from slrctl.engine.run_batches import training_data
 from slrctl.engine.runtime import choose_device, deterministic
 from slrctl.engine.state import TrainingState
 from slrctl.engine.training import BatchReport, train_epochs

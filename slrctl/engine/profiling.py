@@ -12,7 +12,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from slrctl.core.clip import ClipBatch
 from slrctl.core.data.splits import Parts
 from slrctl.engine.files import replacing
-from slrctl.engine.run import training_data
+from slrctl.engine.run_batches import training_data
 from slrctl.engine.runtime import choose_device, deterministic, keep_freed_memory
 from slrctl.engine.state import TrainingState
 from slrctl.engine.training import PHASES, BatchReport, TrainingData, train_epochs

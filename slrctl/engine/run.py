@@ -7,25 +7,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
-import torch
 
-from slrctl.core.data.dataset import SignDataset
-from slrctl.core.data.loader import (
-    BatchParts,
-    evaluation_batches,
-    num_batches,
-    prepare_clips,
-    training_batches,
-)
 from slrctl.core.data.parts import named_parts
 from slrctl.core.data.splits import Parts
 from slrctl.engine import run_folder
 from slrctl.engine.bootstrap import Evaluation, evaluate_predictions
 from slrctl.engine.environment import changes, describe_environment, describe_machine
-from slrctl.engine.evaluation import predict
 from slrctl.engine.files import replacing
 from slrctl.engine.predictions import Predictions
 from slrctl.engine.resuming import SavedRun, check_same_clips
+from slrctl.engine.run_batches import predict_part, training_data
 from slrctl.engine.run_folder import load_run
 from slrctl.engine.run_lock import RunLock, holding
 from slrctl.engine.runtime import deterministic, keep_freed_memory
@@ -45,13 +36,6 @@ class RunReport(NamedTuple):
     summary: dict[str, Any]
     validation: Evaluation
     test: Evaluation | None
-
-
-class TrialBatch(NamedTuple):
-    """What one batch showed, where nothing is to be kept."""
-
-    report: BatchReport
-    seconds: float
 
 
 Reports = Generator[BatchReport | EpochReport | RunReport]
@@ -129,52 +113,6 @@ def resume_training(
         state, folder = workers.together(take_up), _Folder(saved.run_dir, lock)
         first_only(workers, lambda: _go_on(state, saved, folder))
         yield from _run(state, parts, folder, stop or StopRequest(), workers)
-
-
-def try_one_batch(settings: Settings, parts: Parts, workers: Workers = ALONE) -> TrialBatch:
-    """Take the first training step and save nothing."""
-    device = workers.device(settings.train.device)
-    with deterministic():
-        state = TrainingState.initial(settings, parts.train.classes, device)
-        data = training_data(settings, parts, workers)
-        started = time.perf_counter()
-        report = next(train_epochs(state, data, workers))
-        if not isinstance(report, BatchReport):
-            raise TypeError("the first report of a training is that of its first batch")
-        return TrialBatch(report, time.perf_counter() - started)
-
-
-def training_data(settings: Settings, parts: Parts, workers: Workers = ALONE) -> TrainingData:
-    """The batches of the training part, and those of the validation part, as a worker gets them."""
-    validation = prepare_clips(parts.val, settings)
-    total = workers.count * settings.train.accumulate
-    own = BatchParts(range(workers.rank, total, workers.count), total)
-    return TrainingData(
-        training=lambda epoch, start: training_batches(
-            parts.train, settings, epoch, start=start, parts=own
-        ),
-        num_batches=num_batches(len(parts.train), settings.train.batch_size),
-        validation=lambda: evaluation_batches(
-            validation, settings.evaluate.batch_size, start=workers.rank, step=workers.count
-        ),
-    )
-
-
-def predict_part(
-    run: run_folder.LoadedRun,
-    settings: Settings,
-    part: SignDataset,
-    device: torch.device,
-    workers: Workers = ALONE,
-) -> Predictions:
-    """Predict a data set with a trained model."""
-    batches = evaluation_batches(
-        prepare_clips(part, settings),
-        settings.evaluate.batch_size,
-        start=workers.rank,
-        step=workers.count,
-    )
-    return predict(run.model, part, batches, device, workers)
 
 
 class _Folder(NamedTuple):

@@ -5,15 +5,12 @@ from a launcher (`torchrun`, `accelerate launch`, SLURM), which tells each its p
 of the environment.
 """
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from slrctl.engine.launch import launched_count
 from slrctl.errors import (
-    Interrupted,
-    ReportedElsewhere,
-    TrainingDiverged,
     UsageError,
 )
 
@@ -139,16 +136,6 @@ def first_only(workers: Workers, act: Callable[[], T]) -> T | None:
     return workers.together(act if workers.rank == 0 else lambda: None)
 
 
-def launched_count() -> int:
-    """How many processes a launcher has started for this run."""
-    return _number("WORLD_SIZE", 1)
-
-
-def launched_rank() -> int:
-    """The place of this process among them; the first one speaks for all."""
-    return _number("RANK", 0) if launched_count() > 1 else 0
-
-
 @contextmanager
 def joined_workers(device: str) -> Iterator[Workers]:
     """Meet the other processes of the run, if a launcher started any, and part from them.
@@ -171,31 +158,3 @@ def joined_workers(device: str) -> Iterator[Workers]:
         ) from None
     with joined(device) as workers:
         yield workers
-
-
-@contextmanager
-def one_voice() -> Iterator[None]:
-    """Let only the first process tell what all of them find out.
-
-    Raises:
-        ReportedElsewhere: what was raised inside, in any process but the first.
-    """
-    try:
-        yield
-    except (UsageError, Interrupted, TrainingDiverged) as error:
-        if launched_rank() == 0:
-            raise
-        raise ReportedElsewhere(error.exit_code) from None
-    except KeyboardInterrupt:
-        if launched_rank() == 0:
-            raise
-        raise ReportedElsewhere(Interrupted.exit_code) from None
-
-
-def _number(name: str, absent: int) -> int:
-    text = os.environ.get(name, "")
-    if not text:
-        return absent
-    if not text.isdecimal():
-        raise UsageError(f"{name}={text}: must be a whole number, as a launcher sets it")
-    return int(text)

@@ -6,7 +6,7 @@ from torch.testing import assert_close
 
 from slrctl.core.clip import cut_batch
 from slrctl.engine import step
-from slrctl.engine.run import training_data
+from slrctl.engine.run_batches import training_data
 from slrctl.engine.state import TrainingState
 from slrctl.engine.training import BatchReport, train_epochs
 from slrctl.errors import TrainingDiverged

@@ -11,7 +11,7 @@ import torch
 from torch.testing import assert_close
 
 from slrctl.core.data.dataset import canonical_dataset
-from slrctl.engine.run import training_data
+from slrctl.engine.run_batches import training_data
 from slrctl.engine.state import EpochTotals, Progress, TrainingState
 from slrctl.engine.training import BatchReport, EpochReport, train_epochs
 from slrctl.engine.validation import validate

@@ -4,15 +4,13 @@ import sys
 
 import pytest
 
+from slrctl.engine.launch import launched_count, launched_rank, one_voice
 from slrctl.engine.stopping import StopAsked, StopRequest
 from slrctl.engine.workers import (
     ALONE,
     Alone,
     first_only,
     joined_workers,
-    launched_count,
-    launched_rank,
-    one_voice,
 )
 from slrctl.errors import Interrupted, ReportedElsewhere, SlrctlError, TrainingDiverged, UsageError
 
