@@ -95,9 +95,8 @@ def assert_same_training(run_dir, expected_dir, clips, largest=1e-6):
     }
     assert state.tensors.keys() == expected.tensors.keys()
     for name, (weight, its) in weights.items():
-        assert_close(
-            weight, its, atol=largest, rtol=0, msg=lambda text, name=name: f"{name}: {text}"
-        )
+        named = partial("{}: {}".format, name)
+        assert_close(weight, its, atol=largest, rtol=0, msg=named)
     assert_close(logits_of(run_dir, clips), logits_of(expected_dir, clips), atol=1e-5, rtol=0)
     for line, wanted in zip(lines_of(run_dir), lines_of(expected_dir), strict=True):
         absent = {name for name, value in wanted.items() if value is None}
