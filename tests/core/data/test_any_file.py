@@ -41,7 +41,7 @@ from slrctl.settings import DataSettings
 
 MEMORY = 400 << 20
 NUM_EXAMPLES = pytest.mark.parametrize(
-    "num_examples", [8, pytest.param(500, marks=pytest.mark.slow)]
+    "num_examples", [8, pytest.param(1250, marks=pytest.mark.slow)]
 )
 
 
