@@ -52,7 +52,7 @@ def scoped_seed(seed: int, device: torch.device) -> Iterator[None]:
         if device.type == "cpu":
             yield
         else:
-            with torch.random.fork_rng(devices=[device], device_type=device.type):
+            with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
                 torch.manual_seed(seed)
                 yield
     finally:

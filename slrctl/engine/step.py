@@ -85,8 +85,8 @@ def train_step(
     settings, cmcl, progress = state.settings.train, state.settings.cmcl, state.progress
     is_measured = cmcl.is_on and progress.step % settings.diagnostics_every == 0
     parts = [part.to(state.device) for part in parts]
-    if workers.count == 1:
-        parts = [piece for part in parts for piece in _cut(part, state)]
+    if workers.count == len(parts) == 1:  # who accumulates wants little at a time
+        parts = _cut(parts[0], state)
     counts = [ClipCounts.of(part, cmcl, workers.gather) for part in parts]
     whole = ClipCounts(*map(int, workers.summed(ClipCounts.total(counts))))
     pieces = [
@@ -100,7 +100,7 @@ def train_step(
     ]
     state.optimizer.zero_grad(set_to_none=True)
     # Only a process that is alone may leave the wrapped module's way of adding gradients up.
-    is_shared_out = workers.count == 1 and len(pieces) > 1
+    is_shared_out = workers.count == settings.accumulate == 1 < len(pieces)
     add_up = _side_by_side if is_shared_out else _one_by_one
     sums, gradients = add_up(state, module, pieces, workers, is_measured=is_measured)
     with one_thread() if is_shared_out else nullcontext():

@@ -130,3 +130,11 @@ def test_a_gradient_that_is_not_finite_is_named_and_no_step_is_taken(
     assert state.progress.step == 1
     for name, tensor in state.tensors().items():
         assert torch.equal(tensor, before[name]), name
+
+
+def test_who_accumulates_has_one_part_at_a_time(tiny_settings, tiny_parts, monkeypatch):
+    monkeypatch.setattr(step, "FRAMES_OF_PIECE", 20)
+    monkeypatch.setattr(step, "cut_batch", None)  # must not be asked
+    monkeypatch.setattr(step, "map_in_threads", None)
+
+    first_steps(tiny_settings, tiny_parts, train={"accumulate": 2})
