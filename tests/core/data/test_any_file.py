@@ -102,7 +102,7 @@ def outcome(path: Path, *, skip: bool) -> SignDataset | str:
 # --- damage -------------------------------------------------------------------------------------
 
 BLOBS = st.binary(max_size=24) | st.sampled_from(
-    [b"\0" * 16, b"\xff" * 8, b"\n", b'"', b",", b"[", b"]", b"nan", b"inf", b"-1", b"1e999"]
+    [b"\0" * 16, b"\xff" * 8, b"\n", b"\r", b'"', b",", b"[", b"]", b"nan", b"inf", b"-1", b"1e999"]
 )
 DAMAGE = st.lists(
     st.tuples(
@@ -171,7 +171,21 @@ def a_pose(folder: Path) -> Path:
     return folder / "book" / "1.pose"
 
 
-MAKERS = [a_csv, a_parquet, a_long_parquet, an_index, an_npy, a_pose]
+def pose_labels(folder: Path) -> Path:
+    a_pose(folder)
+    labels = folder / "book" / "labels.csv"
+    labels.write_text("path,gloss,signer\n0.pose,book,ann\n1.pose,read,bob\n")
+    return labels
+
+
+MAKERS = [a_csv, a_parquet, a_long_parquet, an_index, an_npy, a_pose, pose_labels]
+
+
+def read_as(target: Path, folder: Path) -> Path:
+    """What is read when this file of a folder is damaged."""
+    if target.name == "labels.csv":
+        return target.parent
+    return target if target.name.startswith("signs") else folder
 
 
 @NUM_EXAMPLES
@@ -181,7 +195,13 @@ def test_a_damaged_file_gives_clips_or_one_line(make, num_examples, tmp_path):
     folder.mkdir()
     target = make(folder)
     whole = target.read_bytes()
-    path = target if target.parent == folder and target.name.startswith("signs") else folder
+    path = (
+        target
+        if target.name.startswith("signs")
+        else target.parent
+        if make is pose_labels
+        else folder
+    )
 
     def check(steps: list[Step]) -> None:
         target.write_bytes(damaged(whole, steps))

@@ -247,6 +247,14 @@ def test_an_index_without_rows_is_explained(tmp_path):
         load_dataset(index)
 
 
+def test_an_index_whose_header_ends_at_a_carriage_return_is_explained(tmp_path):
+    index = tmp_path / "train.csv"
+    index.write_bytes(b"path,participant_id\r,sequence_id,sign\na,1,2,blow\n")
+
+    with pytest.raises(DataError, match="found the columns 'path', 'participant_id', expected"):
+        load_dataset(index)
+
+
 def test_an_index_that_is_not_utf8_is_explained(tmp_path):
     index = tmp_path / "train.csv"
     index.write_bytes(b"path,participant_id,sequence_id,sign\na,1,2,fr\xfch\n")

@@ -9,14 +9,14 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from slrctl.core.clip import Clip
 from slrctl.core.data.formats import long_parquet
 from slrctl.core.data.formats.clip_folders import file_inside
 from slrctl.core.data.formats.parquet import MAGIC
-from slrctl.core.data.formats.reading import BadClips, ClipProblem, Reading, count_of
+from slrctl.core.data.formats.parquet_file import UNREADABLE
+from slrctl.core.data.formats.reading import BadClips, ClipProblem, Reading, count_of, some_of
 from slrctl.errors import DataError
 from slrctl.settings import DataSettings
 
@@ -49,7 +49,7 @@ def _is_long_parquet(path: Path) -> bool:
     try:
         with pq.ParquetFile(path) as file:
             names = file.schema_arrow.names
-    except (pa.ArrowException, OSError, MemoryError):
+    except UNREADABLE:
         return False  # the reader of our own Parquet says what is wrong with it
     return "landmarks" not in names and "landmark_index" in names
 
@@ -100,16 +100,25 @@ def _read_index(path: Path) -> list[dict[str, str]]:
     """The rows of train.csv; a cell that is not there is empty."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file, restval="", skipinitialspace=True))
+            reader = csv.DictReader(file, restval="", skipinitialspace=True)
+            columns = [name.strip() for name in reader.fieldnames or []]
+            reader.fieldnames = columns
+            rows = list(reader)
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: is not UTF-8 text; save it again as UTF-8") from error
     except csv.Error as error:
         raise DataError(
             f"{path}: cannot be split into rows and cells ({error}); fetch it again"
         ) from error
+    # A carriage return ends the header here, and may have stood in the line that was recognised.
+    if not set(columns).issuperset(_REQUIRED):
+        raise DataError(
+            f"{path}: found the columns {some_of(columns)}, expected {', '.join(_REQUIRED)}; "
+            "fetch it again"
+        )
     if not rows:
         raise DataError(f"{path}: has a header but no row below it; expected a row for each clip")
-    return [{(name or "").strip(): cell for name, cell in row.items()} for row in rows]
+    return rows
 
 
 def _read_source(index: Path, row: dict[str, str]) -> long_parquet.LongClip:

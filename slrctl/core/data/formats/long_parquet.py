@@ -9,7 +9,12 @@ import pyarrow.parquet as pq
 from jaxtyping import Float32, Float64, Int64
 
 from slrctl.core.data.formats.holistic_points import NUM_HAND, NUM_POSE, landmarks_from_holistic
-from slrctl.core.data.formats.parquet_file import check_unpacked_size, open_parquet, reason_of
+from slrctl.core.data.formats.parquet_file import (
+    UNREADABLE,
+    check_unpacked_size,
+    open_parquet,
+    reason_of,
+)
 from slrctl.core.data.formats.reading import ClipProblem, count_of, quote
 
 COLUMNS = ("frame", "type", "landmark_index", "x", "y")
@@ -48,7 +53,7 @@ def read_long_parquet(path: Path) -> LongClip:
     try:
         with open_parquet(path, ["type"]) as file:
             rows = _read_rows(path, file)
-    except (pa.ArrowException, OSError, MemoryError) as error:
+    except UNREADABLE as error:
         raise ClipProblem(
             "damaged file",
             f"cannot be read as Parquet: it is cut off or damaged ({reason_of(error)})",

@@ -27,6 +27,7 @@ from slrctl.core.data.formats.parquet_columns import (
     read_numbers,
     read_texts,
 )
+from slrctl.core.data.formats.parquet_file import UNREADABLE
 from slrctl.core.data.formats.reading import BadClips, Reading, count_of, quote, some_of
 from slrctl.settings import DataSettings
 
@@ -106,7 +107,7 @@ def other_columns(path: Path) -> list[str]:
     """The columns of a Parquet file that clips do not have; none if it cannot be read."""
     try:
         names = pq.read_schema(path).names
-    except (pa.ArrowException, OSError):
+    except UNREADABLE:
         return []
     return [name for name in names if name not in SCHEMA.names]
 

@@ -10,7 +10,12 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float32, Int64
 
-from slrctl.core.data.formats.parquet_file import check_unpacked_size, open_parquet, reason_of
+from slrctl.core.data.formats.parquet_file import (
+    UNREADABLE,
+    check_unpacked_size,
+    open_parquet,
+    reason_of,
+)
 from slrctl.core.data.formats.reading import BadClips, ClipProblem, quote, some_of
 from slrctl.errors import DataError
 
@@ -69,7 +74,7 @@ def _damage_reported(path: Path) -> Iterator[None]:
         yield
     except ClipProblem as problem:
         raise DataError(f"{path}: {problem}") from problem
-    except (pa.ArrowException, OSError, MemoryError) as error:
+    except UNREADABLE as error:
         raise DataError(
             f"{path}: cannot be read as Parquet: the file is cut off or damaged "
             f"({reason_of(error)}); fetch or convert it again"

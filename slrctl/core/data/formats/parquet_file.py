@@ -3,6 +3,7 @@
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from slrctl.core.data.formats.reading import ClipProblem
@@ -12,6 +13,9 @@ _LARGEST_RATIO = 100
 _ALWAYS_ALLOWED_BYTES = 1 << 28
 _VALUE_BYTES = 8
 _BUFFER_BYTES = 1 << 20
+
+UNREADABLE = (pa.ArrowException, OSError, MemoryError, UnicodeDecodeError)
+"""What Arrow raises at a file that is damaged, a name of a column that is not UTF-8 included."""
 
 
 def open_parquet(path: Path, texts: Collection[str]) -> pq.ParquetFile:
