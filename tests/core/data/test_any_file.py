@@ -104,22 +104,26 @@ def outcome(path: Path, *, skip: bool) -> SignDataset | str:
 BLOBS = st.binary(max_size=24) | st.sampled_from(
     [b"\0" * 16, b"\xff" * 8, b"\n", b"\r", b'"', b",", b"[", b"]", b"nan", b"inf", b"-1", b"1e999"]
 )
+# A share of the file, or bytes from its start or its end, where headers and footers are.
+PLACES = st.floats(0, 1) | st.integers(-3000, 500)
 DAMAGE = st.lists(
     st.tuples(
-        st.sampled_from(["cut", "overwrite", "insert", "delete", "repeat"]),
-        st.floats(0, 1),
+        st.sampled_from(["cut", "overwrite", "insert", "delete", "repeat", "flip"]),
+        PLACES,
         st.integers(0, 200),
         BLOBS,
     ),
     min_size=1,
     max_size=4,
 )
-Step = tuple[str, float, int, bytes]
+Step = tuple[str, float | int, int, bytes]
 
 
 def damaged(content: bytes, steps: list[Step]) -> bytes:
-    for kind, share, length, blob in steps:
-        place = int(share * len(content))
+    for kind, where, length, blob in steps:
+        place = (
+            int(where * len(content)) if isinstance(where, float) else where % (len(content) + 1)
+        )
         if kind == "cut":
             content = content[:place]
         elif kind == "overwrite":
@@ -128,6 +132,9 @@ def damaged(content: bytes, steps: list[Step]) -> bytes:
             content = content[:place] + blob + content[place:]
         elif kind == "delete":
             content = content[:place] + content[place + length :]
+        elif kind == "flip" and place < len(content):
+            flipped = content[place] ^ (1 << length % 8)
+            content = content[:place] + bytes([flipped]) + content[place + 1 :]
         else:
             content = content[:place] + content[place : place + length] + content[place:]
     return content

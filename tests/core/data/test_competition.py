@@ -240,6 +240,21 @@ def test_rows_that_take_no_room_in_the_file_are_refused_unread(two_clips):
     assert pa.default_memory_pool().max_memory() == before
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        (b"right_hand", b"right\xdfhand", "cannot be read as Parquet"),
+        (b"landmark_index", b"landmark\x80index", "cannot be read as Parquet"),
+    ],
+)
+def test_a_clip_with_text_that_is_not_utf8_is_refused(two_clips, old, new, reason):
+    index, _ = two_clips
+    path = index.parent / str(row(1001)["path"])
+    path.write_bytes(path.read_bytes().replace(old, new))
+
+    check_refused(index, f"row 2: {path}: {reason}", "damaged file")
+
+
 def test_an_index_without_rows_is_explained(tmp_path):
     index = write_index(tmp_path, [])
 

@@ -107,7 +107,15 @@ def cut(folder: Path) -> None:
     (folder / "2.npy").write_bytes(content[:-100])
 
 
+def split_shape(folder: Path) -> None:
+    content = (folder / "2.npy").read_bytes()
+    (folder / "2.npy").write_bytes(content.replace(b"(1662,)", b"(1 662)"))
+
+
 BAD = {
+    "a shape that is none": (
+        changed(split_shape), "damaged .npy header", "frame '2.npy': has the header",
+    ),
     "a size of no vector": (
         saved(np.zeros(100)), "wrong size", "frame '2.npy': found 100 values, expected 1662 (pose",
     ),

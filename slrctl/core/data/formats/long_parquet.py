@@ -53,12 +53,12 @@ def read_long_parquet(path: Path) -> LongClip:
     try:
         with open_parquet(path, ["type"]) as file:
             rows = _read_rows(path, file)
+            places = _places(rows)
     except UNREADABLE as error:
         raise ClipProblem(
             "damaged file",
             f"cannot be read as Parquet: it is cut off or damaged ({reason_of(error)})",
         ) from error
-    places = _places(rows)
     numbers, frame = np.unique(rows.frame, return_inverse=True)
     if len(numbers) > _MOST_FRAMES:
         raise ClipProblem(
@@ -91,7 +91,7 @@ def _read_rows(path: Path, file: pq.ParquetFile) -> _Rows:
             "missing column",
             f"column {missing[0]!r} is not there, or twice; expected {', '.join(COLUMNS)}",
         )
-    check_unpacked_size(path, file, COLUMNS)
+    check_unpacked_size(path, COLUMNS)
     num_rows = file.metadata.num_rows
     if not 0 < num_rows <= _MOST_ROWS:
         raise ClipProblem(
@@ -99,6 +99,10 @@ def _read_rows(path: Path, file: pq.ParquetFile) -> _Rows:
             f"has {num_rows:,} rows, expected 543 for each frame and at most {_MOST_ROWS:,}",
         )
     table = file.read(list(COLUMNS)).unify_dictionaries().combine_chunks()
+    if table.num_rows != num_rows:
+        raise ClipProblem(
+            "damaged file", f"claims {num_rows:,} rows and holds {table.num_rows:,}: it is damaged"
+        )
     kind = table.column("type").combine_chunks()
     if not pa.types.is_dictionary(kind.type) or not pa.types.is_string(kind.type.value_type):
         raise ClipProblem(
@@ -141,6 +145,10 @@ def _places(rows: _Rows) -> Int64[np.ndarray, " R"]:
     names = rows.kind.dictionary.to_pylist()
     starts, counts = np.array([_PLACES.get(name, (-2, 0)) for name in names] + [(-2, 0)]).T
     codes = np.array(rows.kind.indices.fill_null(len(names)).to_pylist(), dtype=np.int64)
+    if not ((codes >= 0) & (codes <= len(names))).all():
+        raise ClipProblem(
+            "damaged file", "column 'type' refers to texts that are not there: it is damaged"
+        )
     is_bad = (starts[codes] == -2) | (rows.point < 0) | (rows.point >= counts[codes])
     if is_bad.any():
         row = int(is_bad.argmax())

@@ -16,7 +16,8 @@ from slrctl.core.data.formats.reading import ClipProblem, quote, read_limited
 _MAGIC = b"\x93NUMPY"
 _LONGEST_HEADER = 4096
 _HEADER = re.compile(
-    rb"\{'descr': '([^']{1,20})', 'fortran_order': (True|False), 'shape': \(([\d, ]*)\),? ?\}\s*"
+    rb"\{'descr': '([^']{1,20})', 'fortran_order': (True|False), "
+    rb"'shape': \(((?:\d+, )*(?:\d+,?)?)\),? ?\}\s*"
 )
 _NUMBER_TYPE = re.compile(r"[<>|=][fiu][1248]")
 

@@ -66,6 +66,12 @@ class ParquetRows(NamedTuple):
             for batch in file.iter_batches(_ROWS_TOGETHER, columns=present):
                 yield first_row, pa.Table.from_batches([batch])
                 first_row += batch.num_rows
+            if first_row != self.num_rows:
+                raise ClipProblem(
+                    "damaged file",
+                    f"claims {self.num_rows:,} rows and holds {first_row:,}: the file is damaged; "
+                    "fetch or convert it again",
+                )
 
 
 @contextmanager
@@ -90,7 +96,7 @@ def open_rows(path: Path) -> ParquetRows:
     with _damage_reported(path), open_parquet(path, _TEXTS) as file:
         names, num_rows = file.schema_arrow.names, file.metadata.num_rows
         _check_complete(path, names)
-        check_unpacked_size(path, file, SCHEMA.names)
+        check_unpacked_size(path, SCHEMA.names)
     if num_rows == 0:
         raise DataError(
             f"{path}: is empty: it has columns but no row; expected a row for each clip"

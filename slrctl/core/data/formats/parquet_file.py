@@ -6,6 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from slrctl.core.data.formats.parquet_footer import column_claims
 from slrctl.core.data.formats.reading import ClipProblem
 
 # Landmarks shrink to a half or a third of their size; where hands are missing, to a tenth.
@@ -45,7 +46,7 @@ def reason_of(error: Exception) -> str:
     return " ".join(text.split())[:120]
 
 
-def check_unpacked_size(path: Path, file: pq.ParquetFile, columns: Sequence[str]) -> None:
+def check_unpacked_size(path: Path, columns: Sequence[str]) -> None:
     """Check what the columns claim to hold against the size of the file.
 
     Equal values take next to no room in a file, so a few kilobytes can unpack to any size.
@@ -53,13 +54,19 @@ def check_unpacked_size(path: Path, file: pq.ParquetFile, columns: Sequence[str]
     Raises:
         ClipProblem: the columns would take over a hundred times the room of the file.
     """
-    metadata = file.metadata
-    claimed = 0
-    for group in range(metadata.num_row_groups):
-        for index in range(metadata.num_columns):
-            column = metadata.row_group(group).column(index)
-            if column.path_in_schema.partition(".")[0] in columns:
-                claimed += max(column.num_values * _VALUE_BYTES, column.total_uncompressed_size)
+    try:
+        claims = column_claims(path)
+    except ValueError as error:
+        raise ClipProblem(
+            "damaged file",
+            f"cannot be read as Parquet: the file is cut off or damaged ({error}); fetch or "
+            "convert it again",
+        ) from error
+    claimed = sum(
+        max(claim.num_values * _VALUE_BYTES, claim.num_bytes)
+        for claim in claims
+        if claim.name in columns
+    )
     size = path.stat().st_size
     if claimed > max(_ALWAYS_ALLOWED_BYTES, size * _LARGEST_RATIO):
         raise ClipProblem(

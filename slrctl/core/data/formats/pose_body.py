@@ -180,7 +180,8 @@ def _track(
     points = []
     for name in names:
         place = places[component, name]
-        point = data[:, place.point, [place.x, place.y]].astype(np.float64)
+        with np.errstate(invalid="ignore"):  # a damaged file has NaNs that signal
+            point = data[:, place.point, [place.x, place.y]].astype(np.float64)
         is_missing = ~(confidence[:, place.point] > 0)
         points.append(np.where(is_missing[:, None], np.nan, point))
     return np.mean(points, axis=0)
