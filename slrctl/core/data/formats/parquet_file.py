@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from slrctl.core.data.formats.parquet_footer import column_claims
+from slrctl.core.data.formats.parquet_footer import ColumnChunk, Page, column_chunks, pages
 from slrctl.core.data.formats.reading import ClipProblem
 
 # Landmarks shrink to a half or a third of their size; where hands are missing, to a tenth.
@@ -55,18 +55,16 @@ def check_unpacked_size(path: Path, columns: Sequence[str]) -> None:
         ClipProblem: the columns would take over a hundred times the room of the file.
     """
     try:
-        claims = column_claims(path)
+        chunks = [chunk for chunk in column_chunks(path) if chunk.name in columns]
+        with path.open("rb") as file:
+            of_pages = [_unpacked(page) for chunk in chunks for page in pages(file, chunk)]
     except ValueError as error:
         raise ClipProblem(
             "damaged file",
-            f"cannot be read as Parquet: the file is cut off or damaged ({error}); fetch or "
-            "convert it again",
+            f"cannot be read as Parquet: it is cut off or damaged ({error}); fetch or convert it "
+            "again",
         ) from error
-    claimed = sum(
-        max(claim.num_values * _VALUE_BYTES, claim.num_bytes)
-        for claim in claims
-        if claim.name in columns
-    )
+    claimed = max(sum(map(_unpacked, chunks)), sum(of_pages))
     size = path.stat().st_size
     if claimed > max(_ALWAYS_ALLOWED_BYTES, size * _LARGEST_RATIO):
         raise ClipProblem(
@@ -74,3 +72,8 @@ def check_unpacked_size(path: Path, columns: Sequence[str]) -> None:
             f"claims {claimed / 1e9:,.1f} GB of values in a file of {size / 1e6:,.2f} MB; "
             "no landmarks shrink so far, the file is damaged or made to fill the memory",
         )
+
+
+def _unpacked(claim: ColumnChunk | Page) -> int:
+    """The bytes of the values, or of what they are encoded as where that is more."""
+    return max(claim.num_values * _VALUE_BYTES, claim.num_bytes)

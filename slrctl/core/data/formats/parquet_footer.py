@@ -1,34 +1,49 @@
-"""What the end of a Parquet file says of its columns, read without trusting it.
+"""What a Parquet file says of its columns and their pages, read without trusting it.
 
-Arrow gives the same numbers, but ends the whole process where a damaged file contradicts itself.
+Arrow gives the same of columns, but ends the whole process where a damaged file contradicts itself;
+of pages it tells nothing, and takes the memory that they claim.
 The structures are those of Parquet's `parquet.thrift`, written in Thrift's compact protocol.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 _TAIL_BYTES = 8  # the length of the footer in four, and Parquet's mark
 _DEEPEST = 16
 _LARGEST_SHIFT = 63
 
-# The numbers of the fields we follow, in FileMetaData, RowGroup, ColumnChunk and ColumnMetaData.
+# The numbers of the fields we follow, in FileMetaData, RowGroup, ColumnChunk and ColumnMetaData,
 _ROW_GROUPS, _COLUMNS, _METADATA = 4, 1, 3
-_PATH, _NUM_VALUES, _UNCOMPRESSED = 3, 5, 6
+_PATH, _NUM_VALUES, _UNCOMPRESSED, _COMPRESSED, _DATA, _DICTIONARY = 3, 5, 6, 7, 9, 11
+# and in PageHeader, and in what it holds of data, of a dictionary, or of data in version 2.
+_PAGE_UNCOMPRESSED, _PAGE_COMPRESSED, _PAGE_KINDS, _PAGE_VALUES = 2, 3, (5, 7, 8), 1
+# Of a page's header, statistics included; what is longer is read anew with ten times as much.
+_HEADER_BYTES, _LONGEST_HEADER = 1 << 9, 1 << 24
 
 _TRUE, _FALSE, _BYTE, _DOUBLE, _TEXT, _LIST, _SET, _STRUCT = 1, 2, 3, 7, 8, 9, 10, 12
 _INTEGERS = (4, 5, 6)
 
 
-class ColumnClaim(NamedTuple):
-    """What a row group claims to hold of a column, by the column's outermost name."""
+class ColumnChunk(NamedTuple):
+    """What a row group claims to hold of a column, by the column's outermost name, and where."""
 
     name: str
     num_values: int
     num_bytes: int
+    start: int
+    num_stored: int
 
 
-def column_claims(path: Path) -> list[ColumnClaim]:
-    """Read the claims of every column of every row group.
+class Page(NamedTuple):
+    """What a page claims to hold."""
+
+    num_values: int
+    num_bytes: int
+
+
+def column_chunks(path: Path) -> list[ColumnChunk]:
+    """Read what is said of every column of every row group.
 
     Raises:
         ValueError: the footer is not what Parquet asks for.
@@ -43,17 +58,58 @@ def column_claims(path: Path) -> list[ColumnClaim]:
         footer = file.read(length)
     try:
         groups = _Compact(footer).struct().get(_ROW_GROUPS, [])
-        chunks = [chunk[_METADATA] for group in groups for chunk in group[_COLUMNS]]
-        return [
-            ColumnClaim(
-                bytes(chunk[_PATH][0]).decode("utf-8", "replace"),
-                int(chunk[_NUM_VALUES]),
-                int(chunk[_UNCOMPRESSED]),
-            )
-            for chunk in chunks
-        ]
+        return [_chunk(chunk[_METADATA]) for group in groups for chunk in group[_COLUMNS]]
     except (IndexError, KeyError, TypeError, AttributeError) as error:
         raise ValueError("the footer does not list the columns") from error
+
+
+def _chunk(fields: dict[int, Any]) -> ColumnChunk:
+    return ColumnChunk(
+        bytes(fields[_PATH][0]).decode("utf-8", "replace"),
+        int(fields[_NUM_VALUES]),
+        int(fields[_UNCOMPRESSED]),
+        int(fields.get(_DICTIONARY) or fields[_DATA]),
+        int(fields[_COMPRESSED]),
+    )
+
+
+def pages(file: BinaryIO, chunk: ColumnChunk) -> Iterator[Page]:
+    """Go from header to header through the pages of a column, without unpacking one.
+
+    Raises:
+        ValueError: a header is not what Parquet asks for.
+    """
+    place, end = chunk.start, chunk.start + chunk.num_stored
+    while place < end:
+        fields, length = _page_header(file, place)
+        stored = fields.get(_PAGE_COMPRESSED, -1)
+        kinds = [fields[kind] for kind in _PAGE_KINDS if kind in fields]
+        try:
+            page = Page(sum(kind[_PAGE_VALUES] for kind in kinds), fields[_PAGE_UNCOMPRESSED])
+            place += length + stored
+        except (KeyError, TypeError) as error:
+            raise ValueError("a page does not say what it holds") from error
+        if min(stored, *page) < 0:
+            raise ValueError("a page claims to hold less than nothing")
+        yield page
+
+
+def _page_header(file: BinaryIO, place: int) -> tuple[dict[int, Any], int]:
+    """The header at a place of the file, and how long it is."""
+    length = _HEADER_BYTES
+    while True:
+        try:
+            file.seek(place)
+        except (OSError, ValueError) as error:
+            raise ValueError("a page that is not in the file") from error
+        content = file.read(length)
+        header = _Compact(content)
+        try:
+            return header.struct(), header.place
+        except IndexError:
+            if len(content) < length or length > _LONGEST_HEADER:
+                raise ValueError("a page ends in its header") from None
+            length *= 10
 
 
 class _Compact:
