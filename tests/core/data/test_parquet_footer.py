@@ -180,6 +180,8 @@ def test_any_flipped_bit_of_a_footer_gives_clips_or_one_line(clips, tmp_path, st
         (b"\x15\x00\x15\x02\x15\x01\x00", "less than nothing"),
         (b"\x25\x02\x15\x02\x2c\x00\x00", "does not say what it holds"),
         (b"\x35\x02\x00", "does not say what it holds"),
+        (b"\x28\x01a\x15\x02\x00", "does not say what it holds"),
+        (b"\x25\x02\x18\x01a\x00", "does not say what it holds"),
     ],
 )
 def test_a_page_that_makes_no_sense_is_refused(tmp_path, header, reason):

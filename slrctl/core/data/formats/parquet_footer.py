@@ -82,15 +82,16 @@ def pages(file: BinaryIO, chunk: ColumnChunk) -> Iterator[Page]:
     place, end = chunk.start, chunk.start + chunk.num_stored
     while place < end:
         fields, length = _page_header(file, place)
-        stored = fields.get(_PAGE_COMPRESSED, -1)
         kinds = [fields[kind] for kind in _PAGE_KINDS if kind in fields]
         try:
             page = Page(sum(kind[_PAGE_VALUES] for kind in kinds), fields[_PAGE_UNCOMPRESSED])
-            place += length + stored
+            stored = fields[_PAGE_COMPRESSED]
+            is_possible = min(stored, *page) >= 0
         except (KeyError, TypeError) as error:
             raise ValueError("a page does not say what it holds") from error
-        if min(stored, *page) < 0:
+        if not is_possible:
             raise ValueError("a page claims to hold less than nothing")
+        place += length + stored
         yield page
 
 
