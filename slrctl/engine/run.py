@@ -152,9 +152,8 @@ def _run(
     data = training_data(state.settings, parts, workers)
     stoppable = data._replace(
         training=lambda epoch, start: stop.between(data.training(epoch, start), workers),
+        validation=lambda: stop.dealt_out(data.validation(), workers),
     )
-    if workers.count == 1:  # else they have different numbers of these batches
-        stoppable = stoppable._replace(validation=lambda: stop.between(data.validation()))
     try:
         with stop.awaited(), workers.watched(), folder.tracked(state) as track:
             try:

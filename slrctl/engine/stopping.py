@@ -1,5 +1,6 @@
 """A wish to stop, which a training grants where its state is whole: between two batches."""
 
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -59,3 +60,13 @@ class StopRequest:
         for batch in batches:
             self.check(workers)
             yield batch
+
+    def dealt_out(
+        self, batches: "Iterator[ClipBatch]", workers: Workers = ALONE
+    ) -> "Iterator[ClipBatch]":
+        """The same batches, of which each process may have another number.
+
+        Who was asked takes no more of them; the wish is granted where all have come to their end.
+        """
+        yield from itertools.takewhile(lambda _: not self.is_asked, batches)
+        self.check(workers)

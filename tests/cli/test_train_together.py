@@ -1,5 +1,6 @@
 """Runs of several real processes come to what one process comes to, and end together."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ import torch
 from torch.testing import assert_close
 
 from slrctl.core.data.dataset import load_dataset
+from slrctl.core.data.formats.parquet import write_parquet
 from slrctl.core.data.loader import evaluation_batches, prepare_clips
 from slrctl.engine.checkpoint import load_checkpoint
 from slrctl.engine.run_folder import load_run
@@ -220,6 +222,30 @@ def test_a_signal_to_one_process_stops_all_at_one_step_with_everything_saved(
     assert [ended.stderr for ended in ends[1:]] == ["", ""]
     assert [ended.code for ended in resumed] == [0, 0], resumed[0].stderr
     assert_same_training(run_dir, trained(1, *CMCL), tiny_path)
+
+
+@pytest.mark.slow
+def test_two_processes_that_are_told_to_stop_leave_their_validation(commands, train, tiny_dataset):
+    name, copies = "told-in-validation", commands.folder / "copies.parquet"
+    clips = [
+        dataclasses.replace(clip, clip_id=f"{clip.clip_id} {number}")
+        for number in range(200)
+        for clip in tiny_dataset
+    ]
+    write_parquet(clips, copies)
+    given = [f"--val={copies}", "--set=train.save_seconds=0", "--set=evaluate.batch_size=1"]
+    run_dir = commands.folder / "runs" / name
+    processes = commands.start_together(2, *train(name, *CMCL, *given, epochs=1))
+    # The second and last batch of the epoch: what follows is validation.
+    until(lambda: (run_dir / "previous.safetensors").exists())
+    for process in processes:
+        os.kill(process, signal.SIGTERM)
+
+    ends = commands.wait_together()
+
+    assert [ended.code for ended in ends] == [130] * 2
+    assert "interrupted after batch 2 of epoch 1, which is saved" in ends[0].stderr
+    assert not has_epochs(run_dir, 1)
 
 
 @pytest.mark.slow

@@ -24,3 +24,18 @@ def test_asking_where_something_must_be_saved_is_granted_before_the_next_batch(b
             next(batches)
 
     assert not stop.is_awaited
+
+
+def test_batches_dealt_out_end_when_asked_and_the_wish_is_granted_at_their_end(batch):
+    stop = StopRequest()
+    batches = stop.dealt_out(iter([batch, batch, batch]))
+
+    with stop.awaited():
+        next(batches)
+        stop.ask()
+        with pytest.raises(StopAsked):
+            next(batches)
+
+
+def test_batches_dealt_out_all_come_where_nobody_asks(batch):
+    assert len(list(StopRequest().dealt_out(iter([batch, batch, batch])))) == 3
