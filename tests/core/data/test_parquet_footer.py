@@ -182,6 +182,7 @@ def test_any_flipped_bit_of_a_footer_gives_clips_or_one_line(clips, tmp_path, st
         (b"\x35\x02\x00", "does not say what it holds"),
         (b"\x28\x01a\x15\x02\x00", "does not say what it holds"),
         (b"\x25\x02\x18\x01a\x00", "does not say what it holds"),
+        (b"\x25\x02\x15\x02\x29\x03\x00", "does not say what it holds"),
     ],
 )
 def test_a_page_that_makes_no_sense_is_refused(tmp_path, header, reason):

@@ -87,7 +87,7 @@ def pages(file: BinaryIO, chunk: ColumnChunk) -> Iterator[Page]:
             page = Page(sum(kind[_PAGE_VALUES] for kind in kinds), fields[_PAGE_UNCOMPRESSED])
             stored = fields[_PAGE_COMPRESSED]
             is_possible = min(stored, *page) >= 0
-        except (KeyError, TypeError) as error:
+        except (IndexError, KeyError, TypeError) as error:
             raise ValueError("a page does not say what it holds") from error
         if not is_possible:
             raise ValueError("a page claims to hold less than nothing")
