@@ -8,6 +8,7 @@ import pandas as pd
 
 from slrctl.engine.files import replacing
 from slrctl.engine.run_folder import write_json, write_text
+from slrctl.reports.evaluation_tables import spreadsheet_text
 from slrctl.reports.study_figures import (
     draw_forest,
     draw_learning_curves,
@@ -43,7 +44,8 @@ def write_report(
     """
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / RESULTS) as unfinished:
-        table.to_csv(unfinished, index=False)
+        texts = {name: table[name].map(spreadsheet_text) for name in ("fold", "failure")}
+        table.assign(**texts).to_csv(unfinished, index=False)
     write_text(folder / REPORT, markdown(report, facts))
     write_text(folder / LATEX, latex(report))
     pictures = [draw_forest(report, folder), draw_learning_curves(report, table, folder)]

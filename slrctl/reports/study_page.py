@@ -6,10 +6,11 @@ from html import escape
 from pathlib import Path
 
 from slrctl.reports.study_text import (
-    HEADINGS,
     LEARNING_HEADINGS,
-    METHOD,
+    failure_lines,
+    headings,
     learning_rows,
+    method,
     primary_sentence,
     study_rows,
 )
@@ -45,7 +46,7 @@ def page(report: StudyReport, facts: Sequence[str], pictures: Sequence[Path]) ->
         facts: lines that say what was run on what.
         pictures: SVG files, put into the page.
     """
-    folds = " and averaged over folds" if report.folds else ""
+    failed = failure_lines(report)
     title = f"Study: {report.study.name}"
     parts = [
         "<!doctype html>",
@@ -57,10 +58,11 @@ def page(report: StudyReport, facts: Sequence[str], pictures: Sequence[Path]) ->
         f"<h1>{escape(title)}</h1>",
         *_list(facts),
         f"<p>{escape(primary_sentence(report))}</p>",
-        *_table(HEADINGS, study_rows(report)),
-        f'<p class="quiet">{escape(METHOD.format(folds=folds))}</p>',
+        *_table(headings(report), study_rows(report)),
+        f'<p class="quiet">{escape(method(report))}</p>',
         "<h2>Verdicts</h2>",
         *_verdicts(report),
+        *(["<h2>Failed trials</h2>", *_list(failed)] if failed else []),
         *(_picture(path) for path in pictures),
         "<h2>How fast they learn, and at what cost</h2>",
         *_table(LEARNING_HEADINGS, learning_rows(report)),

@@ -3,19 +3,22 @@
 from collections.abc import Iterator, Sequence
 
 from slrctl.studies.ablation.report import StudyReport, VariantReport
-from slrctl.studies.statistics import Interval
+from slrctl.studies.statistics import Comparison, Interval
 
-HEADINGS = (
-    "variant",
-    "seeds",
-    "accuracy (95 % interval)",
-    "sd",
-    "difference (95 % interval)",
-    "p",
-    "Holm p",
-    "P(better)",
-    "verdict",
-)
+
+def headings(report: StudyReport) -> tuple[str, ...]:
+    """Of the table ready for a paper: what accuracy is of which clips."""
+    return (
+        "variant",
+        "seeds",
+        f"{report.part} accuracy (95 % interval)".strip(),
+        "sd",
+        "difference (95 % interval)",
+        "p",
+        "Holm p",
+        "P(better)",
+        "verdict",
+    )
 
 
 def study_rows(report: StudyReport) -> list[list[str]]:
@@ -56,6 +59,8 @@ def with_interval(value: float, interval: Interval | None, digits: int = 2) -> s
     text = f"{value:+.{digits}f}"
     if interval is None:
         return text
+    if interval[0] == interval[1]:
+        return f"{text} (in every seed)"
     return f"{text} ({interval[0]:+.{digits}f} to {interval[1]:+.{digits}f})"
 
 
@@ -73,8 +78,34 @@ METHOD = (
     "Paired by seed{folds}. Means and differences with Student-t 95 % intervals over seeds; p from "
     "the exact two-sided sign-flip test; P(better) is the share of seeds in which the variant "
     "beats the baseline, ties counting half. Intervals over seeds say how much training varies on "
-    "these clips, not how a new data set would come out."
+    "these clips, not how a new data set would come out; a few seeds that agree are no certainty."
 )
+BOOTSTRAP = " BCa: bias-corrected and accelerated bootstrap over seeds."
+CHOSEN_ON_THEM = (
+    " There are no test clips: accuracies are of the validation clips, on which each run's epoch "
+    "was chosen, and are too high by that."
+)
+
+
+def method(report: StudyReport) -> str:
+    """How the numbers of the table come about."""
+    text = METHOD.format(folds=" and averaged over folds" if report.folds else "")
+    if any(v.comparison and v.comparison.difference_bca95 for v in report.variants):
+        text += BOOTSTRAP
+    return text + (CHOSEN_ON_THEM if report.part == "validation" else "")
+
+
+def failure_lines(report: StudyReport) -> list[str]:
+    """How many trials of each variant failed, and what they said."""
+    return [
+        f"{variant.name}: {variant.failed} failed; {_shortened(text)}"
+        for variant in report.variants
+        for text in variant.failures or [""] * bool(variant.failed)
+    ]
+
+
+def _shortened(text: str, length: int = 300) -> str:
+    return text if len(text) <= length else f"{text[:length]} ..."
 
 
 def markdown(report: StudyReport, facts: Sequence[str]) -> str:
@@ -84,7 +115,7 @@ def markdown(report: StudyReport, facts: Sequence[str]) -> str:
         report: the study.
         facts: lines that say what was run on what: command, data, settings.
     """
-    folds = " and averaged over folds" if report.folds else ""
+    failed = failure_lines(report)
     lines = [
         f"# Study: {report.study.name}",
         "",
@@ -92,10 +123,11 @@ def markdown(report: StudyReport, facts: Sequence[str]) -> str:
         "",
         primary_sentence(report),
         "",
-        *table(HEADINGS, study_rows(report)),
+        *table(headings(report), study_rows(report)),
         "",
-        METHOD.format(folds=folds),
+        method(report),
         "",
+        *(["## Failed trials", "", *(f"- {line}" for line in failed), ""] if failed else []),
         "## Verdicts",
         "",
         *(f"- **{variant.name}**: {variant.sentence}" for variant in report.variants),
@@ -120,12 +152,15 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[st
 
 def latex(report: StudyReport) -> str:
     """A booktabs table."""
-    columns = "l" + "r" * (len(HEADINGS) - 2) + "l"
+    columns = "l" + "r" * (len(headings(report)) - 2) + "l"
     lines = [
         f"% {report.study.name}: accuracy and differences in percent; needs the package booktabs",
+        f"% * {primary_sentence(report)}",
+        f"% {method(report)}",
+        *(f"% failed trials: {line}" for line in failure_lines(report)),
         f"\\begin{{tabular}}{{{columns}}}",
         "\\toprule",
-        " & ".join(map(escaped, HEADINGS)) + " \\\\",
+        " & ".join(map(escaped, headings(report))) + " \\\\",
         "\\midrule",
         *(" & ".join(map(escaped, row)) + " \\\\" for row in study_rows(report)),
         "\\bottomrule",
@@ -160,7 +195,8 @@ def _row(report: StudyReport, variant: VariantReport) -> list[str]:
     summary, comparison = variant.summary, variant.comparison
     name = f"{variant.name} *" if variant.name == report.study.primary else variant.name
     if summary is None:
-        return [name, "0", *[""] * 6, "no finished trial"]
+        ended = f"all {variant.failed} failed" if variant.failed else "not run"
+        return [name, "0", *[""] * 6, ended]
     mean = f"{100 * summary.mean:.2f}"
     if summary.ci95 is not None:
         mean += f" ({100 * summary.ci95[0]:.2f} to {100 * summary.ci95[1]:.2f})"
@@ -170,16 +206,25 @@ def _row(report: StudyReport, variant: VariantReport) -> list[str]:
         return [*cells, *[""] * 4, "baseline" if is_baseline else "no pair"]
     interval = comparison.difference_ci95
     scaled = None if interval is None else (100 * interval[0], 100 * interval[1])
+    bootstrap = comparison.difference_bca95
     return [
         *cells,
-        with_interval(100 * comparison.difference, scaled),
+        with_interval(100 * comparison.difference, scaled)
+        + (f"; BCa {100 * bootstrap[0]:+.2f} to {100 * bootstrap[1]:+.2f}" if bootstrap else ""),
         f"{comparison.p:.3g}",
         "" if comparison.p_holm is None else f"{comparison.p_holm:.3g}",
         f"{comparison.probability_of_improvement:.2f}",
-        comparison.verdict
-        if comparison.verdict != "too few seeds"
-        else f"too few seeds ({comparison.seeds_needed} needed)",
+        _verdict(variant.failed, comparison),
     ]
+
+
+def _verdict(num_failed: int, comparison: Comparison) -> str:
+    notes = []
+    if comparison.verdict == "too few seeds":
+        notes.append(f"{comparison.seeds_needed} needed")
+    if num_failed:
+        notes.append(f"{num_failed} failed")
+    return comparison.verdict + (f" ({', '.join(notes)})" if notes else "")
 
 
 def _ratio(interval: Interval | None) -> str:

@@ -94,7 +94,9 @@ def _fewest_seeds(effect: float, spread: float, level: float, floor: int) -> int
 
 
 def plan_study(report: StudyReport, table: pd.DataFrame, difference: float) -> dict[str, Plan]:
-    """Plan every variant of a study from its own finished seeds; those with too few are left out.
+    """Plan every variant of a study from its own finished seeds.
+
+    Those with too few, or with equal differences in all, show no spread and are left out.
 
     Args:
         report: the pilot.
@@ -104,7 +106,7 @@ def plan_study(report: StudyReport, table: pd.DataFrame, difference: float) -> d
     plans = {}
     for variant in report.variants[1:]:
         pilot = paired_differences(report.study, table, variant.name)
-        if len(pilot) >= 2:
+        if len(pilot) >= 2 and np.ptp(pilot) > 0:
             is_primary = variant.name == report.study.primary
             count = 1 if is_primary else len(report.study.others)
             plans[variant.name] = plan_seeds(pilot, difference, num_comparisons=count)

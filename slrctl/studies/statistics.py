@@ -21,6 +21,7 @@ Interval = tuple[float, float]
 LEVEL = 0.05
 EXACT_UP_TO = 40
 """Most differences whose signs are all counted; above, a million patterns are drawn."""
+_DIGITS = 12
 BCA_FROM = 20
 """Fewest differences for a bias-corrected bootstrap interval; at 6 it covers 87 %."""
 
@@ -160,6 +161,7 @@ def compare(
     variants: Mapping[str, Float[np.ndarray, " S"]],
     *,
     primary: str | None,
+    num_declared: int | None = None,
 ) -> dict[str, Comparison]:
     """Compare every variant with the baseline, seed by seed.
 
@@ -171,6 +173,8 @@ def compare(
         variants: for each variant a value per seed, NaN where that seed has not finished; such a
             seed is left out of that comparison.
         primary: the variant of the contrast declared beforehand; None if there is none.
+        num_declared: how many variants were to be compared, where some gave nothing: p-values are
+            adjusted for the comparisons that were planned, not for those that came about.
 
     Raises:
         ValueError: the primary is not among the variants, or a variant has no seed in common with
@@ -180,19 +184,23 @@ def compare(
         raise ValueError(f"primary {primary!r} is not among the variants {list(variants)}")
     differences = {}
     for name, values in variants.items():
-        paired = np.asarray(values) - np.asarray(baseline)
+        # Means over folds in another order differ in their last bits, which is no difference.
+        paired = np.round(np.asarray(values) - np.asarray(baseline), _DIGITS)
         differences[name] = paired[~np.isnan(paired)]
         if not len(differences[name]):
             raise ValueError(f"variant {name!r} has no finished seed in common with the baseline")
     p_values = {name: sign_flip_p(paired) for name, paired in differences.items()}
     others = [name for name in variants if name != primary]
-    adjusted = dict(zip(others, holm([p_values[name] for name in others]), strict=True))
+    num_declared = len(variants) if num_declared is None else num_declared
+    of_absent = [1.0] * (num_declared - len(variants))
+    of_others = holm([*(p_values[name] for name in others), *of_absent])
+    adjusted = dict(zip(others, of_others, strict=False))
     return {
         name: _comparison(
             differences[name],
             p_values[name],
             adjusted.get(name),
-            seeds_needed(1 if name == primary else len(variants)),
+            seeds_needed(1 if name == primary else num_declared),
         )
         for name in variants
     }

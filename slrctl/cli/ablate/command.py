@@ -24,7 +24,13 @@ from slrctl.cli.ablate.options import (
     VariantOption,
 )
 from slrctl.cli.ablate.overview import announce
-from slrctl.cli.ablate.request import StudyRequest, choose_workers, plan_trials_of, study_place
+from slrctl.cli.ablate.request import (
+    StudyRequest,
+    choose_workers,
+    given_for_all,
+    plan_trials_of,
+    study_place,
+)
 from slrctl.cli.ablate.running import run_trials
 from slrctl.cli.console import console_for, print_json, report_errors
 from slrctl.cli.options import ConfigOption, JsonOption, SetOption, setting_layers
@@ -70,6 +76,11 @@ def ablate(
         chosen = read_study(Path(study)) if study.endswith(".toml") else built_in(study)
         if variants and grids:
             raise UsageError("--variant and --grid: both name the variants; give one of them")
+        if plan is not None and not 0 < plan < 1:
+            raise UsageError(
+                f"--plan {plan:g}: expected a difference in accuracy above 0 and below 1, such as "
+                "0.01 for a point"
+            )
         chosen = with_grid(with_variants(chosen, variants or []), grids or [])
         schedule = Layer(f"schedule of study {chosen.name}", QUICK if quick else SCHEDULE)
         signers = _names(train_signers)
@@ -88,12 +99,15 @@ def ablate(
         trials = plan_trials_of(
             chosen, seeds or (QUICK_SEEDS if quick else SEEDS), folds, below, above
         )
+        given = given_for_all([*below[1:], *above])
+        kind = ("-by-signer" if folds else "") + ("-quick" if quick else "")
         request = StudyRequest(
             chosen,
             trials,
-            study_place(chosen, trials[0], folds, output),
+            study_place(chosen, trials[0], given, output, kind=kind),
             choose_workers(jobs, threads, ray),
             tuple(grids or ()),
+            given,
             plan,
         )
         results, remaining = standing(trials, request.place.trials)

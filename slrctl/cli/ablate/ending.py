@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from slrctl.cli.ablate.overview import facts
+from slrctl.cli.ablate.facts import facts
 from slrctl.cli.ablate.request import StudyRequest
 from slrctl.cli.ablate.study_view import show_report
 from slrctl.cli.console import print_json, print_lines
@@ -45,7 +45,7 @@ def conclude(
     )
     plans = _plans(report, table, request.plan, console)
     if as_json:
-        print_json({**report.to_json(), **({"plan": plans} if plans else {})})
+        print_json({**report.to_json(), **({} if request.plan is None else {"plan": plans})})
     if not results:
         raise SlrctlError(
             f"none of the {len(request.trials)} trials finished; the first: "
@@ -62,6 +62,15 @@ def _plans(
     if difference is None:
         return {}
     plans = plan_study(report, table, difference)
+    for variant in report.variants[1:]:
+        if variant.name not in plans:
+            print_lines(
+                console,
+                [
+                    f"to see {100 * difference:g} points in {variant.name}: no plan, for two "
+                    "finished seeds or more must differ from one another to show the spread"
+                ],
+            )
     for name, plan in plans.items():
         seeds, cautious = (
             "more than 10,000" if count is None else str(count)

@@ -13,14 +13,17 @@ if TYPE_CHECKING:
 
 def announce(request: StudyRequest, remaining: "list[Trial]", console: Console) -> None:
     """How many trials, of what, and about how long."""
+    from slrctl.core.data.formats.reading import count_of
+
     study, trials = request.study, request.trials
     seeds = len({trial.seed for trial in trials})
     folds = len({trial.fold for trial in trials})
     by_fold = f" x {folds} folds" if folds > 1 else ""
     done = len({trial.key for trial in trials}) - len(remaining)
+    epochs = count_of(trials[0].settings.train.epochs, "epoch")
     lines = [
         f"study {study.name}: {len(study.variants)} variants x {seeds} seeds{by_fold} = "
-        f"{len(trials)} trials of {trials[0].settings.train.epochs} epochs, {done} done already",
+        f"{len(trials)} trials of {epochs}, {done} done already",
         f"baseline {study.baseline}; "
         + (f"primary contrast {study.primary}" if study.primary else "no primary contrast"),
     ]
@@ -46,26 +49,6 @@ def _at_once(workers: Workers) -> str:
     if workers.jobs is None:
         return f"if one at a time; Ray at {workers.ray} runs as many as its nodes have room for"
     return f"{workers.jobs} at a time on Ray, {workers.ray}"
-
-
-def facts(request: StudyRequest) -> list[str]:
-    """What was run on what, for the head of the report."""
-    from slrctl.studies.ablation.trials import source_fingerprints
-
-    settings = request.trials[0].settings
-    files = [
-        path.name
-        for name in ("train", "val", "test")
-        if (path := getattr(settings.data, name)) is not None
-    ]
-    prints = source_fingerprints(settings.data)
-    return [
-        f"data: {', '.join(files) or 'the demo set'} "
-        f"({', '.join(f'{name} {value[:12]}' for name, value in prints.items())})",
-        f"{settings.train.epochs} epochs, batch {settings.train.batch_size}, learning rate "
-        f"{settings.train.learning_rate:g}, {settings.train.precision}, recipe {settings.recipe}",
-        f"{request.workers.threads} thread a trial",
-    ]
 
 
 def _duration(seconds: float) -> str:

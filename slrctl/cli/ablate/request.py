@@ -1,21 +1,26 @@
 """A study as the command line asks for it: its trials, its folders, and who runs them."""
 
+import hashlib
+import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from slrctl.cli.options import user_cache_dir
 from slrctl.errors import DataError, UsageError
 from slrctl.layers import Layer, resolve
+from slrctl.settings import merge
 
 if TYPE_CHECKING:
     from slrctl.core.data.splits import Parts
+    from slrctl.layers import Tree
     from slrctl.settings import Settings
     from slrctl.studies.ablation.study import Study
     from slrctl.studies.ablation.trials import Fold, Trial
 
 STUDIES_DIR = Path("studies")
 TRIALS = "trials"
+_PLACES = ("train", "val", "test", "cache", "cache_dir", "cache_gigabytes")
 
 
 class Place(NamedTuple):
@@ -40,6 +45,7 @@ class Workers(NamedTuple):
 class StudyRequest(NamedTuple):
     """What the options ask for.
 
+    `given` are the settings laid over or under all variants alike, without where clips lie;
     `plan` is the difference in accuracy that the seeds needed are asked for.
     """
 
@@ -48,6 +54,7 @@ class StudyRequest(NamedTuple):
     place: Place
     workers: Workers
     grids: tuple[str, ...]
+    given: "Tree"
     plan: float | None
 
 
@@ -69,13 +76,40 @@ def plan_trials_of(
     return plan_trials(study, seeds, cut, below, above)
 
 
-def study_place(study: "Study", trial: "Trial", folds: str | None, output: Path | None) -> Place:
-    """The folder asked for, else one named after the study and the data of its trials."""
+def given_for_all(layers: list[Layer]) -> "Tree":
+    """What these layers set, without where clips lie and are kept."""
+    given: dict[str, Any] = {}
+    for layer in layers:
+        given = merge(given, layer.values)
+    data = {name: value for name, value in given.get("data", {}).items() if name not in _PLACES}
+    return {**given, "data": data} if data else {k: v for k, v in given.items() if k != "data"}
+
+
+def study_place(
+    study: "Study", trial: "Trial", given: "Tree", output: Path | None, *, kind: str = ""
+) -> Place:
+    """The folder asked for, else one named after the study and the data of its trials.
+
+    What is not as the built-in study has it goes into the name as a short hash, so that one
+    question's report does not replace another's.
+
+    Args:
+        study: as it is run.
+        trial: one of its trials.
+        given: the settings laid over all variants.
+        output: the folder asked for.
+        kind: put at the end of the name.
+    """
+    from slrctl.studies.ablation.study import BUILT_IN
+
     if output is not None:
         return Place(output, output / TRIALS)
-    name = parts_of(trial).train.name
-    by_fold = "-by-signer" if folds else ""
-    return Place(STUDIES_DIR / f"{study.name}-{name}{by_fold}", STUDIES_DIR / TRIALS)
+    name = f"{study.name}-{parts_of(trial).train.name}{kind}"
+    if given or BUILT_IN.get(study.name) != study:
+        asked = [study.primary, study.variants, given]
+        text = json.dumps(asked, sort_keys=True, default=str)
+        name += f"-{hashlib.blake2b(text.encode(), digest_size=3).hexdigest()}"
+    return Place(STUDIES_DIR / name, STUDIES_DIR / TRIALS)
 
 
 def parts_of(trial: "Trial") -> "Parts":

@@ -47,7 +47,11 @@ class Learning:
 
 @dataclass(frozen=True)
 class VariantReport:
-    """One variant; `comparison` is None for the baseline and where no pair has finished."""
+    """One variant; `comparison` is None for the baseline and where no pair has finished.
+
+    `failed` counts trials that ended in an error, `failures` holds what the first of each kind
+    said.
+    """
 
     name: str
     summary: Summary | None
@@ -55,6 +59,7 @@ class VariantReport:
     learning: Learning | None
     failed: int
     sentence: str
+    failures: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -94,13 +99,14 @@ def results_table(
             "status": _status(trial, results, failures),
             "part": "",
             "trial": trial.key,
+            "failure": failures.get(trial.key, ""),
         }
         result = results.get(trial.key)
         if result is not None:
             row |= {"part": result.part, "clips": result.clips, "best_epoch": result.best_epoch}
             row |= {name: result.metrics[name] for name in METRICS}
             row |= {"best_val_accuracy": max(result.curve), "train_seconds": result.seconds}
-            row["val_accuracy_by_epoch"] = " ".join(f"{value:.6f}" for value in result.curve)
+            row["val_accuracy_by_epoch"] = " ".join(f"{value:.12g}" for value in result.curve)
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -126,21 +132,25 @@ def report_study(study: Study, table: pd.DataFrame) -> StudyReport:
     paired = {name: v for name, v in values.items() if not np.isnan(v - baseline).all()}
     paired.pop(study.baseline, None)
     primary = study.primary if study.primary in paired else None
-    found = compare(baseline, paired, primary=primary) if paired else {}
-    is_failed = (table["status"] == "failed").to_numpy()
+    declared = len(study.others)
+    found = compare(baseline, paired, primary=primary, num_declared=declared) if paired else {}
+    failures = _failures(table)
+    lost = len(failures.get(study.baseline, []))
     variants = []
     for name in study.variants:
         known = values[name][~np.isnan(values[name])]
         summary = summarise(known) if len(known) else None
-        comparison = found.get(name)
+        comparison, failed = found.get(name), failures.get(name, [])
         variants.append(
             VariantReport(
                 name,
                 summary,
                 comparison,
                 _learning(runs[name], runs[study.baseline], seeds, folds),
-                int((is_failed & (table["variant"] == name).to_numpy()).sum()),
-                sentence(study, name, summary, comparison),
+                len(failed),
+                sentence(study, name, summary, comparison)
+                + _about_failures(len(failed), 0 if name == study.baseline else lost),
+                tuple(dict.fromkeys(text for text in failed if text)),
             )
         )
     parts = {run["part"] for of_variant in runs.values() for run in of_variant.values()}
@@ -172,18 +182,38 @@ def sentence(
     points = f"{100 * comparison.difference:+.2f} points"
     if comparison.difference_ci95 is not None:
         low, high = comparison.difference_ci95
-        points += f" (95 % interval {100 * low:+.2f} to {100 * high:+.2f})"
+        points += (
+            f" (95 % interval {100 * low:+.2f} to {100 * high:+.2f})"
+            if low < high
+            else " (in every seed, which is no certainty)"
+        )
     is_primary = comparison.p_holm is None
     p = comparison.p if comparison.p_holm is None else comparison.p_holm
     tested = f"{'p' if is_primary else 'Holm-adjusted p'} = {p:.3g}, {comparison.n} seeds"
     if comparison.verdict == "too few seeds":
         return (
-            f"too few seeds for a verdict: {comparison.n} of the {comparison.seeds_needed} that "
-            f"could show a difference; {points} over {study.baseline} so far"
+            f"too few seeds for a verdict: {comparison.n} of the {comparison.seeds_needed} asked "
+            f"for; {points} over {study.baseline} so far"
         )
     if comparison.verdict == "no difference shown":
         return f"no difference to {study.baseline} shown: {points}, {tested}"
     return f"{comparison.verdict} than {study.baseline}: {points}, {tested}"
+
+
+def _about_failures(num_failed: int, num_lost: int) -> str:
+    """What a verdict rests on where trials failed, its own or the baseline's."""
+    failed = [f"{num_failed} of its own"] if num_failed else []
+    failed += [f"{num_lost} of the baseline's"] if num_lost else []
+    return f" ({' and '.join(failed)} failed, and count for nothing)" if failed else ""
+
+
+def _failures(table: pd.DataFrame) -> dict[str, list[str]]:
+    """What the failed trials of each variant said."""
+    failures: dict[str, list[str]] = {}
+    for row in table.to_dict("records"):
+        if row["status"] == "failed":
+            failures.setdefault(str(row["variant"]), []).append(str(row.get("failure", "")))
+    return failures
 
 
 def _status(trial: Trial, results: Mapping[str, TrialResult], failures: Mapping[str, str]) -> str:
@@ -252,7 +282,7 @@ def _curve(run: Mapping[str, Any]) -> list[float]:
 def _epochs_to_90(run: Mapping[str, Any], baseline: Mapping[str, Any]) -> float:
     """Epochs to 90 % of the baseline's best; one more than there were where never reached."""
     target = NEAR_BEST * max(_curve(baseline))
-    reached = [value >= target for value in _curve(run)]
+    reached = [value >= target - 1e-9 for value in _curve(run)]
     return float(reached.index(True) + 1 if True in reached else len(reached) + 1)
 
 

@@ -102,9 +102,10 @@ def _check_untreated(study: Study, above: Sequence[Layer]) -> None:
     """A layer over all variants must not set what they differ in: it would treat the control."""
     differing = {key for tree in study.variants.values() for key in _keys(tree)}
     for layer in above:
-        if treated := sorted(_keys(layer.values) & differing):
+        if treated := _keys(layer.values) & differing:
+            named = sorted(treated & set(flatten(layer.values))) or ["cmcl.preset"]
             raise UsageError(
-                f"{layer.origin}: {treated[0]} is what the variants of study {study.name!r} differ "
+                f"{layer.origin}: {named[0]} is what the variants of study {study.name!r} differ "
                 f"in, and would be laid over all of them, the baseline {study.baseline!r} too; "
                 "write the variants you want, baseline first, in a TOML file for --study"
             )

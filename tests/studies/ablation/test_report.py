@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from slrctl.reports.study_page import page
+from slrctl.reports.study_text import latex, markdown, study_rows
 from slrctl.studies.ablation.report import report_study
 from slrctl.studies.ablation.study import Study, built_in
 
@@ -91,7 +93,7 @@ def test_with_too_few_seeds_it_says_how_many_are_needed(num_seeds, full, other):
 
     sentences = {variant.name: variant.sentence for variant in report.variants}
 
-    assert f"{num_seeds} of the {other} that could show a difference" in sentences["adaptive"]
+    assert f"{num_seeds} of the {other} asked for" in sentences["adaptive"]
     assert (f"of the {full} " in sentences["full"]) == (full is not None)
 
 
@@ -167,3 +169,91 @@ def test_a_study_without_any_finished_trial_says_so():
     assert {v.summary for v in report.variants} == {None}
     assert "no trial of it has finished" in report.variants[3].sentence
     assert report.to_json()["variants"]["full"]["verdict"] == "too few seeds"
+
+
+def test_p_values_are_adjusted_for_the_comparisons_that_were_declared():
+    study = built_in("cmcl")
+    table = table_of(study, 9, shifts={"adaptive": 0.05})
+    whole = report_study(study, table)
+    gone = ("conservative", "aggressive", "consistency only", "alignment only")
+
+    without = report_study(
+        study,
+        changed(table, lambda row: {"status": "failed"} if row["variant"] in gone else {}),
+    )
+
+    (comparison,) = (v.comparison for v in without.variants if v.name == "adaptive")
+    (as_declared,) = (v.comparison for v in whole.variants if v.name == "adaptive")
+    assert comparison == as_declared
+    assert comparison is not None
+    assert comparison.p_holm == pytest.approx(6 * 2 / 2**9)
+
+
+def test_a_verdict_says_how_many_trials_failed():
+    study = Study("s", {"a": {}, "b": {"seed": 2}, "c": {"seed": 3}}, "b")
+    failed = {("b", 0), ("b", 1), ("a", 2)}
+    table = changed(
+        table_of(study, 9, shifts={"b": 0.2}),
+        lambda row: {"status": "failed"} if (row["variant"], row["seed"]) in failed else {},
+    )
+
+    a, b, c = (variant.sentence for variant in report_study(study, table).variants)
+
+    assert a == "the baseline (1 of its own failed, and count for nothing)"
+    assert b.startswith("better than a: ")
+    assert b.endswith("(2 of its own and 1 of the baseline's failed, and count for nothing)")
+    assert c.endswith("(1 of the baseline's failed, and count for nothing)")
+
+
+def test_means_over_folds_in_another_order_are_no_difference():
+    study = Study("s", {"a": {}, "b": {"seed": 2}}, "b")
+    folds = ("x", "y", "z")
+    of_fold = {"a": (0.1, 0.2, 0.3), "b": (0.3, 0.2, 0.1)}
+    table = changed(
+        table_of(study, 6, folds=folds),
+        lambda row: {"accuracy": of_fold[row["variant"]][folds.index(row["fold"])]},
+    )
+
+    comparison = report_study(study, table).variants[1].comparison
+
+    assert comparison is not None
+    assert (comparison.difference, comparison.p) == (0, 1)
+    assert comparison.probability_of_improvement == 0.5
+    assert comparison.verdict == "no difference shown"
+
+
+def test_accuracies_of_validation_clips_are_said_to_be_chosen_on():
+    study = Study("s", {"a": {}, "b": {"seed": 2}}, "b")
+
+    of_test = markdown(report_study(study, table_of(study, 2)), [])
+    of_validation = markdown(report_study(study, table_of(study, 2).assign(part="validation")), [])
+
+    assert "| test accuracy (95 % interval) |" in of_test
+    assert "on which each run's epoch was chosen" not in of_test
+    assert "| validation accuracy (95 % interval) |" in of_validation
+    assert "on which each run's epoch was chosen" in of_validation
+
+
+def test_from_20_seeds_a_bootstrap_interval_stands_beside():
+    study = Study("s", {"a": {}, "b": {"seed": 2}}, "b")
+    report = report_study(study, table_of(study, 20))
+
+    comparison = report.variants[1].comparison
+    assert comparison is not None
+    assert comparison.difference_bca95 is not None
+    low, high = comparison.difference_bca95
+    for text in (markdown(report, []), latex(report), page(report, [], [])):
+        assert f"; BCa {100 * low:+.2f} to {100 * high:+.2f}" in text
+        assert "bias-corrected" in text
+
+
+def test_a_difference_that_is_the_same_in_every_seed_is_called_no_certainty():
+    study = Study("s", {"a": {}, "b": {"seed": 2}}, "b")
+    table = changed(
+        table_of(study, 2), lambda row: {"accuracy": 0.5 if row["variant"] == "a" else 0.75}
+    )
+
+    report = report_study(study, table)
+
+    assert "+25.00 points (in every seed, which is no certainty)" in report.variants[1].sentence
+    assert study_rows(report)[1][4] == "+25.00 (in every seed)"
