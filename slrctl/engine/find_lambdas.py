@@ -10,6 +10,7 @@ from slrctl.engine.run_batches import training_data
 from slrctl.engine.runtime import choose_device, deterministic
 from slrctl.engine.state import TrainingState
 from slrctl.engine.training import BatchReport, train_epochs
+from slrctl.errors import UsageError
 from slrctl.layers import CMCL_PRESETS
 from slrctl.settings import Settings, merge
 
@@ -49,7 +50,15 @@ def find_lambdas(
     balanced preset, for a term is measured while it is at work. The first half of the
     measurements is left out of the medians: at the start attention is nearly uniform and the
     gradients are large.
+
+    Raises:
+        UsageError: the model has no cross-attention, so there are no terms to measure.
     """
+    if settings.model.name != "siformer" or not settings.model.cross_attention:
+        raise UsageError(
+            "--find-lambdas measures the terms of CMCL, which need a siformer with "
+            "cross-attention; leave out --no-cross-attention and model.name"
+        )
     settings = _with_both_terms(settings)
     measured: dict[str, list[float]] = defaultdict(list)
     with deterministic():

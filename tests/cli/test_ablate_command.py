@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -203,6 +204,61 @@ def test_ray_goes_with_an_address_or_without(run, tiny_path, arguments, workers)
 
     assert result.exit_code == 0, result.output
     assert workers in plain(result)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("seconds", [0.3, 4.0])
+def test_no_process_outlives_a_study(tmp_path, tiny_path, number, seconds):
+    """Its workers are told to end while they still import, and later."""
+    arguments = ["ablate", "--train", str(tiny_path), *TWO, *TINY, "--jobs=2", "--epochs=200"]
+    with (tmp_path / "errors.txt").open("w") as errors:
+        study = subprocess.Popen(
+            [str(SLRCTL), *arguments], cwd=tmp_path, start_new_session=True,
+            stdout=subprocess.DEVNULL, stderr=errors,
+        )  # fmt: skip
+    until(lambda: len(members_of(study.pid)) > 2)
+    time.sleep(seconds)
+
+    os.kill(study.pid, number)
+
+    assert study.wait(60) == (130 if number == signal.SIGTERM else -number)
+    until(lambda: members_of(study.pid) == [])
+    if number == signal.SIGTERM:
+        message = (tmp_path / "errors.txt").read_text()
+        assert message.startswith("interrupted; 0 of 18 trials are finished, and the same")
+        assert message.count("\n") == 1
+
+
+def members_of(session: int) -> list[int]:
+    """The processes of a session that are still running."""
+    members = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has just ended
+            state, _, _, its_session = path.read_text().rpartition(")")[2].split()[:4]
+            if int(its_session) == session and state != "Z":
+                members.append(int(path.parent.name))
+    return members
+
+
+def until(is_true, seconds=60.0):
+    """Wait for something that must happen."""
+    for _ in range(int(seconds / 0.05)):
+        if is_true():
+            return
+        time.sleep(0.05)
+    pytest.fail("it has not happened")
+
+
+def test_a_variant_that_diverges_stops_no_study(run, folder, tiny_path):
+    wild = "--variant=wild:cmcl.preset=balanced,train.learning_rate=1e30"
+
+    result = run("--train", tiny_path, "--seeds=1", wild, TWO[0], *TINY, "--epochs=2")
+
+    assert result.exit_code == 0, result.output
+    with (folder() / "results.csv").open() as file:
+        status = {row["variant"]: row["status"] for row in csv.DictReader(file)}
+    assert status == {"CE": "done", "wild": "failed", "warm": "done"}
 
 
 @pytest.mark.slow

@@ -6,6 +6,8 @@ from slrctl.core.cmcl.diagnostics import gradient_measures
 from slrctl.engine import find_lambdas as module
 from slrctl.engine.find_lambdas import SHARES, LambdaReport, find_lambdas
 from slrctl.engine.training import BatchReport
+from slrctl.errors import UsageError
+from slrctl.layers import read_overrides, resolve
 from slrctl.settings import Settings
 
 
@@ -68,3 +70,11 @@ def test_every_fifth_step_is_measured(settings, tiny_parts):
     # The count begins again with every epoch, here of two steps.
     assert module.MEASURED_EVERY == 5
     assert has_gradients == [True, False] * 6
+
+
+@pytest.mark.parametrize("change", ["model.cross_attention=false", "model.name=spoter"])
+def test_without_cross_attention_there_is_nothing_to_find(tiny_parts, change):
+    settings = resolve(read_overrides([change])).settings
+
+    with pytest.raises(UsageError, match="need a siformer with cross-attention"):
+        next(find_lambdas(settings, tiny_parts))

@@ -8,6 +8,9 @@ from rich.console import Console
 
 from slrctl.cli.ablate.request import StudyRequest, Workers
 from slrctl.cli.ablate.study_view import study_view
+from slrctl.cli.interruption import stopping_on_signals
+from slrctl.engine.stopping import StopRequest
+from slrctl.errors import Interrupted
 
 if TYPE_CHECKING:
     from slrctl.studies.ablation.events import TrialEvent
@@ -20,7 +23,27 @@ def run_trials(
     results: "dict[str, TrialResult]",
     console: Console,
 ) -> dict[str, str]:
-    """Run trials, add what they gave to the results, and return why others failed, by key."""
+    """Run trials, add what they gave to the results, and return why others failed, by key.
+
+    Raises:
+        Interrupted: somebody asked to stop; what has finished is kept.
+    """
+    try:
+        with stopping_on_signals(StopRequest()):
+            return _run(request, remaining, results, console)
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"interrupted; {len(results)} of {len({trial.key for trial in request.trials})} trials "
+            "are finished, and the same command goes on with the others"
+        ) from None
+
+
+def _run(
+    request: StudyRequest,
+    remaining: "list[Trial]",
+    results: "dict[str, TrialResult]",
+    console: Console,
+) -> dict[str, str]:
     from slrctl.studies.ablation.events import TrialDone, TrialFailed
     from slrctl.studies.ablation.trials import read_result
 

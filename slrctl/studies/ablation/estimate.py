@@ -4,6 +4,7 @@ import itertools
 import statistics
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
 import torch
 
@@ -12,6 +13,7 @@ from slrctl.engine.run_batches import training_data
 from slrctl.engine.runtime import choose_device, deterministic
 from slrctl.engine.state import TrainingState
 from slrctl.engine.training import BatchReport, train_epochs
+from slrctl.errors import TrainingDiverged
 from slrctl.settings import Settings
 from slrctl.studies.ablation.trials import Trial
 
@@ -48,11 +50,14 @@ def _step_seconds(settings: Settings, parts: Parts, threads: int) -> float:
             device = choose_device(settings.train.device)
             state = TrainingState.initial(settings, parts.train.classes, device)
             times = [time.perf_counter()]
-            for report in train_epochs(state, training_data(settings, parts)):
-                if isinstance(report, BatchReport):
-                    times.append(time.perf_counter())
-                if len(times) > _STEPS:
-                    break
+            with suppress(TrainingDiverged):  # the trial itself will say so
+                for report in train_epochs(state, training_data(settings, parts)):
+                    if isinstance(report, BatchReport):
+                        times.append(time.perf_counter())
+                    if len(times) > _STEPS:
+                        break
+            if len(times) == 1:  # not even one step
+                times.append(time.perf_counter())
     finally:
         torch.set_num_threads(before)
     steps = [after - start for start, after in itertools.pairwise(times)]

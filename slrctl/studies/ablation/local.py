@@ -1,6 +1,7 @@
 """Run trials in processes on this machine."""
 
 import multiprocessing
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -57,7 +58,9 @@ def run_locally(
 def _pool(jobs: int) -> ProcessPoolExecutor:
     # A forked child of a process that has used torch's threads may hang.
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(jobs, mp_context=context, initializer=leave_with_the_parent)
+    return ProcessPoolExecutor(
+        jobs, mp_context=context, initializer=leave_with_the_parent, initargs=(os.getpid(),)
+    )
 
 
 def _end(pool: ProcessPoolExecutor) -> None:

@@ -60,9 +60,12 @@ def _reports(settings: Settings, parts: Parts, run_dir: Path) -> Reports:
     yield from run_training(settings, parts, run_dir, force=True)
 
 
-def leave_with_the_parent() -> None:
-    """End this process when the one that started it is gone, so that none is left behind."""
-    parent = os.getppid()
+def leave_with_the_parent(parent: int) -> None:
+    """End this process when the one that started it is gone, so that none is left behind.
+
+    Args:
+        parent: its process id, as it knows it itself: it may be gone before this is called.
+    """
 
     def watch() -> None:
         while os.getppid() == parent:
