@@ -12,6 +12,8 @@ FIGHTING_COSINE = -0.5
 # Variance over clips as a share of the mean squared norm, and effective rank.
 COLLAPSED_VARIANCE = 0.01
 COLLAPSED_RANK = 1.5
+_AGAINST_ALIGNMENT = "lower cmcl.lambda_alignment, or set cmcl.alignment=contrastive"
+_AGAINST_ANY = "lower --learning-rate, or look at the clips with slrctl data info"
 
 
 def conditions(metrics: Mapping[str, Any]) -> dict[str, str]:
@@ -44,8 +46,8 @@ def conditions(metrics: Mapping[str, Any]) -> dict[str, str]:
         if variance < COLLAPSED_VARIANCE or rank < COLLAPSED_RANK:
             found[f"{stream} collapses"] = (
                 f"the {stream.replace('_', ' ')} features collapse: variance over clips "
-                f"{_percent(variance)} of their power, effective rank {rank:.1f}; lower "
-                "cmcl.lambda_alignment, or set cmcl.alignment=contrastive"
+                f"{_percent(variance)} of their power, effective rank {rank:.1f}; "
+                + (_AGAINST_ALIGNMENT if metrics.get("lambda_alignment") else _AGAINST_ANY)
             )
     return found
 

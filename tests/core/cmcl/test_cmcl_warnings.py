@@ -16,6 +16,7 @@ HEALTHY = {
     "val_rank_left_hand": 9.0,
     "val_rank_right_hand": 8.0,
     "val_rank_body": 5.0,
+    "lambda_alignment": 0.05,
 }
 
 
@@ -42,6 +43,13 @@ def test_each_condition_is_named_with_advice(changes, name, advice):
 
     assert found[0] == name
     assert advice in found[1]
+
+
+def test_without_alignment_a_collapse_is_not_put_down_to_it():
+    (advice,) = conditions(HEALTHY | {"val_rank_body": 1.0, "lambda_alignment": 0.0}).values()
+
+    assert "cmcl.lambda_alignment" not in advice
+    assert "--learning-rate" in advice
 
 
 def test_an_opposed_term_without_weight_does_not_fight():
