@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from slrctl.errors import UsageError
-from slrctl.layers import Layer, read_overrides
+from slrctl.layers import CMCL_PRESETS, Layer, flatten, read_overrides
 from slrctl.settings import merge
 
 Tree = Mapping[str, Any]
@@ -163,27 +163,58 @@ def with_variants(study: Study, assignments: Sequence[str]) -> Study:
 def with_grid(study: Study, grids: Sequence[str]) -> Study:
     """Put all combinations of listed values in the place of the study's variants.
 
+    A combination that sets what the baseline sets, such as both lambdas of CMCL to 0, is left out.
+
     Args:
         study: its baseline stays; no contrast is primary.
         grids: each `section.key=value,value,...`.
 
     Raises:
-        UsageError: a grid cannot be read.
+        UsageError: a grid cannot be read, or leaves nothing to compare.
     """
     if not grids:
         return study
-    axes = []
+    axes = grid_axes(grids)
+    baseline = study.variants[study.baseline]
+    variants = {study.baseline: baseline}
+    for values in itertools.product(*axes.values()):
+        cell = dict(zip(axes, values, strict=True))
+        tree = _tree([f"{key}={value}" for key, value in cell.items()])
+        if _decided(tree) != _decided(baseline):
+            variants[cell_name(cell)] = tree
+    if len(variants) == 1:
+        raise UsageError(
+            f"--grid {grids[0]!r}: sets only what the baseline {study.baseline!r} sets; "
+            "give a value that differs"
+        )
+    return checked(replace(study, name=f"{study.name}-grid", variants=variants, primary=None))
+
+
+def grid_axes(grids: Sequence[str]) -> dict[str, list[str]]:
+    """The settings that `--grid` options name, and the values of each.
+
+    Raises:
+        UsageError: an option cannot be read, or names a setting that another one names.
+    """
+    axes: dict[str, list[str]] = {}
     for grid in grids:
         key, separator, text = grid.partition("=")
-        values = [value for value in _split_list(text) if value]
+        key, values = key.strip(), [value for value in _split_list(text) if value]
         if not separator or not values:
             raise UsageError(f"--grid {grid!r}: expected section.key=value,value,...")
-        axes.append([f"{key.strip()}={value}" for value in values])
-    variants = {study.baseline: study.variants[study.baseline]}
-    for cell in itertools.product(*axes):
-        name = " ".join(map(_short, cell))
-        variants[name] = _tree(cell)
-    return checked(replace(study, name=f"{study.name}-grid", variants=variants, primary=None))
+        if key in axes:
+            together = ",".join([*axes[key], *values])
+            raise UsageError(
+                f"--grid {grid!r}: there is a --grid of {key} already; "
+                f"give all values in one, --grid {key}={together}"
+            )
+        axes[key] = list(dict.fromkeys(values))
+    return axes
+
+
+def cell_name(cell: Mapping[str, str]) -> str:
+    """The name of the variant that gives each of these settings its value."""
+    return " ".join(f"{key.rpartition('.')[2]}={value}" for key, value in cell.items())
 
 
 def checked(study: Study) -> Study:
@@ -213,9 +244,15 @@ def variant_layer(study: Study, name: str) -> Layer:
     return Layer(f"variant {name}", study.variants[name])
 
 
-def _short(assignment: str) -> str:
-    key, _, value = assignment.partition("=")
-    return f"{key.rpartition('.')[2]}={value}"
+def _decided(tree: Tree) -> dict[str, Any]:
+    """The values a tree decides, those of its preset among them."""
+    values = flatten(tree)
+    preset = CMCL_PRESETS.get(str(values.get("cmcl.preset")), {})
+    values = {f"cmcl.{name}": value for name, value in preset.items()} | values
+    if values.get("cmcl.lambda_consistency") == values.get("cmcl.lambda_alignment") == 0:
+        # CMCL is off, whatever preset it would otherwise follow and on whatever schedule.
+        return {k: v for k, v in values.items() if k not in ("cmcl.preset", "cmcl.adaptive")}
+    return values
 
 
 def _tree(assignments: Sequence[str]) -> dict[str, Any]:

@@ -94,7 +94,7 @@ def plan_trials(
                 sources = sources or source_fingerprints(settings.data)
                 key = trial_key(settings, sources)
                 trials.append(Trial(name, seed, fold.name, settings, key))
-    _check_distinct(study, trials[: len(study.variants)])
+    _check_distinct(trials[: len(study.variants)])
     return trials
 
 
@@ -119,13 +119,13 @@ def _keys(tree: Mapping[str, Any]) -> set[str]:
     return keys
 
 
-def _check_distinct(study: Study, trials: Sequence[Trial]) -> None:
+def _check_distinct(trials: Sequence[Trial]) -> None:
     names: dict[str, str] = {}
     for trial in trials:
         if trial.key in names:
             raise UsageError(
-                f"variants {names[trial.key]!r} and {trial.variant!r} come out the same; change "
-                f"their settings, or leave out the --set that overrides what tells them apart"
+                f"variants {names[trial.key]!r} and {trial.variant!r} come out the same; "
+                "leave one of them out, or change its settings"
             )
         names[trial.key] = trial.variant
 

@@ -10,11 +10,13 @@ from slrctl.studies.ablation.study import (
     Study,
     built_in,
     checked,
+    grid_axes,
     read_study,
     variant_layer,
     with_grid,
     with_variants,
 )
+from slrctl.studies.ablation.trials import Fold, plan_trials
 
 CE = Study("own", {"CE": {"cmcl": {"preset": "off"}}, "full": {}}, "full")
 
@@ -77,6 +79,42 @@ def test_a_grid_has_every_combination_and_no_primary_contrast():
     }
 
 
+def test_a_comma_too_many_adds_nothing_to_a_grid():
+    assert grid_axes(["cmcl.temperature=1,2,", "data.frame_size=[640,480],[320,240]"]) == {
+        "cmcl.temperature": ["1", "2"],
+        "data.frame_size": ["[640,480]", "[320,240]"],
+    }
+    assert len(with_grid(CE, ["cmcl.temperature=1,2,"]).others) == 2
+
+
+@pytest.mark.parametrize("baseline", [{"preset": "off"}, {"lambda_alignment": 0.0}])
+def test_a_cell_that_sets_what_the_baseline_sets_is_left_out(baseline):
+    study = Study("own", {"CE": {"cmcl": {"lambda_consistency": 0, **baseline}}, "full": {}}, None)
+
+    found = with_grid(study, ["cmcl.lambda_consistency=0,0.1", "cmcl.lambda_alignment=0,0.1"])
+
+    assert found.others == (
+        "lambda_consistency=0 lambda_alignment=0.1",
+        "lambda_consistency=0.1 lambda_alignment=0",
+        "lambda_consistency=0.1 lambda_alignment=0.1",
+    )
+
+
+def test_a_cell_stays_that_a_config_could_tell_from_the_baseline():
+    study = with_grid(CE, ["cmcl.lambda_consistency=0,0.1"])
+
+    assert study.others == ("lambda_consistency=0", "lambda_consistency=0.1")
+
+
+def test_variants_that_come_out_the_same_are_refused_without_blaming_an_option():
+    study = with_grid(CE, ["cmcl.lambda_consistency=0,0.1"])
+
+    with pytest.raises(UsageError, match="'CE' and 'lambda_consistency=0'") as refused:
+        plan_trials(study, [1], [Fold(None, {})], below=[], above=[])
+
+    assert "--set" not in str(refused.value)
+
+
 def test_a_study_is_read_from_a_file(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text(
@@ -98,6 +136,14 @@ def test_a_study_is_read_from_a_file(tmp_path):
         (lambda: with_variants(CE, ["CE:seed=1"]), "already"),
         (lambda: with_variants(CE, ["../up:seed=1"]), "letters, digits"),
         (lambda: with_grid(CE, ["cmcl.temperature="]), "expected section.key=value"),
+        (
+            lambda: with_grid(CE, ["cmcl.temperature=1", " cmcl.temperature =2,3"]),
+            "already; give all values in one, --grid cmcl.temperature=1,2,3",
+        ),
+        (
+            lambda: with_grid(CE, ["cmcl.lambda_alignment=0", "cmcl.lambda_consistency=0"]),
+            "only what the baseline 'CE' sets",
+        ),
         (lambda: checked(Study("s", CE.variants, "CE")), "not one of the variants full"),
     ],
 )
