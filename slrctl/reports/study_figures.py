@@ -23,7 +23,6 @@ from slrctl.engine.files import replacing
 from slrctl.reports.figures import DOTS_PER_INCH
 from slrctl.studies.ablation.report import StudyReport
 from slrctl.studies.ablation.study import cell_name
-from slrctl.studies.ablation.study import grid_axes as grid_axes
 from slrctl.studies.statistics import Comparison, t_interval
 
 # Okabe and Ito's, told apart by the colour-blind; styles and marks tell them apart in print. Seven

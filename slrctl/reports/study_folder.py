@@ -13,11 +13,11 @@ from slrctl.reports.study_figures import (
     draw_forest,
     draw_learning_curves,
     draw_surface,
-    grid_axes,
 )
 from slrctl.reports.study_page import page
 from slrctl.reports.study_text import latex, markdown
 from slrctl.studies.ablation.report import StudyReport
+from slrctl.studies.ablation.study import grid_axes
 
 RESULTS = "results.csv"
 REPORT = "report.md"

@@ -14,10 +14,9 @@ from slrctl.reports.study_figures import (
     draw_forest,
     draw_learning_curves,
     draw_surface,
-    grid_axes,
 )
 from slrctl.studies.ablation.report import report_study
-from slrctl.studies.ablation.study import Study, with_grid
+from slrctl.studies.ablation.study import Study, grid_axes, with_grid
 
 CE = Study("own", {"CE": {"cmcl": {"preset": "off"}}, "full": {}}, "full")
 GRID = ["cmcl.lambda_consistency=0,0.1,1,", "cmcl.lambda_alignment=0,0.1"]
