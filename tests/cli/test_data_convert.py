@@ -1,6 +1,7 @@
 """`slrctl data convert` as a user meets it."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,18 @@ def test_a_csv_becomes_our_parquet_with_the_same_clips(run, csv_path):
         assert_array_equal(written.landmarks, clip.landmarks)
     assert "2 clips (9 frames) of 2 glosses written to words.parquet" in result.output
     assert "labels count from 0" in result.output
+
+
+@pytest.mark.parametrize("name", ["pipe.parquet", "pipe.csv"])
+def test_a_pipe_is_not_replaced_by_the_result(run, csv_path, tmp_path, name):
+    os.mkfifo(tmp_path / name)
+
+    result = run("data", "convert", csv_path, tmp_path / name)
+
+    assert result.exit_code != 0
+    assert (tmp_path / name).is_fifo()
+    assert result.stderr.count("\n") == 1
+    assert "pipe" in result.stderr
 
 
 def test_our_parquet_becomes_a_csv_that_reads_back_to_rounding(run, tiny_path, tiny_dataset):

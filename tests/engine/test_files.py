@@ -4,6 +4,7 @@ import stat
 import pytest
 
 from slrctl.engine.files import replacing
+from slrctl.errors import UsageError
 
 
 def test_the_new_content_takes_the_place_of_the_old(tmp_path):
@@ -99,3 +100,18 @@ def test_the_file_has_the_permissions_of_any_new_file(tmp_path):
         temporary.touch()
 
     assert (tmp_path / "replaced").stat().st_mode == plain.stat().st_mode
+
+
+@pytest.mark.parametrize("is_linked", [False, True])
+def test_a_pipe_is_not_replaced_by_a_file(tmp_path, is_linked):
+    """Nor is a device: a rename over /dev/null would take it from the whole machine."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    path = tmp_path / "link" if is_linked else pipe
+    if is_linked:
+        path.symlink_to(pipe)
+
+    with pytest.raises(UsageError, match="is a device, a pipe or a socket"), replacing(path):
+        pytest.fail("it was written to")
+
+    assert stat.S_ISFIFO(path.stat().st_mode)

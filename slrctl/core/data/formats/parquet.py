@@ -29,6 +29,7 @@ from slrctl.core.data.formats.parquet_columns import (
 )
 from slrctl.core.data.formats.parquet_file import UNREADABLE
 from slrctl.core.data.formats.reading import BadClips, Reading, count_of, quote, some_of
+from slrctl.core.whole_file import check_replaceable
 from slrctl.settings import DataSettings
 
 MAGIC = b"PAR1"
@@ -117,6 +118,7 @@ def write_parquet(clips: Iterable[Clip], path: Path) -> None:
 
     The file appears whole or not at all: it is written beside its place and then moved there.
     """
+    check_replaceable(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with pq.ParquetWriter(partial, SCHEMA, compression="zstd") as writer:

@@ -19,6 +19,7 @@ from slrctl.core import skeleton
 from slrctl.core.clip import Clip
 from slrctl.core.data.formats.reading import some_of
 from slrctl.core.data.formats.spoter_columns import FPS, HEIGHT, LABELS, WIDTH
+from slrctl.core.whole_file import check_replaceable
 from slrctl.errors import DataError
 
 _DECIMALS = 6
@@ -100,6 +101,7 @@ def _lost(clips: Sequence[Clip]) -> list[str]:
 @contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
     """A path beside `path` to write to; it is moved there if all goes well, else removed."""
+    check_replaceable(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield partial
