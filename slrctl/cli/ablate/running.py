@@ -1,6 +1,7 @@
 """Run what remains of a study, and show it while it runs."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,8 +9,13 @@ from rich.console import Console
 
 from slrctl.cli.ablate.request import StudyRequest, Workers
 from slrctl.cli.ablate.study_view import study_view
+from slrctl.cli.interruption import stopping_on_signals
+from slrctl.engine.stopping import StopRequest
+from slrctl.errors import Interrupted
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from slrctl.studies.ablation.events import TrialEvent
     from slrctl.studies.ablation.trials import Trial, TrialResult
 
@@ -26,8 +32,13 @@ def run_trials(
 
     trials_dir = request.place.trials
     failures: dict[str, str] = {}
-    with study_view(console, request.trials, trials_dir, set(results)) as view:
-        for event in _events(request.workers, remaining, trials_dir):
+    with (
+        interruptible(request, results),
+        study_view(console, request.trials, trials_dir, set(results)) as view,
+        # Closed here, and not whenever the last reference goes: that is what ends the workers.
+        closing(_events(request.workers, remaining, trials_dir)) as events,
+    ):
+        for event in events:
             if isinstance(event, TrialDone):
                 results[event.trial.key] = read_result(trials_dir / event.trial.key)
             elif isinstance(event, TrialFailed):
@@ -36,7 +47,27 @@ def run_trials(
     return failures
 
 
-def _events(workers: Workers, remaining: "list[Trial]", trials_dir: Path) -> "Iterator[TrialEvent]":
+@contextmanager
+def interruptible(request: StudyRequest, finished: Collection[str]) -> Iterator[None]:
+    """Inside the block a signal ends the study, with a line that says what is kept.
+
+    Args:
+        request: the study.
+        finished: keys of its finished trials, looked at when the signal comes.
+    """
+    try:
+        with stopping_on_signals(StopRequest()):
+            yield
+    except KeyboardInterrupt:
+        total = len({trial.key for trial in request.trials})
+        raise Interrupted(
+            f"interrupted: {len(finished)} of {total} trials are finished; the same command goes on"
+        ) from None
+
+
+def _events(
+    workers: Workers, remaining: "list[Trial]", trials_dir: Path
+) -> "Generator[TrialEvent]":
     from slrctl.studies.ablation.local import run_locally
     from slrctl.studies.ablation.on_ray import run_on_ray
 

@@ -4,6 +4,7 @@ import itertools
 import statistics
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
 import torch
 
@@ -12,6 +13,7 @@ from slrctl.engine.run_batches import training_data
 from slrctl.engine.runtime import choose_device, deterministic
 from slrctl.engine.state import TrainingState
 from slrctl.engine.training import BatchReport, train_epochs
+from slrctl.errors import TrainingDiverged
 from slrctl.settings import Settings
 from slrctl.studies.ablation.trials import Trial
 
@@ -20,7 +22,9 @@ _STEPS = 5
 _EVALUATION_SHARE = 1 / 3
 
 
-def estimate_seconds(trials: Sequence[Trial], parts: Parts, *, jobs: int, threads: int) -> float:
+def estimate_seconds(
+    trials: Sequence[Trial], parts: Parts, *, jobs: int, threads: int
+) -> float | None:
     """Time a few steps of the most demanding variant, and count those of all trials.
 
     Args:
@@ -28,9 +32,18 @@ def estimate_seconds(trials: Sequence[Trial], parts: Parts, *, jobs: int, thread
         parts: the clips of one of them.
         jobs: trials at a time.
         threads: of torch in each.
+
+    Returns:
+        None where every variant diverges before it has taken a step.
     """
-    dearest = max(trials, key=lambda trial: trial.settings.cmcl.is_on).settings
-    seconds = _step_seconds(dearest, parts, threads)
+    variants: dict[str, Settings] = {}
+    for trial in trials:
+        variants.setdefault(trial.variant, trial.settings)
+    dearest_first = sorted(variants.values(), key=lambda one: one.cmcl.is_on, reverse=True)
+    timed = ((settings, _step_seconds(settings, parts, threads)) for settings in dearest_first)
+    dearest, seconds = next((pair for pair in timed if pair[1] is not None), (None, None))
+    if dearest is None or seconds is None:
+        return None
     evaluated = len(parts.val) / dearest.train.batch_size * _EVALUATION_SHARE
     total = 0.0
     for trial in trials:
@@ -39,15 +52,17 @@ def estimate_seconds(trials: Sequence[Trial], parts: Parts, *, jobs: int, thread
     return total / min(jobs, len(trials))
 
 
-def _step_seconds(settings: Settings, parts: Parts, threads: int) -> float:
-    """Median time of a step, after the first where there are more."""
+def _step_seconds(settings: Settings, parts: Parts, threads: int) -> float | None:
+    """Median time of a step, after the first where there are more; None where none was taken."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
+    times: list[float] = []
     try:
-        with deterministic():
+        # A variant that diverges fails when its trial runs, and is told of there.
+        with deterministic(), suppress(TrainingDiverged):
             device = choose_device(settings.train.device)
             state = TrainingState.initial(settings, parts.train.classes, device)
-            times = [time.perf_counter()]
+            times.append(time.perf_counter())
             for report in train_epochs(state, training_data(settings, parts)):
                 if isinstance(report, BatchReport):
                     times.append(time.perf_counter())
@@ -57,4 +72,4 @@ def _step_seconds(settings: Settings, parts: Parts, threads: int) -> float:
         torch.set_num_threads(before)
     steps = [after - start for start, after in itertools.pairwise(times)]
     # The first step builds what the others find ready.
-    return statistics.median(steps[1:] or steps)
+    return statistics.median(steps[1:] or steps) if steps else None
