@@ -5,11 +5,14 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from pydantic import ValidationError
+
 from slrctl.core.data.splits import Parts
 from slrctl.engine.run_batches import training_data
 from slrctl.engine.runtime import choose_device, deterministic
 from slrctl.engine.state import TrainingState
 from slrctl.engine.training import BatchReport, train_epochs
+from slrctl.errors import UsageError
 from slrctl.layers import CMCL_PRESETS
 from slrctl.settings import Settings, merge
 
@@ -49,6 +52,9 @@ def find_lambdas(
     balanced preset, for a term is measured while it is at work. The first half of the
     measurements is left out of the medians: at the start attention is nearly uniform and the
     gradients are large.
+
+    Raises:
+        UsageError: the settings describe a model or a training that CMCL cannot be part of.
     """
     settings = _with_both_terms(settings)
     measured: dict[str, list[float]] = defaultdict(list)
@@ -80,7 +86,15 @@ def _with_both_terms(settings: Settings) -> Settings:
         for name in ("lambda_consistency", "lambda_alignment")
     }
     changes = {"cmcl": lambdas, "train": {"diagnostics_every": MEASURED_EVERY}}
-    return Settings.model_validate(merge(settings.model_dump(), changes))
+    try:
+        return Settings.model_validate(merge(settings.model_dump(), changes))
+    except ValidationError as error:
+        # The rule that is broken; its advice is to switch off CMCL, which nobody switched on.
+        rule = error.errors()[0]["msg"].removeprefix("Value error, ").split(";")[0]
+        raise UsageError(
+            f"--find-lambdas trains with both terms of CMCL: {rule}; change that, or leave "
+            "--find-lambdas out"
+        ) from None
 
 
 def _note(

@@ -6,6 +6,7 @@ from slrctl.core.cmcl.diagnostics import gradient_measures
 from slrctl.engine import find_lambdas as module
 from slrctl.engine.find_lambdas import SHARES, LambdaReport, find_lambdas
 from slrctl.engine.training import BatchReport
+from slrctl.errors import UsageError
 from slrctl.settings import Settings
 
 
@@ -68,3 +69,20 @@ def test_every_fifth_step_is_measured(settings, tiny_parts):
     # The count begins again with every epoch, here of two steps.
     assert module.MEASURED_EVERY == 5
     assert has_gradients == [True, False] * 6
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        ({"model": {"cross_attention": False}}, "model.cross_attention is false"),
+        ({"model": {"name": "spoter"}}, "model.name 'spoter' has one"),
+        ({"cmcl": {"alignment": "contrastive"}, "train": {"accumulate": 2}}, "accumulate is 2"),
+    ],
+)
+def test_what_cmcl_cannot_be_part_of_is_refused_by_its_rule(settings, tiny_parts, changes, rule):
+    given = Settings.layered(settings.model_dump(), changes)
+
+    with pytest.raises(UsageError, match=rule) as refused:
+        next(find_lambdas(given, tiny_parts))
+
+    assert "--cmcl off" not in str(refused.value)
