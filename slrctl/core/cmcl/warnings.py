@@ -44,8 +44,8 @@ def conditions(metrics: Mapping[str, Any]) -> dict[str, str]:
         if variance < COLLAPSED_VARIANCE or rank < COLLAPSED_RANK:
             found[f"{stream} collapses"] = (
                 f"the {stream.replace('_', ' ')} features collapse: variance over clips "
-                f"{_percent(variance)} of their power, effective rank {rank:.1f}; lower "
-                "cmcl.lambda_alignment, or set cmcl.alignment=contrastive"
+                f"{_percent(variance)} of their power, effective rank {rank:.1f}; "
+                f"{_against_collapse(metrics)}"
             )
     return found
 
@@ -60,6 +60,12 @@ class Streaks:
         """Count an epoch, and return the texts of the conditions that have just lasted enough."""
         self.lengths = {name: self.lengths.get(name, 0) + 1 for name in found}
         return [text for name, text in found.items() if self.lengths[name] == EPOCHS_IN_A_ROW]
+
+
+def _against_collapse(metrics: Mapping[str, Any]) -> str:
+    if metrics.get("lambda_alignment"):
+        return "lower cmcl.lambda_alignment, or set cmcl.alignment=contrastive"
+    return "lower train.learning_rate, and look at these parts of the clips with slrctl data show"
 
 
 def _other_form(term: str) -> str:

@@ -16,6 +16,7 @@ HEALTHY = {
     "val_rank_left_hand": 9.0,
     "val_rank_right_hand": 8.0,
     "val_rank_body": 5.0,
+    "lambda_alignment": 0.05,
 }
 
 
@@ -42,6 +43,16 @@ def test_each_condition_is_named_with_advice(changes, name, advice):
 
     assert found[0] == name
     assert advice in found[1]
+
+
+@pytest.mark.parametrize("lambda_alignment", [0.0, None])
+def test_a_collapse_without_alignment_is_not_blamed_on_it(lambda_alignment):
+    changes = {"val_rank_body": 1.0, "lambda_alignment": lambda_alignment}
+
+    (told,) = conditions(HEALTHY | changes).values()
+
+    assert "alignment" not in told
+    assert "lower train.learning_rate" in told
 
 
 def test_an_opposed_term_without_weight_does_not_fight():
