@@ -5,6 +5,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from pydantic import ValidationError
+
 from slrctl.core.data.splits import Parts
 from slrctl.engine.run_batches import training_data
 from slrctl.engine.runtime import choose_device, deterministic
@@ -52,13 +54,8 @@ def find_lambdas(
     gradients are large.
 
     Raises:
-        UsageError: the model has no cross-attention, so there are no terms to measure.
+        UsageError: the settings describe a model or a training that CMCL cannot be part of.
     """
-    if settings.model.name != "siformer" or not settings.model.cross_attention:
-        raise UsageError(
-            "--find-lambdas measures the terms of CMCL, which need a siformer with "
-            "cross-attention; leave out --no-cross-attention and model.name"
-        )
     settings = _with_both_terms(settings)
     measured: dict[str, list[float]] = defaultdict(list)
     with deterministic():
@@ -89,7 +86,15 @@ def _with_both_terms(settings: Settings) -> Settings:
         for name in ("lambda_consistency", "lambda_alignment")
     }
     changes = {"cmcl": lambdas, "train": {"diagnostics_every": MEASURED_EVERY}}
-    return Settings.model_validate(merge(settings.model_dump(), changes))
+    try:
+        return Settings.model_validate(merge(settings.model_dump(), changes))
+    except ValidationError as error:
+        # The rule that is broken; its advice is to switch off CMCL, which nobody switched on.
+        rule = error.errors()[0]["msg"].removeprefix("Value error, ").split(";")[0]
+        raise UsageError(
+            f"--find-lambdas trains with both terms of CMCL: {rule}; change that, or leave "
+            "--find-lambdas out"
+        ) from None
 
 
 def _note(

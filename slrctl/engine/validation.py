@@ -24,10 +24,6 @@ from slrctl.errors import TrainingDiverged
 _CONTRASTED_TOGETHER = 64
 
 
-# Clips from which features can be told to collapse: n clips have at most the rank n - 1.
-_FEWEST_SPREAD = 8
-
-
 _Kept = dict[str, Tensor]
 """What is kept of a batch, in CPU memory; a mean over clips as the pair of mean and their number.
 
@@ -174,9 +170,8 @@ def _map_metrics(kept: list[_Kept], loss: CrossModalConsistencyLoss, epoch: int)
         metrics[f"val_entropy_{direction}"] = _mean_of(kept, f"entropy_{direction}")
     shown = {"left_hand": left[has_left], "right_hand": right[has_right], "body": body}
     for stream, embedding in shown.items():
-        enough = len(embedding) >= _FEWEST_SPREAD
-        metrics[f"val_variance_{stream}"] = feature_variance(embedding) if enough else None
-        metrics[f"val_rank_{stream}"] = effective_rank(embedding) if enough else None
+        metrics[f"val_variance_{stream}"] = feature_variance(embedding)
+        metrics[f"val_rank_{stream}"] = effective_rank(embedding)
     return metrics
 
 

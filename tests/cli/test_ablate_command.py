@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +24,7 @@ TINY = [
     "--epochs=1",
     "--jobs=1",
 ]
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 TWO = ["--variant=warm:cmcl.preset=balanced,cmcl.temperature=2"]
 
 
@@ -206,59 +207,111 @@ def test_ray_goes_with_an_address_or_without(run, tiny_path, arguments, workers)
     assert workers in plain(result)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-@pytest.mark.parametrize("seconds", [0.3, 4.0])
-def test_no_process_outlives_a_study(tmp_path, tiny_path, number, seconds):
-    """Its workers are told to end while they still import, and later."""
-    arguments = ["ablate", "--train", str(tiny_path), *TWO, *TINY, "--jobs=2", "--epochs=200"]
-    with (tmp_path / "errors.txt").open("w") as errors:
-        study = subprocess.Popen(
-            [str(SLRCTL), *arguments], cwd=tmp_path, start_new_session=True,
-            stdout=subprocess.DEVNULL, stderr=errors,
-        )  # fmt: skip
-    until(lambda: len(members_of(study.pid)) > 2)
-    time.sleep(seconds)
+def test_a_variant_that_diverges_at_once_is_told_of_and_the_study_goes_on(run, tiny_path, tmp_path):
+    ill = "--variant=ill:cmcl.preset=balanced,train.learning_rate=1e30,train.warmup_epochs=0"
 
-    os.kill(study.pid, number)
-
-    assert study.wait(60) == (130 if number == signal.SIGTERM else -number)
-    until(lambda: members_of(study.pid) == [])
-    if number == signal.SIGTERM:
-        message = (tmp_path / "errors.txt").read_text()
-        assert message.startswith("interrupted; 0 of 18 trials are finished, and the same")
-        assert message.count("\n") == 1
-
-
-def members_of(session: int) -> list[int]:
-    """The processes of a session that are still running."""
-    members = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):  # it has just ended
-            state, _, _, its_session = path.read_text().rpartition(")")[2].split()[:4]
-            if int(its_session) == session and state != "Z":
-                members.append(int(path.parent.name))
-    return members
-
-
-def until(is_true, seconds=60.0):
-    """Wait for something that must happen."""
-    for _ in range(int(seconds / 0.05)):
-        if is_true():
-            return
-        time.sleep(0.05)
-    pytest.fail("it has not happened")
-
-
-def test_a_variant_that_diverges_stops_no_study(run, folder, tiny_path):
-    wild = "--variant=wild:cmcl.preset=balanced,train.learning_rate=1e30"
-
-    result = run("--train", tiny_path, "--seeds=1", wild, TWO[0], *TINY, "--epochs=2")
+    result = run("--train", tiny_path, "--seeds=1", ill, *TINY)
 
     assert result.exit_code == 0, result.output
-    with (folder() / "results.csv").open() as file:
-        status = {row["variant"]: row["status"] for row in csv.DictReader(file)}
-    assert status == {"CE": "done", "wild": "failed", "warm": "done"}
+    assert "failed: ill, seed 379: epoch 1" in plain(result)
+    assert len(list((tmp_path / "studies" / "trials").glob("*/summary.json"))) == 1
+
+
+@pytest.fixture
+def start(still_path, commands):
+    """Start a study of one process for each of two trials, too long to end by itself."""
+
+    def start(folder: str) -> int:
+        arguments = ["--train", still_path, "--seeds=1", *TWO, *TINY, "--jobs=2", "--epochs=5000"]
+        return commands.start("ablate", *arguments, f"--output={folder}")
+
+    return start
+
+
+def children_of(process: int) -> dict[int, str]:
+    """Command lines of the processes that this one started."""
+    children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    return {
+        int(child): Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+        for child in children
+    }
+
+
+def workers_of(process: int) -> list[int]:
+    return [child for child, line in children_of(process).items() if "spawn_main" in line]
+
+
+def is_alive(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@on_linux
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_workers_that_are_still_importing_leave_with_their_study(start, commands, number):
+    study = start(f"importing-{number}")
+    wait_until(lambda: len(workers_of(study)) == 2)
+    started = list(children_of(study))  # the process that cleans up for multiprocessing is one
+    time.sleep(0.3)
+
+    os.kill(study, number)
+    commands.wait()
+
+    assert len(started) == 3
+    wait_until(lambda: not any(map(is_alive, started)), seconds=60)
+
+
+@on_linux
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_workers_at_work_and_waiting_leave_with_their_study(start, commands, number):
+    folder = f"working-{number}"
+    study = start(folder)
+    wait_until(lambda: len(list((commands.folder / folder).glob("trials/*/metrics.jsonl"))) == 2)
+    started = list(children_of(study))
+
+    os.kill(study, number)
+    commands.wait()
+
+    assert len(started) == 3
+    wait_until(lambda: not any(map(is_alive, started)), seconds=60)
+
+
+@on_linux
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_study_that_is_told_to_end_says_what_is_finished_on_one_line(start, commands, number):
+    folder = f"told-{number}"
+    study = start(folder)
+    wait_until(lambda: len(list((commands.folder / folder).glob("trials/*/metrics.jsonl"))) == 2)
+
+    # As a terminal does it: all processes of the study hear of it, the workers first.
+    for process in [*(workers_of(study) if number != signal.SIGTERM else []), study]:
+        os.kill(process, number)
+    ended = commands.wait()
+
+    assert ended.code == 130
+    assert ended.stderr == ("interrupted: 0 of 2 trials are finished; the same command goes on\n")
+
+
+@on_linux
+def test_a_study_told_to_end_while_it_is_timed_says_so_too(run, tiny_path, monkeypatch):
+    def stop(*_, **__):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("slrctl.studies.ablation.estimate.estimate_seconds", stop)
+
+    result = run("--train", tiny_path, "--seeds=1", *TWO, *TINY)
+
+    assert result.exit_code == 130
+    assert result.stderr == ("interrupted: 0 of 2 trials are finished; the same command goes on\n")
 
 
 @pytest.mark.slow

@@ -442,6 +442,15 @@ def test_find_lambdas_writes_nothing_and_reports_both_terms(run, tiny_path, tmp_
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize("option", ["--no-cross-attention", "--set=model.name=spoter"])
+def test_find_lambdas_of_a_model_without_maps_exits_2_on_one_line(run, tiny_path, option):
+    result = run("train", "--train", tiny_path, "--find-lambdas", *TINY, option)
+
+    assert result.exit_code == 2
+    assert len(result.stderr.splitlines()) == 1
+    assert "--find-lambdas trains with both terms of CMCL" in result.stderr
+
+
 def test_the_header_names_the_forms_of_cmcl(run, tiny_path):
     forms = ["cmcl.consistency=cycle", "cmcl.alignment=contrastive", "cmcl.multi_scale=true"]
     result = run(

@@ -7,7 +7,6 @@ from slrctl.engine import find_lambdas as module
 from slrctl.engine.find_lambdas import SHARES, LambdaReport, find_lambdas
 from slrctl.engine.training import BatchReport
 from slrctl.errors import UsageError
-from slrctl.layers import read_overrides, resolve
 from slrctl.settings import Settings
 
 
@@ -72,9 +71,18 @@ def test_every_fifth_step_is_measured(settings, tiny_parts):
     assert has_gradients == [True, False] * 6
 
 
-@pytest.mark.parametrize("change", ["model.cross_attention=false", "model.name=spoter"])
-def test_without_cross_attention_there_is_nothing_to_find(tiny_parts, change):
-    settings = resolve(read_overrides([change])).settings
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        ({"model": {"cross_attention": False}}, "model.cross_attention is false"),
+        ({"model": {"name": "spoter"}}, "model.name 'spoter' has one"),
+        ({"cmcl": {"alignment": "contrastive"}, "train": {"accumulate": 2}}, "accumulate is 2"),
+    ],
+)
+def test_what_cmcl_cannot_be_part_of_is_refused_by_its_rule(settings, tiny_parts, changes, rule):
+    given = Settings.layered(settings.model_dump(), changes)
 
-    with pytest.raises(UsageError, match="need a siformer with cross-attention"):
-        next(find_lambdas(settings, tiny_parts))
+    with pytest.raises(UsageError, match=rule) as refused:
+        next(find_lambdas(given, tiny_parts))
+
+    assert "--cmcl off" not in str(refused.value)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from slrctl.cli.ablate.request import StudyRequest, Workers, parts_of
+from slrctl.cli.ablate.running import interruptible
 from slrctl.cli.console import print_lines
 
 if TYPE_CHECKING:
@@ -19,16 +20,17 @@ def announce(request: StudyRequest, remaining: "list[Trial]", console: Console) 
     seeds = len({trial.seed for trial in trials})
     folds = len({trial.fold for trial in trials})
     by_fold = f" x {folds} folds" if folds > 1 else ""
-    done = len({trial.key for trial in trials}) - len(remaining)
+    finished = {trial.key for trial in trials} - {trial.key for trial in remaining}
     epochs = count_of(trials[0].settings.train.epochs, "epoch")
     lines = [
         f"study {study.name}: {len(study.variants)} variants x {seeds} seeds{by_fold} = "
-        f"{len(trials)} trials of {epochs}, {done} done already",
+        f"{len(trials)} trials of {epochs}, {len(finished)} done already",
         f"baseline {study.baseline}; "
         + (f"primary contrast {study.primary}" if study.primary else "no primary contrast"),
     ]
     if remaining:
-        lines.append(_expectation(request, remaining))
+        with interruptible(request, finished):
+            lines.append(_expectation(request, remaining))
     print_lines(console, lines)
 
 
@@ -37,8 +39,9 @@ def _expectation(request: StudyRequest, remaining: "list[Trial]") -> str:
 
     jobs, threads, _ = request.workers
     seconds = estimate_seconds(remaining, parts_of(remaining[0]), jobs=jobs or 1, threads=threads)
+    how_long = "an unknown time" if seconds is None else f"about {_duration(seconds)}"
     return (
-        f"about {_duration(seconds)} for the {len(remaining)} that remain, "
+        f"{how_long} for the {len(remaining)} that remain, "
         f"{_at_once(request.workers)}; interrupt whenever you like, the same command goes on"
     )
 

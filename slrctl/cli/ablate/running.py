@@ -1,6 +1,7 @@
 """Run what remains of a study, and show it while it runs."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,8 @@ from slrctl.engine.stopping import StopRequest
 from slrctl.errors import Interrupted
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from slrctl.studies.ablation.events import TrialEvent
     from slrctl.studies.ablation.trials import Trial, TrialResult
 
@@ -23,34 +26,19 @@ def run_trials(
     results: "dict[str, TrialResult]",
     console: Console,
 ) -> dict[str, str]:
-    """Run trials, add what they gave to the results, and return why others failed, by key.
-
-    Raises:
-        Interrupted: somebody asked to stop; what has finished is kept.
-    """
-    try:
-        with stopping_on_signals(StopRequest()):
-            return _run(request, remaining, results, console)
-    except KeyboardInterrupt:
-        raise Interrupted(
-            f"interrupted; {len(results)} of {len({trial.key for trial in request.trials})} trials "
-            "are finished, and the same command goes on with the others"
-        ) from None
-
-
-def _run(
-    request: StudyRequest,
-    remaining: "list[Trial]",
-    results: "dict[str, TrialResult]",
-    console: Console,
-) -> dict[str, str]:
+    """Run trials, add what they gave to the results, and return why others failed, by key."""
     from slrctl.studies.ablation.events import TrialDone, TrialFailed
     from slrctl.studies.ablation.trials import read_result
 
     trials_dir = request.place.trials
     failures: dict[str, str] = {}
-    with study_view(console, request.trials, trials_dir, set(results)) as view:
-        for event in _events(request.workers, remaining, trials_dir):
+    with (
+        interruptible(request, results),
+        study_view(console, request.trials, trials_dir, set(results)) as view,
+        # Closed here, and not whenever the last reference goes: that is what ends the workers.
+        closing(_events(request.workers, remaining, trials_dir)) as events,
+    ):
+        for event in events:
             if isinstance(event, TrialDone):
                 results[event.trial.key] = read_result(trials_dir / event.trial.key)
             elif isinstance(event, TrialFailed):
@@ -59,7 +47,27 @@ def _run(
     return failures
 
 
-def _events(workers: Workers, remaining: "list[Trial]", trials_dir: Path) -> "Iterator[TrialEvent]":
+@contextmanager
+def interruptible(request: StudyRequest, finished: Collection[str]) -> Iterator[None]:
+    """Inside the block a signal ends the study, with a line that says what is kept.
+
+    Args:
+        request: the study.
+        finished: keys of its finished trials, looked at when the signal comes.
+    """
+    try:
+        with stopping_on_signals(StopRequest()):
+            yield
+    except KeyboardInterrupt:
+        total = len({trial.key for trial in request.trials})
+        raise Interrupted(
+            f"interrupted: {len(finished)} of {total} trials are finished; the same command goes on"
+        ) from None
+
+
+def _events(
+    workers: Workers, remaining: "list[Trial]", trials_dir: Path
+) -> "Generator[TrialEvent]":
     from slrctl.studies.ablation.local import run_locally
     from slrctl.studies.ablation.on_ray import run_on_ray
 

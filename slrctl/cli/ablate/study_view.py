@@ -6,8 +6,9 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.live import Live
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 # What a cell of the live table shows.
 _OPEN, _DONE, _FAILED = ("·", "dim"), ("■", "green"), ("x", "bold red")
+# A running trial, where there is no room for its epochs.
+_RUNNING = ("▸", "yellow")
+_ANY_WIDTH = 10_000
 
 
 class StudyView(Protocol):
@@ -75,31 +79,66 @@ class _Grid:
         except OSError:
             return 0
 
-    def __rich__(self) -> RenderableType:
-        seeds = list(dict.fromkeys((trial.seed, trial.fold) for trial in self.trials))
-        table = Table(box=None, pad_edge=False, padding=(0, 1))
-        table.add_column("")
-        for seed, fold in seeds:
-            table.add_column(
-                Text(str(seed) if fold is None else f"{seed}/{fold}"), justify="center"
-            )
+    def __rich_console__(
+        self, console: Console, options: ConsoleOptions
+    ) -> Iterator[RenderableType]:
+        table = self._with_headings()
+        wanted = Measurement.get(console, options.update(width=_ANY_WIDTH), table).maximum
+        yield table if wanted <= options.max_width else self._without_headings()
+        yield self._summary()
+
+    def _with_headings(self) -> Table:
+        seeds = self._columns()
+        table = _bare_table("", *(f"{s}" if fold is None else f"{s}/{fold}" for s, fold in seeds))
+        for variant, trials in self._rows():
+            table.add_row(Text(variant), *map(self._cell, trials))
+        return table
+
+    def _without_headings(self) -> Table:
+        """One character a trial, in the order of the seeds."""
+        seeds = [seed for seed, _ in self._columns()]
+        folds = len({fold for _, fold in self._columns()})
+        by_fold = f", {folds} folds of each" if folds > 1 else ""
+        table = _bare_table("", f"seeds {seeds[0]} to {seeds[-1]}{by_fold}")
+        for variant, trials in self._rows():
+            table.add_row(Text(variant), Text.assemble(*map(self._mark, trials)))
+        return table
+
+    def _columns(self) -> list[tuple[int, str | None]]:
+        return list(dict.fromkeys((trial.seed, trial.fold) for trial in self.trials))
+
+    def _rows(self) -> "Iterator[tuple[str, list[Trial]]]":
         by_place = {(t.variant, t.seed, t.fold): t for t in self.trials}
         for variant in dict.fromkeys(trial.variant for trial in self.trials):
-            cells = [self._cell(by_place[variant, seed, fold]) for seed, fold in seeds]
-            table.add_row(Text(variant), *cells)
+            yield variant, [by_place[variant, seed, fold] for seed, fold in self._columns()]
+
+    def _summary(self) -> Text:
         left = self.remaining_seconds()
         keys = {trial.key for trial in self.trials}
         line = f"{len(keys & self.finished)} of {len(keys)} trials done"
         line += f", {len(self.failed)} failed" if self.failed else ""
         line += f", about {left / 60:.0f} minutes left" if left else ""
-        return Group(table, Text(line))
+        return Text(line)
 
     def _cell(self, trial: "Trial") -> Text:
         if trial.key in self.running:
             return Text(f"{self.epoch_of(trial)}/{trial.settings.train.epochs}", "yellow")
+        return Text(*self._mark(trial))
+
+    def _mark(self, trial: "Trial") -> tuple[str, str]:
+        if trial.key in self.running:
+            return _RUNNING
         if trial.key in self.failed:
-            return Text(*_FAILED)
-        return Text(*(_DONE if trial.key in self.finished else _OPEN))
+            return _FAILED
+        return _DONE if trial.key in self.finished else _OPEN
+
+
+def _bare_table(*headings: str) -> Table:
+    """A column of names, and others of marks."""
+    table = Table(box=None, pad_edge=False, padding=(0, 1))
+    for number, heading in enumerate(headings):
+        table.add_column(Text(heading), justify="center" if number else "left")
+    return table
 
 
 class _Live:

@@ -9,6 +9,13 @@ from torch.nn import functional as F
 
 from slrctl.core.cmcl.loss import LossTerms
 
+FEWEST_CLIPS = 8
+"""Fewer clips say nothing of the spread of features.
+
+The centred features of two clips always have rank 1. Those with an effective rank of 2.4 over many
+clips come out under 1.5 in 44 % of draws of 3 clips, 9 % of 4, 0.4 % of 6, and under 0.1 % of 8.
+"""
+
 
 def term_gradients(
     terms: LossTerms, parameters: Sequence[nn.Parameter]
@@ -71,17 +78,25 @@ def entropy_ratio(
     return float(per_clip[is_counted].sum()) / max(num_clips, 1), num_clips
 
 
-def feature_variance(embedding: Float[Tensor, "N D"]) -> float:
+def feature_variance(embedding: Float[Tensor, "N D"]) -> float | None:
     """Variance over clips, summed over features and divided by the mean squared norm.
 
-    0 where all clips have the same embedding (collapse), up to 1 where they have mean 0.
+    0 where all clips have the same embedding (collapse), up to 1 where they have mean 0; None of
+    fewer than `FEWEST_CLIPS`.
     """
+    if len(embedding) < FEWEST_CLIPS:
+        return None
     power = embedding.square().sum(-1).mean()
     return float(embedding.var(0, correction=0).sum() / power.clamp(min=1e-12))
 
 
-def effective_rank(embedding: Float[Tensor, "N D"]) -> float:
-    """Exp of the entropy of the normalised singular values (Roy and Vetterli 2007), 1 to D."""
+def effective_rank(embedding: Float[Tensor, "N D"]) -> float | None:
+    """Exp of the entropy of the normalised singular values (Roy and Vetterli 2007), 1 to D.
+
+    None of fewer than `FEWEST_CLIPS`.
+    """
+    if len(embedding) < FEWEST_CLIPS:
+        return None
     centred = embedding.double() - embedding.double().mean(0)
     values = torch.linalg.svdvals(centred)
     share = values / values.sum().clamp(min=1e-12)

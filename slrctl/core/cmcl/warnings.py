@@ -12,8 +12,6 @@ FIGHTING_COSINE = -0.5
 # Variance over clips as a share of the mean squared norm, and effective rank.
 COLLAPSED_VARIANCE = 0.01
 COLLAPSED_RANK = 1.5
-_AGAINST_ALIGNMENT = "lower cmcl.lambda_alignment, or set cmcl.alignment=contrastive"
-_AGAINST_ANY = "lower --learning-rate, or look at the clips with slrctl data info"
 
 
 def conditions(metrics: Mapping[str, Any]) -> dict[str, str]:
@@ -47,7 +45,7 @@ def conditions(metrics: Mapping[str, Any]) -> dict[str, str]:
             found[f"{stream} collapses"] = (
                 f"the {stream.replace('_', ' ')} features collapse: variance over clips "
                 f"{_percent(variance)} of their power, effective rank {rank:.1f}; "
-                + (_AGAINST_ALIGNMENT if metrics.get("lambda_alignment") else _AGAINST_ANY)
+                f"{_against_collapse(metrics)}"
             )
     return found
 
@@ -62,6 +60,12 @@ class Streaks:
         """Count an epoch, and return the texts of the conditions that have just lasted enough."""
         self.lengths = {name: self.lengths.get(name, 0) + 1 for name in found}
         return [text for name, text in found.items() if self.lengths[name] == EPOCHS_IN_A_ROW]
+
+
+def _against_collapse(metrics: Mapping[str, Any]) -> str:
+    if metrics.get("lambda_alignment"):
+        return "lower cmcl.lambda_alignment, or set cmcl.alignment=contrastive"
+    return "lower train.learning_rate, and look at these parts of the clips with slrctl data show"
 
 
 def _other_form(term: str) -> str:

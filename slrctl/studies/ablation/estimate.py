@@ -22,7 +22,9 @@ _STEPS = 5
 _EVALUATION_SHARE = 1 / 3
 
 
-def estimate_seconds(trials: Sequence[Trial], parts: Parts, *, jobs: int, threads: int) -> float:
+def estimate_seconds(
+    trials: Sequence[Trial], parts: Parts, *, jobs: int, threads: int
+) -> float | None:
     """Time a few steps of the most demanding variant, and count those of all trials.
 
     Args:
@@ -30,9 +32,18 @@ def estimate_seconds(trials: Sequence[Trial], parts: Parts, *, jobs: int, thread
         parts: the clips of one of them.
         jobs: trials at a time.
         threads: of torch in each.
+
+    Returns:
+        None where every variant diverges before it has taken a step.
     """
-    dearest = max(trials, key=lambda trial: trial.settings.cmcl.is_on).settings
-    seconds = _step_seconds(dearest, parts, threads)
+    variants: dict[str, Settings] = {}
+    for trial in trials:
+        variants.setdefault(trial.variant, trial.settings)
+    dearest_first = sorted(variants.values(), key=lambda one: one.cmcl.is_on, reverse=True)
+    timed = ((settings, _step_seconds(settings, parts, threads)) for settings in dearest_first)
+    dearest, seconds = next((pair for pair in timed if pair[1] is not None), (None, None))
+    if dearest is None or seconds is None:
+        return None
     evaluated = len(parts.val) / dearest.train.batch_size * _EVALUATION_SHARE
     total = 0.0
     for trial in trials:
@@ -41,25 +52,24 @@ def estimate_seconds(trials: Sequence[Trial], parts: Parts, *, jobs: int, thread
     return total / min(jobs, len(trials))
 
 
-def _step_seconds(settings: Settings, parts: Parts, threads: int) -> float:
-    """Median time of a step, after the first where there are more."""
+def _step_seconds(settings: Settings, parts: Parts, threads: int) -> float | None:
+    """Median time of a step, after the first where there are more; None where none was taken."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
+    times: list[float] = []
     try:
-        with deterministic():
+        # A variant that diverges fails when its trial runs, and is told of there.
+        with deterministic(), suppress(TrainingDiverged):
             device = choose_device(settings.train.device)
             state = TrainingState.initial(settings, parts.train.classes, device)
-            times = [time.perf_counter()]
-            with suppress(TrainingDiverged):  # the trial itself will say so
-                for report in train_epochs(state, training_data(settings, parts)):
-                    if isinstance(report, BatchReport):
-                        times.append(time.perf_counter())
-                    if len(times) > _STEPS:
-                        break
-            if len(times) == 1:  # not even one step
-                times.append(time.perf_counter())
+            times.append(time.perf_counter())
+            for report in train_epochs(state, training_data(settings, parts)):
+                if isinstance(report, BatchReport):
+                    times.append(time.perf_counter())
+                if len(times) > _STEPS:
+                    break
     finally:
         torch.set_num_threads(before)
     steps = [after - start for start, after in itertools.pairwise(times)]
     # The first step builds what the others find ready.
-    return statistics.median(steps[1:] or steps)
+    return statistics.median(steps[1:] or steps) if steps else None

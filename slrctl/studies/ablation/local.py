@@ -1,10 +1,11 @@
 """Run trials in processes on this machine."""
 
 import multiprocessing
-import os
-from collections.abc import Iterator, Sequence
+import signal
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from pathlib import Path
 
 from slrctl.studies.ablation.events import TrialDone, TrialEvent, TrialFailed, TrialStarted
@@ -17,7 +18,7 @@ ATTEMPTS = 3
 
 def run_locally(
     trials: Sequence[Trial], trials_dir: Path, *, jobs: int, threads: int
-) -> Iterator[TrialEvent]:
+) -> Generator[TrialEvent]:
     """Run trials, `jobs` at a time, and tell of each as it starts and ends.
 
     A killed worker costs its trial a new start; a trial that fails by itself is told of and the
@@ -32,7 +33,8 @@ def run_locally(
                 trial = waiting.pop()
                 yield TrialStarted(trial)
                 settings = trial.settings.model_dump_json()
-                task = pool.submit(run_trial, settings, trials_dir / trial.key, threads)
+                with _signals_held_back():
+                    task = pool.submit(run_trial, settings, trials_dir / trial.key, threads)
                 running[task] = trial
             for task in wait(running, return_when=FIRST_COMPLETED).done:
                 trial = running.pop(task)
@@ -58,9 +60,21 @@ def run_locally(
 def _pool(jobs: int) -> ProcessPoolExecutor:
     # A forked child of a process that has used torch's threads may hang.
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(
-        jobs, mp_context=context, initializer=leave_with_the_parent, initargs=(os.getpid(),)
-    )
+    return ProcessPoolExecutor(jobs, mp_context=context, initializer=leave_with_the_parent)
+
+
+@contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """Let Ctrl-C and a hang-up wait while workers are started, which never hear of them then.
+
+    A terminal sends both to every process of a study. The workers inherit the mask, and are ended
+    by the one process that has something to say.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _end(pool: ProcessPoolExecutor) -> None:

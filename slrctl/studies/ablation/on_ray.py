@@ -2,8 +2,11 @@
 
 import logging
 import os
+import signal
 import socket
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,7 @@ _OBJECT_STORE = 80 * 1024 * 1024
 
 def run_on_ray(
     trials: Sequence[Trial], trials_dir: Path, *, address: str, jobs: int | None, threads: int
-) -> Iterator[TrialEvent]:
+) -> Generator[TrialEvent]:
     """Run trials on a cluster, and tell of each as it starts and ends.
 
     A trial whose worker or node is lost is started again on another one; a trial that fails by
@@ -84,17 +87,31 @@ def _connect(address: str, num_cpus: int) -> Any:
     if not is_ours:
         _knock(address)
     try:
-        ray.init(
-            address,
-            num_cpus=num_cpus if is_ours else None,
-            object_store_memory=_OBJECT_STORE if is_ours else None,
-            include_dashboard=False if is_ours else None,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+        with _own_sigterm():
+            ray.init(
+                address,
+                num_cpus=num_cpus if is_ours else None,
+                object_store_memory=_OBJECT_STORE if is_ours else None,
+                include_dashboard=False if is_ours else None,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise SlrctlError(f"--ray {address}: {_why_not(error)}") from None
     return ray
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep what SIGTERM does here: Ray lets it end the process without a word, with code 15."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may handle signals
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _knock(address: str) -> None:

@@ -1,9 +1,9 @@
 """Run one trial in a process of its own."""
 
 import fcntl
+import multiprocessing
 import os
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -60,16 +60,18 @@ def _reports(settings: Settings, parts: Parts, run_dir: Path) -> Reports:
     yield from run_training(settings, parts, run_dir, force=True)
 
 
-def leave_with_the_parent(parent: int) -> None:
+def leave_with_the_parent() -> None:
     """End this process when the one that started it is gone, so that none is left behind.
 
-    Args:
-        parent: its process id, as it knows it itself: it may be gone before this is called.
+    The parent may have gone while this process was still importing. It is therefore known by a
+    pipe that it alone holds open, and not by `os.getppid`, which names another one by then.
     """
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        raise ValueError("only a process that multiprocessing started can leave with its parent")
 
     def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
+        parent.join()
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
