@@ -6,7 +6,6 @@ values beside it win.
 """
 
 import difflib
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from slrctl.errors import UsageError
 from slrctl.settings import Settings
+from slrctl.text_files import parse_toml, read_text
 
 Tree = Mapping[str, Any]
 
@@ -77,6 +77,8 @@ def resolve(layers: Sequence[Layer]) -> Resolved:
             if isinstance(value, Mapping) and _is_section(key, origins):
                 continue  # an empty section of a config file says nothing
             _check_key(key, origins, layer.origin)
+            if "\0" in str(value):
+                raise UsageError(f"{layer.origin}: {key} holds a NUL, which no name or path has")
             origins[key] = layer.origin
     try:
         settings = Settings.layered(*(layer.values for layer in stack))
@@ -96,10 +98,10 @@ def cmcl_name(settings: Settings) -> str:
 def read_config(path: Path) -> Layer:
     """Read a TOML file of settings."""
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = parse_toml(read_text(path))
     except OSError as error:
         raise UsageError(f"--config {path}: cannot be read ({error.strerror})") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise UsageError(f"--config {path}: not a TOML file ({error})") from None
     return Layer(f"config {path}", values)
 
@@ -195,6 +197,6 @@ def _explain(error: ValidationError, origins: Mapping[str, str]) -> str:
 
 def _read_value(text: str) -> Any:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        return parse_toml(f"value = {text}")["value"]
+    except ValueError:
         return text

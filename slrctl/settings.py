@@ -12,7 +12,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Positive = Annotated[int, Field(strict=True, ge=1)]
+# Larger numbers are slips of the hand, and would be taken for an order to fill the memory.
+Positive = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
+Layers = Annotated[int, Field(strict=True, ge=1, le=1_000)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -104,8 +106,8 @@ class ModelSettings(Section):
     """Self-attention of the encoders; first_frame does what the published code does."""
     cross_attention: bool = True
     """Whether the streams exchange messages after their encoders."""
-    num_encoder_layers: Positive = 3
-    num_decoder_layers: Positive = 2
+    num_encoder_layers: Layers = 3
+    num_decoder_layers: Layers = 2
     hand_heads: Positive = 3
     body_heads: Positive = 2
     fusion_heads: Positive = 3

@@ -19,6 +19,7 @@ from slrctl.engine.checksum import BLANK, has_place, is_whole, with_checksum
 from slrctl.engine.files import replacing
 from slrctl.errors import DataError, SlrctlError
 from slrctl.settings import Settings
+from slrctl.text_files import parse_json
 
 FORMAT = "slrctl 2"
 _WITHOUT_CHECKSUM = "slrctl 1"
@@ -114,8 +115,12 @@ def refuse_pickle(path: Path) -> None:
         DataError: it is one.
     """
     if path.is_file():
-        with path.open("rb") as file:
-            _refuse_pickle(path, file.read(9))
+        try:
+            with path.open("rb") as file:
+                beginning = file.read(9)
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+        _refuse_pickle(path, beginning)
 
 
 def is_intact(path: Path) -> bool:
@@ -156,7 +161,7 @@ def _load_without_checksum(path: Path) -> tuple[dict[str, Any], dict[str, Tensor
     facts: dict[str, Any] = {"format": _WITHOUT_CHECKSUM}
     try:
         return facts | {
-            k: json.loads(metadata[k]) for k in ("settings", "classes", "progress")
+            k: parse_json(metadata[k]) for k in ("settings", "classes", "progress")
         }, tensors
     except (KeyError, ValueError):
         raise DataError(f"{path}: damaged (its metadata cannot be read)") from None

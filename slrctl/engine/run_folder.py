@@ -5,7 +5,6 @@ import os
 import re
 import shlex
 import shutil
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +18,7 @@ from slrctl.engine.files import replacing
 from slrctl.engine.run_lock import LOCK
 from slrctl.errors import DataError, SlrctlError, UsageError
 from slrctl.settings import Settings
+from slrctl.text_files import parse_json, parse_toml, read_text
 
 SETTINGS = "settings.toml"
 ENVIRONMENT = "environment.json"
@@ -159,12 +159,14 @@ def read_settings(run_dir: Path) -> dict[str, Any]:
     """The layer of settings a run was trained with."""
     path = run_dir / SETTINGS
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError:
+        return parse_toml(read_text(path))
+    except (FileNotFoundError, NotADirectoryError):
         raise SlrctlError(
             f"{run_dir}: not a run (no {SETTINGS}); name a folder that slrctl train wrote"
         ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:
         raise DataError(f"{path}: not a TOML file any more ({error})") from None
 
 
@@ -172,7 +174,7 @@ def read_environment(run_dir: Path) -> dict[str, Any]:
     """What a run was begun with: versions, machine, fingerprints of the data."""
     path = run_dir / ENVIRONMENT
     try:
-        environment = json.loads(path.read_text(encoding="utf-8"))
+        environment = parse_json(read_text(path))
     except (OSError, ValueError):
         environment = None
     if not isinstance(environment, dict):
@@ -192,14 +194,40 @@ def read_fingerprints(run_dir: Path) -> dict[str, str]:
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
-    """The lines of `metrics.jsonl`, one an epoch."""
-    lines = (run_dir / METRICS).read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
+    """The lines of `metrics.jsonl`, one an epoch.
+
+    Raises:
+        DataError: they are damaged.
+    """
+    path = run_dir / METRICS
+    try:
+        return [parse_json(line) for line in read_text(path).splitlines()]
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{path}: damaged ({_why(error)}); put it back as it was, or train again with --force"
+        ) from None
 
 
 def read_summary(run_dir: Path) -> dict[str, Any]:
-    """What a finished run came to."""
-    return json.loads((run_dir / SUMMARY).read_text(encoding="utf-8"))
+    """What a finished run came to.
+
+    Raises:
+        DataError: its summary is damaged.
+    """
+    path = run_dir / SUMMARY
+    try:
+        summary = parse_json(read_text(path))
+        if not isinstance(summary, dict):
+            raise ValueError("no object")
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{path}: damaged ({_why(error)}); what the run came to says slrctl evaluate {run_dir}"
+        ) from None
+    return summary
+
+
+def _why(error: OSError | ValueError) -> str:
+    return error.strerror or str(error) if isinstance(error, OSError) else str(error)
 
 
 def newest_run(runs_dir: Path) -> Path:

@@ -2,7 +2,6 @@
 
 import itertools
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from slrctl.errors import UsageError
 from slrctl.layers import CMCL_PRESETS, Layer, flatten, read_overrides
 from slrctl.settings import merge
+from slrctl.text_files import parse_toml, read_text
 
 Tree = Mapping[str, Any]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.+=-]{0,79}")
@@ -116,10 +116,10 @@ def read_study(path: Path) -> Study:
         UsageError: the file cannot be read, or does not describe a study.
     """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = parse_toml(read_text(path))
     except OSError as error:
         raise UsageError(f"--study {path}: cannot be read ({error.strerror})") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise UsageError(f"--study {path}: not a TOML file ({error})") from None
     unknown = sorted(set(content) - {"name", "primary", "variants"})
     variants = content.get("variants")

@@ -183,9 +183,8 @@ def read_result(run_dir: Path) -> TrialResult:
         DataError: the folder holds something else.
     """
     try:
-        summary = json.loads((run_dir / run_folder.SUMMARY).read_text(encoding="utf-8"))
-        lines = (run_dir / run_folder.METRICS).read_text(encoding="utf-8").splitlines()
-        epochs = [json.loads(line) for line in lines]
+        summary = run_folder.read_summary(run_dir)
+        epochs = run_folder.read_metrics(run_dir)
         part = "test" if "test" in summary else "validation"
         metrics = summary[part]
         return TrialResult(
@@ -196,7 +195,7 @@ def read_result(run_dir: Path) -> TrialResult:
             tuple(epoch["val_accuracy"] for epoch in epochs),
             sum(epoch["seconds"] for epoch in epochs),
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (DataError, KeyError, TypeError):
         raise DataError(
             f"{run_dir}: cannot be read as a finished trial; remove it and run the study again"
         ) from None

@@ -8,6 +8,7 @@ from typing import Any
 
 from slrctl.core.data.formats.reading import quote
 from slrctl.errors import DataError
+from slrctl.text_files import parse_json, read_text
 
 
 def glosses_of(
@@ -75,7 +76,7 @@ def read_gloss_names(path: Path) -> dict[int, str]:
         DataError: the file is none of these, or names a label twice or two labels alike.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path).removeprefix("\ufeff")
     except OSError as error:
         raise DataError(
             f"{path}: cannot be read: {error.strerror}; check data.gloss_names"
@@ -102,9 +103,11 @@ def read_gloss_names(path: Path) -> dict[int, str]:
 def _json_pairs(path: Path, text: str) -> list[tuple[int, str]]:
     expected = 'expected an object such as {"0": "book"}, or a list of names'
     try:
-        content: Any = json.loads(text)
+        content: Any = parse_json(text)
     except json.JSONDecodeError as error:
         raise DataError(f"{path}: line {error.lineno}: is not JSON; {expected}") from error
+    except ValueError as error:
+        raise DataError(f"{path}: is not JSON ({error}); {expected}") from error
     pairs = list(content.items() if isinstance(content, dict) else enumerate(content))
     for label, name in pairs:
         if not isinstance(name, str) or not str(label).strip().isdecimal():

@@ -1,0 +1,131 @@
+"""Small text files of strangers are read, or refused by an error that callers expect."""
+
+import os
+
+import pytest
+
+from slrctl.core.data.formats.labels import read_gloss_names
+from slrctl.engine import run_folder
+from slrctl.engine.run_folder import read_environment, read_metrics, read_settings, read_summary
+from slrctl.errors import DataError, UsageError
+from slrctl.layers import Layer, read_config, read_overrides, resolve
+from slrctl.studies.ablation.study import read_study
+from slrctl.text_files import LARGEST_BYTES, parse_json, parse_toml, read_text
+
+DEEP = "[" * 100_000
+
+
+def test_a_file_is_read_as_it_is(tmp_path):
+    (tmp_path / "a").write_bytes("ü\r\n".encode())
+
+    assert read_text(tmp_path / "a") == "ü\r\n"
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+
+    with pytest.raises(OSError, match="a pipe or a socket, and no file"):
+        read_text(tmp_path / "pipe")
+
+
+def test_what_is_too_large_for_any_settings_is_not_taken_in(tmp_path):
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(LARGEST_BYTES + 1)
+
+    with pytest.raises(OSError, match="holds more than 64 MB"):
+        read_text(tmp_path / "large")
+
+
+@pytest.mark.parametrize("parse", [parse_json, parse_toml])
+def test_values_within_values_without_end_are_no_text_of_ours(parse):
+    with pytest.raises(ValueError, match="without end"):
+        parse(DEEP if parse is parse_json else f"a = {DEEP}")
+
+
+@pytest.mark.parametrize("name", ["NaN", "Infinity", "-Infinity"])
+def test_what_is_no_number_is_no_json(name):
+    with pytest.raises(ValueError, match=f"{name}, which is no JSON"):
+        parse_json(f"[{name}]")
+
+
+BAD = {
+    "deep": DEEP.encode(),
+    "text": b"not at all",
+    "bytes": b"\xff\xfe",
+    "list": b"[1]",
+    "nan": b'{"a": NaN}',
+}
+
+
+@pytest.mark.parametrize("content", BAD.values(), ids=BAD)
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        (run_folder.SETTINGS, read_settings),
+        (run_folder.ENVIRONMENT, read_environment),
+        (run_folder.SUMMARY, read_summary),
+        (run_folder.METRICS, read_metrics),
+    ],
+)
+def test_a_damaged_file_of_a_run_is_named(tmp_path, name, read, content):
+    (tmp_path / name).write_bytes(content)
+    if content == b"[1]" and name in (run_folder.SETTINGS, run_folder.METRICS):
+        return  # a table named 1, and a line that is looked at where it is used
+
+    with pytest.raises(DataError) as caught:
+        read(tmp_path)
+
+    assert str(caught.value).startswith(str(tmp_path / name))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [run_folder.SETTINGS, run_folder.SUMMARY, run_folder.METRICS])
+def test_a_pipe_in_the_place_of_a_file_of_a_run_is_not_waited_for(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    read = {
+        run_folder.SETTINGS: read_settings,
+        run_folder.SUMMARY: read_summary,
+        run_folder.METRICS: read_metrics,
+    }[name]
+
+    with pytest.raises(DataError, match="and no file"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("text", [f"a = {DEEP}", f"seed = {'9' * 5000}", "a = \xff"])
+@pytest.mark.parametrize("read", [read_config, read_study])
+def test_settings_that_make_no_sense_are_refused_in_one_line(tmp_path, read, text):
+    path = tmp_path / "settings.toml"
+    path.write_bytes(text.encode("latin-1"))
+
+    with pytest.raises(UsageError, match="not a TOML file") as caught:
+        read(path)
+
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "assignment",
+    [
+        "model.ffn_dim=9223372036854775807",
+        "model.num_encoder_layers=1000000000",
+        "train.accumulate=100000000000",
+        f"train.epochs={'9' * 5000}",
+    ],
+)
+def test_numbers_beyond_all_measure_are_refused(assignment):
+    with pytest.raises(UsageError):
+        resolve(read_overrides([assignment]))
+
+
+def test_a_nul_is_in_no_setting():
+    with pytest.raises(UsageError, match=r"data\.cache_dir holds a NUL"):
+        resolve([Layer("config x", {"data": {"cache_dir": "a\0b"}})])
+
+
+def test_gloss_names_within_names_without_end_are_refused(tmp_path):
+    path = tmp_path / "names.json"
+    path.write_text(DEEP)
+
+    with pytest.raises(DataError, match="is not JSON"):
+        read_gloss_names(path)
