@@ -115,6 +115,18 @@ def _kill(pid: int) -> list[str]:
     return killed
 
 
+def lines_under(pid: int) -> list[str]:
+    """The command lines of a process and of all that it started."""
+    try:
+        lines = [Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()]
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            for child in (thread / "children").read_text().split():
+                lines += lines_under(int(child))
+    except (ProcessLookupError, FileNotFoundError):
+        return []
+    return lines
+
+
 def wait_until(is_so: Callable[[], bool], output: Path) -> None:
     deadline = time.monotonic() + SECONDS
     while not is_so():
@@ -158,7 +170,13 @@ def test_a_node_killed_in_the_middle_of_a_study_changes_no_digit_of_it(start, cl
         command = BIN / "slrctl", "ablate", "--train", clips_path, *OPTIONS
         study, output = start("study", *command, f"--ray={address}", folder=tmp_path / "ray")
         trials = tmp_path / "ray" / "studies" / "trials"
-        wait_until(lambda: len(list(trials.glob("*/metrics.jsonl"))) >= 2, output)
+        wait_until(
+            lambda: (
+                len(list(trials.glob("*/metrics.jsonl"))) >= 2
+                and any("_train" in line for line in lines_under(second.pid))
+            ),
+            output,
+        )
         killed = kill_tree(second)
         done = len(list(trials.glob("*/summary.json")))
         assert study.wait(SECONDS) == 0, output.read_text()

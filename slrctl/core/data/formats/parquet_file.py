@@ -61,8 +61,8 @@ def check_unpacked_size(path: Path, columns: Sequence[str]) -> None:
     except ValueError as error:
         raise ClipProblem(
             "damaged file",
-            f"cannot be read as Parquet: it is cut off or damaged ({error}); fetch or convert it "
-            "again",
+            f"cannot be read as Parquet: the file is cut off or damaged ({error}); "
+            "fetch or convert it again",
         ) from error
     claimed = max(sum(map(_unpacked, chunks)), sum(of_pages))
     size = path.stat().st_size
