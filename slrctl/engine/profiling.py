@@ -16,7 +16,7 @@ from slrctl.engine.run_batches import training_data
 from slrctl.engine.runtime import choose_device, deterministic, keep_freed_memory
 from slrctl.engine.state import TrainingState
 from slrctl.engine.training import PHASES, BatchReport, TrainingData, train_epochs
-from slrctl.errors import SlrctlError
+from slrctl.errors import SlrctlError, UsageError
 from slrctl.settings import Settings
 
 WARM_UP, STEPS, MOST_OPERATORS = 3, 10, 10
@@ -54,7 +54,10 @@ def profile_training(settings: Settings, parts: Parts, trace: Path) -> ProfileRe
 
     Raises:
         SlrctlError: the trace cannot be written.
+        UsageError: something is there already.
     """
+    if trace.exists():
+        raise UsageError(f"--profile {trace}: is there already; name another file, or remove it")
     keep_freed_memory()
     settings = settings.model_copy(
         update={"train": settings.train.model_copy(update={"epochs": 10**6})}

@@ -5,7 +5,7 @@ import pytest
 from slrctl.core.data.splits import choose_parts
 from slrctl.engine.profiling import MOST_OPERATORS, STEPS, ProfileReport, profile_training
 from slrctl.engine.training import PHASES
-from slrctl.errors import SlrctlError
+from slrctl.errors import SlrctlError, UsageError
 from slrctl.settings import Settings
 
 SMALL = Settings.layered(
@@ -53,3 +53,12 @@ def test_the_trace_shows_every_phase_of_every_watched_step(profiled):
 def test_a_trace_that_cannot_be_written_is_one_line(tiny_parts, tmp_path):
     with pytest.raises(SlrctlError, match="the trace cannot be written there"):
         profile_training(SMALL, tiny_parts, tmp_path / "not there" / "trace.json")
+
+
+def test_a_trace_replaces_nothing_that_is_there(tiny_parts, tmp_path):
+    (tmp_path / "thesis").write_text("mine")
+
+    with pytest.raises(UsageError, match="is there already"):
+        profile_training(SMALL, tiny_parts, tmp_path / "thesis")
+
+    assert (tmp_path / "thesis").read_text() == "mine"
