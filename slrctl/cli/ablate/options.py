@@ -96,7 +96,7 @@ class AblateCommand(TyperCommand):
 def _with_address(arguments: list[str]) -> list[str]:
     """Put an address after a `--ray` that is followed by another option, or by nothing."""
     given = []
-    for argument, following in zip(arguments, [*arguments[1:], "-"], strict=True):
+    for argument, following in zip(arguments, [*arguments, "-"][1:], strict=True):
         given.append(argument)
         if argument == "--ray" and following.startswith("-"):
             given.append(_HERE)
