@@ -17,7 +17,7 @@ import torch
 from slrctl.core.data.parts import load_parts
 from slrctl.core.data.synthetic import synthesise
 from slrctl.engine.files import replacing
-from slrctl.engine.run_folder import load_run
+from slrctl.engine.loaded_run import load_run
 from slrctl.layers import Layer
 from slrctl.studies.ablation.events import TrialFailed
 from slrctl.studies.ablation.local import run_locally

@@ -77,7 +77,7 @@ def resolve(layers: Sequence[Layer]) -> Resolved:
             if isinstance(value, Mapping) and _is_section(key, origins):
                 continue  # an empty section of a config file says nothing
             _check_key(key, origins, layer.origin)
-            if "\0" in str(value):
+            if _holds_nul(value):
                 raise UsageError(f"{layer.origin}: {key} holds a NUL, which no name or path has")
             origins[key] = layer.origin
     try:
@@ -173,6 +173,14 @@ def _check_key(key: str, known: Mapping[str, str], origin: str) -> None:
     if _is_section(key, known):
         raise UsageError(f"{origin}: {key} is a section; set one of its keys, as {key}.name=value")
     raise UsageError(f"{origin}: no setting {key!r}; the nearest is {nearest_key(key, known)!r}")
+
+
+def _holds_nul(value: object) -> bool:
+    if isinstance(value, str | Path):
+        return "\0" in str(value)
+    if isinstance(value, Mapping):
+        return any(map(_holds_nul, (*value.keys(), *value.values())))
+    return isinstance(value, list | tuple) and any(map(_holds_nul, value))
 
 
 def _is_section(key: str, known: Iterable[str]) -> bool:

@@ -10,7 +10,7 @@ LARGEST_BYTES = 64 << 20
 
 
 def read_text(path: Path) -> str:
-    """The text of a file.
+    """The text of a file, without the mark that some editors put before it.
 
     Raises:
         OSError: it cannot be read, is no file (a pipe would be waited for), or holds over 64 MB.
@@ -22,7 +22,7 @@ def read_text(path: Path) -> str:
         content = file.read(LARGEST_BYTES + 1)
     if len(content) > LARGEST_BYTES:
         raise OSError(errno.EFBIG, f"holds more than {LARGEST_BYTES >> 20} MB")
-    return content.decode("utf-8")
+    return content.decode("utf-8-sig")
 
 
 def parse_toml(text: str) -> dict[str, Any]:

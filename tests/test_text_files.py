@@ -21,6 +21,22 @@ def test_a_file_is_read_as_it_is(tmp_path):
     assert read_text(tmp_path / "a") == "ü\r\n"
 
 
+def test_the_mark_that_some_editors_put_before_a_text_is_no_part_of_it(tmp_path):
+    (tmp_path / "a.toml").write_bytes(b"\xef\xbb\xbfseed = 5")
+
+    assert read_config(tmp_path / "a.toml").values == {"seed": 5}
+
+
+@pytest.mark.parametrize(
+    "lines", ['{"epoch": 2}', "{}", '{"epoch": 1, "val_loss": "low"}', '{"epoch": 1}\n\n']
+)
+def test_lines_that_are_not_one_of_numbers_for_each_epoch_are_damage(tmp_path, lines):
+    (tmp_path / run_folder.METRICS).write_text(lines)
+
+    with pytest.raises(DataError, match="damaged"):
+        read_metrics(tmp_path)
+
+
 def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe")
 
@@ -69,8 +85,8 @@ BAD = {
 )
 def test_a_damaged_file_of_a_run_is_named(tmp_path, name, read, content):
     (tmp_path / name).write_bytes(content)
-    if content == b"[1]" and name in (run_folder.SETTINGS, run_folder.METRICS):
-        return  # a table named 1, and a line that is looked at where it is used
+    if content == b"[1]" and name == run_folder.SETTINGS:
+        return  # a table named 1
 
     with pytest.raises(DataError) as caught:
         read(tmp_path)
@@ -119,8 +135,9 @@ def test_numbers_beyond_all_measure_are_refused(assignment):
 
 
 def test_a_nul_is_in_no_setting():
-    with pytest.raises(UsageError, match=r"data\.cache_dir holds a NUL"):
-        resolve([Layer("config x", {"data": {"cache_dir": "a\0b"}})])
+    for key, value in {"cache_dir": "a\0b", "train_signers": ["ann", "b\0b"]}.items():
+        with pytest.raises(UsageError, match=rf"data\.{key} holds a NUL"):
+            resolve([Layer("config x", {"data": {key: value}})])
 
 
 def test_gloss_names_within_names_without_end_are_refused(tmp_path):

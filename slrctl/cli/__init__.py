@@ -8,6 +8,7 @@ import typer
 
 from slrctl.cli.ablate.command import ablate
 from slrctl.cli.ablate.options import AblateCommand
+from slrctl.cli.console import told_if_output_is_lost
 from slrctl.cli.data import data_app
 from slrctl.cli.doctor import doctor
 from slrctl.cli.evaluate import evaluate
@@ -56,4 +57,5 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # The one workspace with which CUDA's matrix products give the same bits again.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    app()
+    with told_if_output_is_lost():
+        app()

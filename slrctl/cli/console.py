@@ -1,11 +1,12 @@
 """The only module that prints: tables, progress, errors."""
 
 import json
+import os
 import sys
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TextIO
 
 import typer
 from rich.console import Console
@@ -46,10 +47,60 @@ def report_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         _complain("interrupted")
         raise typer.Exit(INTERRUPTED) from None
-    except BrokenPipeError:
-        # The reader of a pipe has left; there is nobody to tell.
-        sys.stderr.close()
-        raise typer.Exit(1) from None
+
+
+@contextmanager
+def told_if_output_is_lost() -> Iterator[None]:
+    """Say in one line what keeps standard output from being written, a full disk for instance.
+
+    Where the reader of a pipe has left there is nobody to tell.
+    """
+    output = sys.stdout = _Watched(sys.stdout)
+    try:
+        try:
+            yield
+        finally:
+            output.flush()
+    except (OSError, SystemExit):
+        if output.lost is None:
+            raise
+        if not isinstance(output.lost, BrokenPipeError):
+            _complain(
+                f"error: standard output cannot be written ({output.lost.strerror}); make room, "
+                "or send it elsewhere"
+            )
+        # What is still in the buffer goes nowhere, or Python would say the same again at the end.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, output.fileno())
+        os.close(nowhere)
+        raise SystemExit(1) from None
+
+
+class _Watched:
+    """A stream that remembers why it could not be written."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.lost: OSError | None = None
+
+    def write(self, text: str) -> int:
+        with self._watched():
+            return self._stream.write(text)
+
+    def flush(self) -> None:
+        with self._watched():
+            self._stream.flush()
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.lost = error
+            raise
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def visible(text: str) -> str:

@@ -16,14 +16,23 @@ from slrctl.cli.options import (
     setting_layers,
 )
 from slrctl.cli.train import RUNS_DIR
-from slrctl.errors import DataError, SlrctlError
+from slrctl.errors import SlrctlError, UsageError
 from slrctl.layers import Layer, resolve
+from slrctl.text_files import parse_json, read_text
 
 if TYPE_CHECKING:
+    import torch
+
     from slrctl.engine.bootstrap import Evaluation
+    from slrctl.engine.loaded_run import LoadedRun
     from slrctl.engine.predictions import Predictions
     from slrctl.engine.subject import Subject
     from slrctl.settings import Settings
+
+SUMMARY = "metrics.json"
+PREDICTIONS = "predictions.parquet"
+PER_CLASS = "per_class.csv"
+CONFUSION = "confusion.png"
 
 
 def evaluate(
@@ -50,6 +59,9 @@ def evaluate(
     output: Annotated[
         Path | None, typer.Option("--output", metavar="DIR", help="Folder for tables and figures.")
     ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Write over another evaluation that is there.")
+    ] = False,
     device: Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, mps.")] = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
@@ -58,7 +70,9 @@ def evaluate(
     """Evaluate a trained model on clips, with intervals."""
     with report_errors():
         # Imported late: torch takes seconds, and --help does not need it.
-        from slrctl.engine.run_folder import folder_of, newest_run, read_settings
+        from slrctl.engine.loaded_run import check_same_settings, load_run
+        from slrctl.engine.run_folder import BEST, folder_of, newest_run, read_settings
+        from slrctl.engine.runtime import choose_device, keep_freed_memory
 
         run = run or newest_run(RUNS_DIR)
         run_dir = folder_of(run)
@@ -72,52 +86,88 @@ def evaluate(
         settings = resolve([saved, *layers]).settings
         refuse_settled(layers, "evaluate")
         console = console_for(as_json=as_json)
-        subject, predictions, evaluation = _evaluate(run, own, settings, data, split)
+        keep_freed_memory()
+        chosen = choose_device(settings.train.device)
+        model = load_run(run, chosen)
+        check_same_settings(model, own, run_dir)
+        subject = _subject(run_dir, own, settings, model.classes, data, split)
+        about = {
+            "run_dir": str(run_dir),
+            "checkpoint": BEST if run == run_dir else run.name,
+            "data": subject.name,
+            "fingerprint": subject.dataset.fingerprint(),
+        }
         folder = output or run_dir / f"evaluation-{subject.name}"
-        _save(folder, subject, run_dir, predictions, evaluation)
+        if not force:
+            _check_folder(folder, about)
+        predictions, evaluation = _evaluate(model, settings, subject, chosen)
+        _save(folder, about, predictions, evaluation)
         print_lines(console, subject.notes)
         _show(console, run_dir, subject, evaluation, folder)
         if as_json:
-            print_json(_summary(run_dir, subject, evaluation))
+            print_json({**about, **evaluation.to_json()})
+
+
+def _subject(
+    run_dir: Path,
+    own: "Settings",
+    settings: "Settings",
+    classes: tuple[str, ...],
+    data: Path | None,
+    split: str | None,
+) -> "Subject":
+    """The chosen clips; `own` are the run's settings, `settings` those asked for now."""
+    from slrctl.engine.subject import other_clips, own_clips
+
+    cache = cache_for(settings.data)
+    if data is None:
+        return own_clips(run_dir, own, classes, split, cache)
+    return other_clips(settings, classes, data, split, cache)
+
+
+def _check_folder(folder: Path, about: dict[str, Any]) -> None:
+    """Refuse to write over what does not tell of the same model and clips.
+
+    Raises:
+        UsageError: such a file is there.
+    """
+    names = (SUMMARY, PREDICTIONS, PER_CLASS, CONFUSION)
+    taken = [name for name in names if (folder / name).exists()]
+    if not taken:
+        return
+    try:
+        found = parse_json(read_text(folder / SUMMARY))
+        is_same = all(_whole(key, found[key]) == _whole(key, about[key]) for key in about)
+    except (OSError, ValueError, KeyError, TypeError):
+        is_same = False
+    if not is_same:
+        raise UsageError(
+            f"{folder}: holds the {', '.join(taken)} of another model or of other clips; choose "
+            "another --output, or write over it with --force"
+        )
+
+
+def _whole(key: str, value: str) -> str:
+    return str(Path(value).absolute()) if key == "run_dir" else value
 
 
 def _evaluate(
-    run_path: Path, own: "Settings", settings: "Settings", data: Path | None, split: str | None
-) -> tuple["Subject", "Predictions", "Evaluation"]:
-    """Predict the chosen clips; `own` are the run's settings, `settings` those asked for now."""
+    run: "LoadedRun", settings: "Settings", subject: "Subject", device: "torch.device"
+) -> tuple["Predictions", "Evaluation"]:
     from slrctl.engine.bootstrap import evaluate_predictions
     from slrctl.engine.run_batches import predict_part
-    from slrctl.engine.run_folder import folder_of, load_run
-    from slrctl.engine.runtime import choose_device, deterministic, keep_freed_memory
-    from slrctl.engine.subject import other_clips, own_clips
+    from slrctl.engine.runtime import deterministic
 
-    device = choose_device(settings.train.device)
-    keep_freed_memory()
-    run_dir, run = folder_of(run_path), load_run(run_path, device)
-    if (own.model, own.prepare) != (run.settings.model, run.settings.prepare):
-        raise DataError(
-            f"{run_dir}: settings.toml names another model or preparation than its checkpoint was "
-            "trained with; put the file back as it was"
-        )
-    cache = cache_for(settings.data)
-    if data is None:
-        subject = own_clips(run_dir, own, run.classes, split, cache)
-    else:
-        subject = other_clips(settings, run.classes, data, split, cache)
     with deterministic():
         predictions = predict_part(run, settings, subject.dataset, device)
     evaluation = evaluate_predictions(
         predictions, resamples=settings.evaluate.resamples, seed=settings.seed
     )
-    return subject, predictions, evaluation
+    return predictions, evaluation
 
 
 def _save(
-    folder: Path,
-    subject: "Subject",
-    run_dir: Path,
-    predictions: "Predictions",
-    evaluation: "Evaluation",
+    folder: Path, about: dict[str, Any], predictions: "Predictions", evaluation: "Evaluation"
 ) -> None:
     from slrctl.engine.predictions import write_predictions
     from slrctl.engine.run_folder import write_json
@@ -126,23 +176,15 @@ def _save(
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "metrics.json", _summary(run_dir, subject, evaluation))
-        write_predictions(predictions, folder / "predictions.parquet")
-        write_per_class_csv(evaluation, folder / "per_class.csv")
-        draw_confusion(predictions, folder / "confusion.png", evaluation)
+        # First, so that a folder half filled tells of what it is.
+        write_json(folder / SUMMARY, {**about, **evaluation.to_json()})
+        write_predictions(predictions, folder / PREDICTIONS)
+        write_per_class_csv(evaluation, folder / PER_CLASS)
+        draw_confusion(predictions, folder / CONFUSION, evaluation)
     except OSError as error:
         raise SlrctlError(
             f"{folder}: cannot be written ({error.strerror}); choose another --output"
         ) from None
-
-
-def _summary(run_dir: Path, subject: "Subject", evaluation: "Evaluation") -> dict[str, Any]:
-    return {
-        "run_dir": str(run_dir),
-        "data": subject.name,
-        "fingerprint": subject.dataset.fingerprint(),
-        **evaluation.to_json(),
-    }
 
 
 def _show(

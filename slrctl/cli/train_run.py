@@ -12,7 +12,7 @@ from slrctl.cli.options import cache_for
 from slrctl.cli.train_views import show_header, show_results
 from slrctl.engine.stopping import StopRequest
 from slrctl.engine.workers import ALONE, Workers, joined_workers
-from slrctl.errors import Interrupted, SlrctlError
+from slrctl.errors import DataError, Interrupted, SlrctlError
 
 if TYPE_CHECKING:
     from slrctl.engine.resuming import SavedRun
@@ -93,8 +93,14 @@ def show_run(reports: "Reports", run_dir: Path, num_epochs: int, view: TrainView
 
 def _show_finished(saved: "SavedRun", view: TrainView) -> None:
     from slrctl.engine import run_folder
+    from slrctl.engine.checkpoint import is_intact
     from slrctl.engine.run_lock import holding
 
+    if not is_intact(saved.run_dir / run_folder.BEST):
+        raise DataError(
+            f"{saved.run_dir}: finished, but its {run_folder.BEST} is missing or damaged; put it "
+            "back as it was, or train again with --force"
+        )
     if not (saved.run_dir / run_folder.CURVES).exists():  # it was killed just before the very end
         with holding(saved.run_dir):
             run_folder.remove_unfinished(saved.run_dir)

@@ -58,6 +58,8 @@ def profile_training(settings: Settings, parts: Parts, trace: Path) -> ProfileRe
     """
     if trace.exists():
         raise UsageError(f"--profile {trace}: is there already; name another file, or remove it")
+    if not trace.parent.is_dir():
+        raise UsageError(f"--profile {trace}: there is no folder {trace.parent}; make it first")
     keep_freed_memory()
     settings = settings.model_copy(
         update={"train": settings.train.model_copy(update={"epochs": 10**6})}

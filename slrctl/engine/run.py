@@ -14,10 +14,10 @@ from slrctl.engine import run_folder
 from slrctl.engine.bootstrap import Evaluation, evaluate_predictions
 from slrctl.engine.environment import changes, describe_environment, describe_machine
 from slrctl.engine.files import replacing
+from slrctl.engine.loaded_run import load_run
 from slrctl.engine.predictions import Predictions
 from slrctl.engine.resuming import SavedRun, check_same_clips
 from slrctl.engine.run_batches import predict_part, training_data
-from slrctl.engine.run_folder import load_run
 from slrctl.engine.run_lock import RunLock, holding
 from slrctl.engine.runtime import deterministic, keep_freed_memory
 from slrctl.engine.saved_state import bring_back_folder, restore_state, save_epoch, save_state

@@ -15,8 +15,8 @@ from slrctl.core.data.loader import (
 )
 from slrctl.core.data.splits import Parts
 from slrctl.engine.evaluation import predict
+from slrctl.engine.loaded_run import LoadedRun
 from slrctl.engine.predictions import Predictions
-from slrctl.engine.run_folder import LoadedRun
 from slrctl.engine.runtime import deterministic
 from slrctl.engine.state import TrainingState
 from slrctl.engine.training import BatchReport, TrainingData, train_epochs

@@ -7,13 +7,11 @@ import shlex
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import tomlkit
-import torch
 
-from slrctl.core.model import SiFormer, Spoter, build_model
-from slrctl.engine.checkpoint import is_intact, load_checkpoint, load_module, refuse_pickle
+from slrctl.engine.checkpoint import refuse_pickle
 from slrctl.engine.files import replacing
 from slrctl.engine.run_lock import LOCK
 from slrctl.errors import DataError, SlrctlError, UsageError
@@ -32,17 +30,10 @@ CURVES = "curves.png"
 EVALUATION = "evaluation-"
 FILES = (SETTINGS, ENVIRONMENT, METRICS, SUMMARY, BEST, LAST, PREVIOUS, PREDICTIONS, CURVES)
 # What `replacing` leaves behind where the process was killed.
+_NUMBER = (int, float, bool, type(None))
 _UNFINISHED = re.compile(
     rf"\.({'|'.join(Path(name).stem for name in FILES)})\.[0-9a-f]{{8}}\.[a-z]+"
 )
-
-
-class LoadedRun(NamedTuple):
-    """A trained model, ready to predict, with the settings and classes it was trained with."""
-
-    model: SiFormer | Spoter
-    settings: Settings
-    classes: tuple[str, ...]
 
 
 def free_run_dir(runs_dir: Path, name: str) -> Path:
@@ -201,7 +192,14 @@ def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
     """
     path = run_dir / METRICS
     try:
-        return [parse_json(line) for line in read_text(path).splitlines()]
+        lines = [parse_json(line) for line in read_text(path).splitlines()]
+        for number, line in enumerate(lines, start=1):
+            if not isinstance(line, dict) or line.get("epoch") != number:
+                raise ValueError(f"line {number} does not tell of epoch {number}")
+            bad = [name for name, value in line.items() if not isinstance(value, _NUMBER)]
+            if bad:
+                raise ValueError(f"line {number}: {bad[0]} is no number")
+        return lines
     except (OSError, ValueError) as error:
         raise DataError(
             f"{path}: damaged ({_why(error)}); put it back as it was, or train again with --force"
@@ -238,38 +236,6 @@ def newest_run(runs_dir: Path) -> Path:
             f"{runs_dir}: no finished run in it; train one with slrctl train, or name a run"
         )
     return max(checkpoints, key=lambda path: (path.stat().st_mtime_ns, str(path))).parent
-
-
-def load_run(run_dir: Path | str, device: torch.device | None = None) -> LoadedRun:
-    """Load the best model of a run, or that of one of its checkpoints, in evaluation mode.
-
-    Args:
-        run_dir: folder of the run, or a checkpoint in it.
-        device: where the model is to be; the CPU if absent.
-
-    Raises:
-        SlrctlError: the folder is not a run, or has no checkpoint yet.
-        DataError: the checkpoint is damaged; the message names one that is whole.
-    """
-    path = Path(run_dir)
-    run_dir = folder_of(path)
-    if not (run_dir / SETTINGS).is_file():
-        raise SlrctlError(
-            f"{run_dir}: not a run (no {SETTINGS}); name a folder that slrctl train wrote"
-        )
-    path = run_dir / BEST if run_dir == path else path
-    try:
-        checkpoint = load_checkpoint(path)
-    except DataError as error:
-        others = (path.with_name(name) for name in (BEST, LAST, PREVIOUS))
-        whole = [str(other) for other in others if other != path and is_intact(other)]
-        advice = f"whole is {whole[0]}" if whole else "the run has no whole checkpoint"
-        raise DataError(f"{error}; {advice}") from None
-    model = build_model(checkpoint.settings.model, len(checkpoint.classes))
-    load_module(model, checkpoint.tensors, "model")
-    return LoadedRun(
-        model.to(device or torch.device("cpu")).eval(), checkpoint.settings, checkpoint.classes
-    )
 
 
 def folder_of(run: Path) -> Path:

@@ -302,16 +302,38 @@ def test_a_study_that_is_told_to_end_says_what_is_finished_on_one_line(start, co
 
 
 @on_linux
-def test_a_study_told_to_end_while_it_is_timed_says_so_too(run, tiny_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("moment", "told"),
+    [
+        ("trials.plan_trials", ""),
+        ("estimate.estimate_seconds", ": 0 of 2 trials are finished; the same command goes on"),
+        ("report.report_study", ": 2 of 2 trials are finished; the same command goes on"),
+    ],
+)
+def test_a_study_told_to_end_at_any_moment_says_so(run, tiny_path, monkeypatch, moment, told):
     def stop(*_, **__):
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr("slrctl.studies.ablation.estimate.estimate_seconds", stop)
+    monkeypatch.setattr(f"slrctl.studies.ablation.{moment}", stop)
 
     result = run("--train", tiny_path, "--seeds=1", *TWO, *TINY)
 
     assert result.exit_code == 130
-    assert result.stderr == ("interrupted: 0 of 2 trials are finished; the same command goes on\n")
+    assert result.stderr == f"interrupted{told}\n"
+
+
+@pytest.mark.slow
+def test_ablate_alone_announces_the_default_study_on_the_demo_set(commands):
+    study = commands.start("ablate")
+    output = commands.folder / "out"
+    wait_until(lambda: "interrupt whenever you like" in output.read_text())
+    os.kill(study, signal.SIGINT)
+
+    ended = commands.wait()
+
+    assert ended.code == 130
+    assert "8 variants x 9 seeds = 72 trials of 8 epochs, 0 done already" in ended.stdout
+    assert ended.stderr.startswith("interrupted: 0 of 72 trials are finished")
 
 
 @pytest.mark.slow

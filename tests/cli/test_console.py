@@ -1,3 +1,8 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from rich.console import Console
 
@@ -33,3 +38,34 @@ def test_no_table_list_or_line_lets_a_strangers_text_through(capsys):
     assert "\x1b" not in printed
     assert "\x07" not in printed
     assert printed.count(r"[red]x[/red]\x1b]0;title\x07") == 4
+
+
+SLRCTL = Path(sys.executable).with_name("slrctl")
+WRITERS = [["--help"], ["--version"], ["train", "--show-settings"]]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize("buffered", [{"PYTHONUNBUFFERED": "1"}, {}], ids=["unbuffered", ""])
+@pytest.mark.parametrize("arguments", [*WRITERS, ["train", "--show-settings", "--json"]])
+def test_output_that_cannot_be_written_is_one_line_and_a_failure(arguments, buffered):
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"} | buffered
+
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(
+            [SLRCTL, *arguments], stdout=full, stderr=subprocess.PIPE, text=True, env=environment
+        )
+
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("error: standard output cannot be written (No space left")
+    assert ended.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", WRITERS)
+def test_a_reader_that_leaves_hears_nothing_more(arguments):
+    reading, writing = os.pipe()
+    os.close(reading)
+
+    ended = subprocess.run([SLRCTL, *arguments], stdout=writing, stderr=subprocess.PIPE)
+    os.close(writing)
+
+    assert (ended.returncode, ended.stderr) == (1, b"")

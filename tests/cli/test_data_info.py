@@ -1,6 +1,7 @@
 """`slrctl data info` as a user meets it."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -110,3 +111,19 @@ def test_bad_clips_are_left_out_and_counted(run, tmp_path):
     result = run("data", "info", "bad.csv", "--skip-bad-clips", "--json")
 
     assert json.loads(result.stdout)["dropped_by_reason"] == {"label that is no integer": 1}
+
+
+def test_a_pipe_is_no_data(run, tmp_path):
+    os.mkfifo(tmp_path / "pipe.csv")
+
+    result = run("data", "info", "pipe.csv")
+
+    assert result.exit_code == 3
+    assert "a pipe or a socket; write its content into a file" in result.stderr
+
+
+def test_names_of_glosses_that_are_not_there_are_told_of_where_none_is_needed(run, tiny_path):
+    result = run("data", "info", tiny_path, "--gloss-names", "nope.json")
+
+    assert result.exit_code == 3
+    assert result.stderr.startswith("error: nope.json: cannot be read")

@@ -203,3 +203,11 @@ def test_training_takes_the_parts_as_they_were_written(run, path):
     assert [len(part) for part in (parts.train, parts.val, parts.test or ())] == [
         sum(clip.split == name for clip in train) for name in ("train", "val", "test")
     ]
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs a file that nobody can read")
+def test_a_file_that_cannot_be_read_is_one_line(run):
+    result = run("data", "split", "/proc/self/mem", "--by", "random")
+
+    assert result.exit_code == 3
+    assert result.stderr == "error: /proc/self/mem: cannot be read (Input/output error)\n"

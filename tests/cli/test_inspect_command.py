@@ -22,7 +22,7 @@ from slrctl.cli import app
 from slrctl.core.data.dataset import load_dataset
 from slrctl.core.data.formats.parquet import write_parquet
 from slrctl.core.data.prepare import prepare_clip
-from slrctl.engine.run_folder import load_run
+from slrctl.engine.loaded_run import load_run
 from slrctl.settings import PrepareSettings
 
 TINY = [

@@ -221,6 +221,40 @@ def test_evaluate_reads_other_clips_and_other_folders(run, trained, tiny_path, t
     assert len(pd.read_parquet("out/predictions.parquet")) == 8
 
 
+def test_an_evaluation_is_written_over_by_itself_and_by_another_only_with_force(run, trained):
+    asked = ["evaluate", trained, "--output", "out"]
+    run(*asked)
+    before = Path("out/predictions.parquet").read_bytes()
+
+    again, other = run(*asked), run(*asked, "--split", "val")
+
+    assert again.exit_code == 0
+    assert other.exit_code == 2
+    assert "of another model or of other clips" in other.stderr
+    assert Path("out/predictions.parquet").read_bytes() == before
+    assert run(*asked, "--split", "val", "--force").exit_code == 0
+    assert Path("out/predictions.parquet").read_bytes() != before
+
+
+def test_another_checkpoint_of_the_run_is_another_model(run, trained):
+    run("evaluate", trained)
+
+    result = run("evaluate", trained / "last.safetensors")
+
+    assert result.exit_code == 2
+
+
+def test_a_file_of_a_strangers_stays(run, trained, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "predictions.parquet").write_text("a thesis")
+
+    result = run("evaluate", trained, "--output", "out")
+
+    assert result.exit_code == 2
+    assert "holds the predictions.parquet" in result.stderr
+    assert (tmp_path / "out" / "predictions.parquet").read_text() == "a thesis"
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
@@ -282,14 +316,18 @@ def test_a_split_is_recognised_however_it_is_spelled(run, trained, tiny_path, ti
     assert json.loads(result.stdout)["clips"] == 4
 
 
-def test_settings_edited_after_the_training_are_refused(run, trained):
+@pytest.mark.parametrize(
+    ("before", "after", "section"),
+    [("ffn_dim = 16", "ffn_dim = 32", "model"), ("seed = 379", "seed = 380", "seed")],
+)
+def test_settings_edited_after_the_training_are_refused(run, trained, before, after, section):
     path = trained / "settings.toml"
-    path.write_text(path.read_text().replace("ffn_dim = 16", "ffn_dim = 32"))
+    path.write_text(path.read_text().replace(before, after))
 
     result = run("evaluate", trained)
 
     assert result.exit_code == 3
-    assert "put the file back" in result.stderr
+    assert f"tells another {section} than its checkpoint" in result.stderr
 
 
 def test_a_run_finds_its_data_from_another_folder(run, tmp_path, tiny_path, monkeypatch):

@@ -192,6 +192,20 @@ def test_a_finished_run_has_nothing_to_go_on_with(commands, reference):
     assert contents(commands.folder / "runs" / "whole-5") == before
 
 
+@pytest.mark.parametrize("content", [None, b"cut off"])
+def test_a_run_without_its_best_model_is_not_called_finished(commands, train, content):
+    name = f"robbed-{content is None}"
+    commands.run(*train(name, 1))
+    best = commands.folder / "runs" / name / run_folder.BEST
+    best.unlink() if content is None else best.write_bytes(content)
+
+    ended = commands.run("train", "--resume", f"runs/{name}")
+
+    assert ended.code == 3
+    assert "its best.safetensors is missing or damaged" in ended.stderr
+    assert "finished already" not in ended.stdout
+
+
 @pytest.mark.slow
 def test_a_run_killed_at_touches_of_its_files_goes_on_to_the_same_bits(commands, train, reference):
     """Every third of them, from the first to the last."""

@@ -17,7 +17,8 @@ from slrctl.engine.checkpoint import (
     save_checkpoint,
 )
 from slrctl.engine.checksum import is_whole
-from slrctl.engine.run_folder import check_run_dir, free_run_dir, load_run, newest_run
+from slrctl.engine.loaded_run import load_run
+from slrctl.engine.run_folder import check_run_dir, free_run_dir, newest_run
 from slrctl.errors import DataError, SlrctlError, UsageError
 
 CLASSES = ("0", "1", "2", "ünïcode <b>")

@@ -11,9 +11,9 @@ from slrctl.cli import app
 from slrctl.core.data.formats.parquet import write_parquet
 from slrctl.core.data.mirror import hand_activity, mirrored_copy
 from slrctl.core.data.parts import load_parts
+from slrctl.engine.loaded_run import load_run
 from slrctl.engine.run import run_training
 from slrctl.engine.run_batches import predict_part
-from slrctl.engine.run_folder import load_run
 from slrctl.engine.runtime import choose_device
 from slrctl.settings import Settings
 

@@ -51,7 +51,14 @@ def test_the_trace_shows_every_phase_of_every_watched_step(profiled):
 
 
 def test_a_trace_that_cannot_be_written_is_one_line(tiny_parts, tmp_path):
+    name = "a" * 250  # with what is put before and behind it too long for a file system
+
     with pytest.raises(SlrctlError, match="the trace cannot be written there"):
+        profile_training(SMALL, tiny_parts, tmp_path / name)
+
+
+def test_a_trace_in_no_folder_is_refused(tiny_parts, tmp_path):
+    with pytest.raises(UsageError, match="there is no folder"):
         profile_training(SMALL, tiny_parts, tmp_path / "not there" / "trace.json")
 
 

@@ -8,6 +8,7 @@ import torch
 from run_contents import contents
 
 from slrctl.engine import run_folder
+from slrctl.engine.loaded_run import load_run
 from slrctl.engine.resuming import find_saved_run, newest_interrupted
 from slrctl.engine.run import resume_training, run_training
 from slrctl.engine.saved_state import save_state
@@ -166,7 +167,7 @@ def test_a_training_that_diverges_names_its_last_good_checkpoint(
     assert f"the last good checkpoint is {run_dir / run_folder.BEST} (epoch 1)" in message
     assert len([report for report in seen if isinstance(report, EpochReport)]) == 1
     assert find_saved_run(run_dir).epoch == 1
-    run_folder.load_run(run_dir)
+    load_run(run_dir)
 
 
 def test_an_unreadable_environment_is_named(settings, tiny_parts, tmp_path):

@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose
 
 from slrctl.core.data.synthetic import SynthesisParameters, synthesise
 from slrctl.core.model import build_model
-from slrctl.engine.run_folder import LoadedRun
+from slrctl.engine.loaded_run import LoadedRun
 from slrctl.settings import Settings
 from slrctl.studies.inspection.looking import inspect_clips
 from slrctl.studies.inspection.mean_maps import on_grid, overlap

@@ -14,8 +14,8 @@ from slrctl.core.data.splits import choose_parts
 from slrctl.core.data.synthetic import SynthesisParameters, synthesise
 from slrctl.core.model import build_model
 from slrctl.core.model.explanation import explain
+from slrctl.engine.loaded_run import load_run
 from slrctl.engine.run import run_training
-from slrctl.engine.run_folder import load_run
 from slrctl.settings import Settings
 from slrctl.studies.inspection.faithfulness import (
     FRACTIONS,

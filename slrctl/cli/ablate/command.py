@@ -31,9 +31,11 @@ from slrctl.cli.ablate.request import (
     plan_trials_of,
     study_place,
 )
-from slrctl.cli.ablate.running import run_trials
+from slrctl.cli.ablate.running import interruptible, run_trials
 from slrctl.cli.console import console_for, print_json, report_errors
+from slrctl.cli.interruption import stopping_on_signals
 from slrctl.cli.options import ConfigOption, JsonOption, SetOption, setting_layers
+from slrctl.engine.stopping import StopRequest
 from slrctl.errors import UsageError
 from slrctl.layers import Layer
 
@@ -68,7 +70,7 @@ def ablate(
     quiet: QuietOption = False,
 ) -> None:
     """Train variants against a baseline over paired seeds, and say what was shown."""  # fmt: skip
-    with report_errors():
+    with report_errors(), stopping_on_signals(StopRequest()):
         console = console_for(as_json=as_json, quiet=quiet)
         from slrctl.studies.ablation.standing import standing
         from slrctl.studies.ablation.study import built_in, read_study, with_grid, with_variants
@@ -117,7 +119,8 @@ def ablate(
                 print_json({"trials": len(request.trials), "remaining": len(remaining)})
             return
         failures = run_trials(request, remaining, results, console)
-        conclude(request, results, failures, console, as_json=as_json)
+        with interruptible(request, results):
+            conclude(request, results, failures, console, as_json=as_json)
 
 
 def _names(text: str | None) -> tuple[str, ...] | None:

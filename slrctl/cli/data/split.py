@@ -134,7 +134,11 @@ def _target(path: Path, output: Path | None, *, force: bool) -> Path:
             return output
     if not path.exists():
         raise DataError(f"{path}: is not there; check the path")
-    if not recognises(path):
+    try:
+        is_ours = recognises(path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
+    if not is_ours:
         raise UsageError(
             f"{path}: is not our Parquet, so it has no split column to write; name a file with "
             "--output"

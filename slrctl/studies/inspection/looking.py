@@ -14,7 +14,7 @@ from slrctl.core.data.loader import evaluation_batches, prepare_clips
 from slrctl.core.data.prepare import resample_frames
 from slrctl.core.model.explanation import Explanation, GatedMessages, StreamMessages, explain
 from slrctl.core.model.fusion import CrossModalAttention
-from slrctl.engine.run_folder import LoadedRun
+from slrctl.engine.loaded_run import LoadedRun
 from slrctl.settings import Settings
 from slrctl.studies.inspection.record import FUSION, PARTS, AttentionMap, InspectedClip
 

@@ -14,7 +14,8 @@ from slrctl.core.data.canonical import canonical_settings
 from slrctl.core.data.dataset import SignDataset
 from slrctl.core.data.loader import evaluation_batches, prepare_clips
 from slrctl.core.data.parts import load_parts, named_parts
-from slrctl.engine.run_folder import LoadedRun, load_run, read_settings
+from slrctl.engine.loaded_run import LoadedRun, check_same_settings, load_run
+from slrctl.engine.run_folder import read_settings
 from slrctl.engine.runtime import choose_device, deterministic
 from slrctl.engine.subject import Subject, other_clips, own_clips
 from slrctl.errors import DataError, UsageError
@@ -160,11 +161,7 @@ def open_run(run_dir: Path, asked: Sequence[Layer]) -> OpenedRun:
     settings = resolve([saved, *asked]).settings
     device = choose_device(settings.train.device)
     run = load_run(run_dir, device)
-    if (own.model, own.prepare) != (run.settings.model, run.settings.prepare):
-        raise DataError(
-            f"{run_dir}: settings.toml names another model or preparation than its checkpoint was "
-            "trained with; put the file back as it was"
-        )
+    check_same_settings(run, own, run_dir)
     return OpenedRun(run_dir, run, settings, device)
 
 

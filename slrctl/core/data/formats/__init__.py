@@ -20,6 +20,7 @@ from slrctl.core.data.formats import (
     pose_file,
     spoter_csv,
 )
+from slrctl.core.data.formats.labels import read_gloss_names
 from slrctl.core.data.formats.reading import Reading, quote
 from slrctl.errors import DataError
 from slrctl.settings import DataSettings
@@ -51,6 +52,12 @@ def read_clips(path: Path, settings: DataSettings, classes: Sequence[str] | None
     """
     if not path.exists():
         raise DataError(f"{path}: is not there; check the path")
+    if not (path.is_file() or path.is_dir()):
+        raise DataError(
+            f"{path}: is a device, a pipe or a socket; write its content into a file and name that"
+        )
+    if settings.gloss_names is not None:  # a wrong path is told of where no label needs a name too
+        read_gloss_names(settings.gloss_names)
     try:
         start = _first_bytes(path) if path.is_file() else None
         if start == b"":

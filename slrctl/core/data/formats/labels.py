@@ -76,7 +76,7 @@ def read_gloss_names(path: Path) -> dict[int, str]:
         DataError: the file is none of these, or names a label twice or two labels alike.
     """
     try:
-        text = read_text(path).removeprefix("\ufeff")
+        text = read_text(path)
     except OSError as error:
         raise DataError(
             f"{path}: cannot be read: {error.strerror}; check data.gloss_names"
