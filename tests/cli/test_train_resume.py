@@ -251,6 +251,40 @@ def test_a_run_killed_at_fifty_random_moments_goes_on_to_the_same_bits(commands,
         assert contents(run_dir) == expected, f"after {kills} kills"
 
 
+@pytest.mark.slow
+def test_two_processes_killed_at_fifty_random_moments_go_on_to_the_same_bits(commands, train):
+    """One of them or both; the one that is left ends by itself."""
+    moments, kills, runs = np.random.default_rng(379), 0, 0
+    # Batches of 3 and 1, so that one process has nothing of the last; and it stops before its end.
+    changes = ["--batch-size=3", "--set=train.patience=5"]
+    ends = commands.run_together(2, *train("whole-pair", 40), *changes)
+    assert [ended.code for ended in ends] == [0, 0], ends[0].stderr
+    expected = contents(commands.folder / "runs" / "whole-pair")
+    assert len(expected[run_folder.METRICS]) < 40
+    while kills < 50:
+        runs += 1
+        name = f"pair-{runs}"
+        run_dir, arguments = commands.folder / "runs" / name, [*train(name, 40), *changes]
+        while not (run_dir / run_folder.CURVES).exists():  # the last file of a run
+            processes = commands.start_together(2, *arguments)
+            if kills < 50:
+                killed = processes
+                if moments.uniform() < 0.8:  # else perhaps before they have met
+                    wait_for_its_lock(processes[0], run_dir)
+                    killed = [processes, processes[:1], processes[1:]][moments.integers(3)]
+                time.sleep(moments.uniform(0, 1.0))
+                for process in killed:
+                    with suppress(ProcessLookupError):  # it has ended by itself
+                        os.kill(process, signal.SIGKILL)
+            ends = commands.wait_together()
+            codes = [ended.code for ended in ends]
+            assert set(codes) <= {0, 1, -signal.SIGKILL}, ends
+            kills += -signal.SIGKILL in codes
+            if (run_dir / run_folder.SETTINGS).exists():
+                arguments = ["train", "--resume", f"runs/{name}"]
+        assert contents(run_dir) == expected, f"after {kills} kills"
+
+
 def wait_for_its_lock(process, run_dir):
     """Until the process writes to the run, or has ended."""
     lock, running = run_dir / ".lock", Path(f"/proc/{process}")
