@@ -44,6 +44,9 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 
 
+_DEEPEST = 10
+
+
 class Layer(NamedTuple):
     """Values that override what lies below, and what to call them when asked for their origin."""
 
@@ -115,6 +118,8 @@ def read_overrides(assignments: Iterable[str]) -> list[Layer]:
             raise UsageError(
                 f"--set {assignment!r}: expected section.key=value, such as train.epochs=50"
             )
+        if key.count(".") > _DEEPEST:
+            raise UsageError(f"--set {key[:40]}...: no setting lies so deep")
         layers.append(Layer(f"--set {key.strip()}", nested(key.strip(), _read_value(text.strip()))))
     return layers
 

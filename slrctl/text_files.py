@@ -2,11 +2,14 @@
 
 import errno
 import json
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
 
 LARGEST_BYTES = 64 << 20
+_DEEPEST_PATH = 100
+_NAME = re.compile(r"[ \t]*[^\s=,\[\]{}#]+[ \t]*")
 
 
 def read_text(path: Path) -> str:
@@ -31,10 +34,24 @@ def parse_toml(text: str) -> dict[str, Any]:
     Raises:
         ValueError: it is no TOML, has values within values without end, or an endless number.
     """
+    if _longest_path(text) > _DEEPEST_PATH:
+        raise ValueError("values within values without end")
     try:
         return tomllib.loads(text)
     except RecursionError:
         raise ValueError("values within values without end") from None
+
+
+def _longest_path(text: str) -> int:
+    """Names joined by dots, as many as follow one another: each is a table within the one before.
+
+    The parser takes memory by the square of their number.
+    """
+    longest = current = 0
+    for part in text.split("."):
+        current = current + 1 if _NAME.fullmatch(part) else 0
+        longest = max(longest, current)
+    return longest
 
 
 def parse_json(text: str) -> Any:

@@ -1,5 +1,6 @@
 """Small text files of strangers are read, or refused by an error that callers expect."""
 
+import json
 import os
 
 import pytest
@@ -56,6 +57,24 @@ def test_what_is_too_large_for_any_settings_is_not_taken_in(tmp_path):
 def test_values_within_values_without_end_are_no_text_of_ours(parse):
     with pytest.raises(ValueError, match="without end"):
         parse(DEEP if parse is parse_json else f"a = {DEEP}")
+
+
+@pytest.mark.parametrize("text", ["{} = 1", "[{}]", "a = {{ {} = 1 }}", '{} = 1\n"b.c" = 2'])
+def test_names_joined_by_dots_without_end_are_refused_before_they_are_read(text):
+    with pytest.raises(ValueError, match="without end"):
+        parse_toml(text.format(".".join(["a"] * 200_000)))
+
+
+def test_dots_that_join_no_names_are_read():
+    values = {"numbers": [0.5] * 500, "text": "One word. Two words. " * 200, "path": "../" * 60 + "a.b.c"}
+    text = "\n".join(f"{name} = {json.dumps(value)}" for name, value in values.items())
+
+    assert parse_toml(text) == values
+
+
+def test_a_setting_as_deep_as_none_is_refused():
+    with pytest.raises(UsageError, match="no setting lies so deep"):
+        read_overrides([".".join(["a"] * 20_000) + "=1"])
 
 
 @pytest.mark.parametrize("name", ["NaN", "Infinity", "-Infinity"])

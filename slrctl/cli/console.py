@@ -122,8 +122,10 @@ def _is_command(character: str) -> bool:
 
 
 def print_json(value: Mapping[str, Any]) -> None:
-    """One JSON object on standard output."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
+    """One JSON object on standard output; what commands a terminal is written as an escape."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    safe = "".join(f"\\u{ord(one):04x}" if _is_command(one) else one for one in text)
+    sys.stdout.write(safe + "\n")
 
 
 def print_lines(console: Console, lines: Sequence[str]) -> None:

@@ -36,13 +36,18 @@ def resume_run(run: Path | None, runs_dir: Path, view: TrainView) -> None:
     """Go on with a run, the newest interrupted one if none is named."""
     # Imported late: torch takes seconds.
     from slrctl.engine.resuming import find_saved_run, newest_interrupted
+    from slrctl.engine.run_folder import resume_command
 
     saved = find_saved_run(run or newest_interrupted(runs_dir))
     if saved.is_finished:
         _show_finished(saved, view)
         return
-    with joined_workers(saved.settings.train.device) as workers:
-        _go_on(saved, view._replace(workers=workers))
+    try:
+        with joined_workers(saved.settings.train.device) as workers:
+            _go_on(saved, view._replace(workers=workers))
+    except KeyboardInterrupt:  # before there was anything new to save
+        go_on = resume_command(saved.run_dir)
+        raise Interrupted(f"interrupted; go on with: {go_on}") from None
 
 
 def _go_on(saved: "SavedRun", view: TrainView) -> None:

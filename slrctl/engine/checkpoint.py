@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import safetensors.torch
+import torch
 from pydantic import ValidationError
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from slrctl.engine.checksum import BLANK, has_place, is_whole, with_checksum
@@ -22,7 +23,6 @@ from slrctl.settings import Settings
 from slrctl.text_files import parse_json
 
 FORMAT = "slrctl 2"
-_WITHOUT_CHECKSUM = "slrctl 1"
 # safetensors writes the entries of its metadata in any order, so there is one only.
 _ENTRY = "slrctl"
 _PICKLES = (b"\x80", b"PK\x03\x04")  # a bare one, and the archive torch.save makes
@@ -86,18 +86,18 @@ def load_checkpoint(path: Path) -> Checkpoint:
     except OSError as error:
         raise SlrctlError(f"{path}: cannot be read ({error.strerror})") from None
     _refuse_pickle(path, content)
-    if has_place(content):
-        if not is_whole(content):
-            raise DataError(f"{path}: damaged (its checksum is not that of its content)")
-        facts = json.loads(_metadata(content)[_ENTRY])
-        tensors = safetensors.torch.load(content)
-    else:
-        facts, tensors = _load_without_checksum(path)
-    if facts.get("format") not in (FORMAT, _WITHOUT_CHECKSUM):
+    if not has_place(content):
+        raise DataError(f"{path}: damaged, or not written by this slrctl (it has no checksum)")
+    if not is_whole(content):
+        raise DataError(f"{path}: damaged (its checksum is not that of its content)")
+    facts, tensors = _load_checked(path, content)
+    if facts.get("format") != FORMAT:
         raise DataError(
             f"{path}: its format is {facts.get('format')!r}, expected {FORMAT!r}; it was not "
             "written by this slrctl, or is damaged"
         )
+    if not facts.keys() >= {"settings", "classes", "progress"}:
+        raise _not_ours(path)
     try:
         settings = Settings.model_validate(facts["settings"])
     except ValidationError as error:
@@ -105,7 +105,11 @@ def load_checkpoint(path: Path) -> Checkpoint:
             f"{path}: its settings are those of another version of slrctl "
             f"({error.error_count()} unknown or wrong); use that version, or train again"
         ) from None
-    return Checkpoint(tensors, settings, tuple(facts["classes"]), facts["progress"])
+    classes, progress = facts["classes"], facts["progress"]
+    are_names = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
+    if not (are_names and isinstance(progress, dict)):
+        raise _not_ours(path)
+    return Checkpoint(tensors, settings, tuple(classes), progress)
 
 
 def refuse_pickle(path: Path) -> None:
@@ -141,30 +145,23 @@ def _refuse_pickle(path: Path, content: bytes) -> None:
         )
 
 
-def _metadata(content: bytes) -> dict[str, str]:
-    """The metadata of a safetensors file whose checksum was right."""
-    length = int.from_bytes(content[:8], "little")
-    return json.loads(content[8 : 8 + length])["__metadata__"]
+def _load_checked(path: Path, content: bytes) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What a file holds whose checksum was right, which anybody can make."""
+    try:
+        tensors = safetensors.torch.load(content)
+        length = int.from_bytes(content[:8], "little")
+        header = parse_json(content[8 : 8 + length].decode())
+        # Python's own JSON: the best loss of a training that has none yet is infinite.
+        facts = json.loads(header["__metadata__"][_ENTRY])
+    except (SafetensorError, ValueError, LookupError, TypeError, RecursionError):
+        raise _not_ours(path) from None
+    if not isinstance(facts, dict):
+        raise _not_ours(path)
+    return facts, tensors
 
 
-def _load_without_checksum(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """What the first format holds, which had each fact in an entry of its own."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            # safe_open is no mapping: it has keys() and no iterator.
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise DataError(f"{path}: damaged, or not a safetensors file ({error})") from None
-    if metadata.get("format") != _WITHOUT_CHECKSUM:
-        return {"format": metadata.get("format")}, {}
-    facts: dict[str, Any] = {"format": _WITHOUT_CHECKSUM}
-    try:
-        return facts | {
-            k: parse_json(metadata[k]) for k in ("settings", "classes", "progress")
-        }, tensors
-    except (KeyError, ValueError):
-        raise DataError(f"{path}: damaged (its metadata cannot be read)") from None
+def _not_ours(path: Path) -> DataError:
+    return DataError(f"{path}: damaged, or not written by slrctl (its metadata cannot be read)")
 
 
 def named_tensors(**modules: nn.Module) -> dict[str, Tensor]:
@@ -177,11 +174,34 @@ def named_tensors(**modules: nn.Module) -> dict[str, Tensor]:
 
 
 def load_module(module: nn.Module, tensors: Mapping[str, Tensor], prefix: str) -> None:
-    """Put the tensors under a prefix back into a module; all must be there, and no other."""
-    module.load_state_dict(
-        {
-            name.removeprefix(f"{prefix}."): tensor
-            for name, tensor in tensors.items()
-            if name.startswith(f"{prefix}.")
-        }
-    )
+    """Put the tensors under a prefix back into a module; all must be there, and no other.
+
+    Raises:
+        ValueError: they are not, or one is of another shape or type, or not finite.
+    """
+    given = {
+        name.removeprefix(f"{prefix}."): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(f"{prefix}.")
+    }
+    own = module.state_dict()
+    if different := given.keys() ^ own.keys():
+        raise ValueError(f"{prefix}.{min(different)} is missing, or one too many")
+    for name, tensor in given.items():
+        check_tensor(f"{prefix}.{name}", tensor, own[name])
+    module.load_state_dict(given)
+
+
+def check_tensor(name: str, given: Tensor, own: Tensor) -> None:
+    """Make sure that a tensor of a file can take the place of one of a training.
+
+    Raises:
+        ValueError: it is of another shape or type, or holds what is not finite.
+    """
+    if (given.shape, given.dtype) != (own.shape, own.dtype):
+        raise ValueError(
+            f"{name} is {given.dtype} of shape {tuple(given.shape)}, expected {own.dtype} of "
+            f"{tuple(own.shape)}"
+        )
+    if not bool(torch.isfinite(given).all()):
+        raise ValueError(f"{name} holds NaN or infinity")

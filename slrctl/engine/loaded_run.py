@@ -49,7 +49,12 @@ def load_run(run_dir: Path | str, device: torch.device | None = None) -> LoadedR
         advice = f"whole is {whole[0]}" if whole else "the run has no whole checkpoint"
         raise DataError(f"{error}; {advice}") from None
     model = build_model(checkpoint.settings.model, len(checkpoint.classes))
-    load_module(model, checkpoint.tensors, "model")
+    try:
+        load_module(model, checkpoint.tensors, "model")
+    except ValueError as error:
+        raise DataError(
+            f"{path}: holds no model of its settings ({error}); train again with --force"
+        ) from None
     return LoadedRun(
         model.to(device or torch.device("cpu")).eval(), checkpoint.settings, checkpoint.classes
     )

@@ -8,6 +8,7 @@ from slrctl.core.data.splits import Parts
 from slrctl.engine import run_folder
 from slrctl.engine.run_lock import is_held
 from slrctl.engine.saved_state import read_state
+from slrctl.engine.state import Progress
 from slrctl.errors import DataError, SlrctlError
 from slrctl.layers import Layer, resolve
 from slrctl.settings import Settings
@@ -63,13 +64,19 @@ def find_saved_run(path: Path) -> SavedRun:
     epoch = batch = 0
     if state_path is not None and not is_finished:
         progress = read_state(state_path).progress
-        try:
-            epoch, batch = int(progress["epoch"]), int(progress["step"])
-        except KeyError:
+        if "step" not in progress:
             raise DataError(
                 f"{state_path}: holds a model and no state of a training; name the run's "
                 f"{run_folder.LAST}"
+            )
+        try:
+            position = Progress.read(progress, settings.train.epochs)
+        except ValueError:
+            raise DataError(
+                f"{state_path}: damaged (it does not tell where the training stands); train again "
+                "with --force"
             ) from None
+        epoch, batch = position.epoch, position.step
     environment = run_folder.read_environment(run_dir)
     return SavedRun(run_dir, settings, environment, state_path, epoch, batch, is_finished)
 

@@ -262,7 +262,11 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 def append_line(path: Path, row: Mapping[str, Any]) -> None:
     """Add one JSON object to a file of lines; it is on the disk when this returns."""
-    with path.open("a", encoding="utf-8") as file:
+
+    def never_through_a_link(name: str, flags: int) -> int:
+        return os.open(name, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+
+    with open(path, "a", encoding="utf-8", opener=never_through_a_link) as file:
         file.write(json.dumps(row, ensure_ascii=False) + "\n")
         file.flush()
         os.fsync(file.fileno())

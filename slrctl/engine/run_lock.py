@@ -81,7 +81,7 @@ def is_held(run_dir: Path) -> bool:
 
 def _locked(path: Path) -> int:
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        descriptor = open_lock(path)
         try:
             _lock(descriptor)
             if _is_at(path, descriptor):  # else the one before has just removed it
@@ -94,6 +94,15 @@ def _locked(path: Path) -> int:
         os.close(descriptor)
 
 
+def open_lock(path: Path) -> int:
+    """Open the file of a lock, or make it; never what a link leads to, which may be anybody's.
+
+    Raises:
+        OSError: it is a link, or cannot be opened.
+    """
+    return os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+
+
 def _lock(descriptor: int) -> None:
     if sys.platform != "win32":  # there is no such lock there
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -101,7 +110,7 @@ def _lock(descriptor: int) -> None:
 
 def _is_at(path: Path, descriptor: int) -> bool:
     try:
-        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+        return os.path.samestat(os.lstat(path), os.fstat(descriptor))
     except OSError:
         return False
 

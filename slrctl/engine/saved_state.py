@@ -91,10 +91,11 @@ def restore_state(state: TrainingState, path: Path | None, run_dir: Path) -> Non
             )
         try:
             state.restore(saved.tensors, saved.progress)
-        except (RuntimeError, TypeError, KeyError):
+        except ValueError as error:
+            why = " ".join(str(error).split())[:200]
             raise DataError(
-                f"{path}: does not fit this version of slrctl; go on with the version it was "
-                "written by (environment.json names it), or train again with --force"
+                f"{path}: is not the state of such a training ({why}); go on with the version of "
+                "slrctl it was written by (environment.json names it), or train again with --force"
             ) from None
 
 
@@ -140,6 +141,8 @@ def _check_best(state: TrainingState, run_dir: Path) -> None:
 
 def _cut_metrics(path: Path, epochs: int) -> None:
     """Leave the lines of the epochs that the state has behind it."""
+    if path.exists() and not path.is_file():
+        raise DataError(f"{path}: is no file any more; put it back as it was")
     lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
     kept = lines[:epochs]
     if [_epoch_of(line) for line in kept] != list(range(1, epochs + 1)):

@@ -4,15 +4,18 @@ Every random draw follows from the seed and the position (epoch, step, clip id),
 all there is to save of the generators.
 """
 
+import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor
 
 from slrctl.core.cmcl.loss import CrossModalConsistencyLoss, build_loss
 from slrctl.core.model import SiFormer, Spoter, build_model
-from slrctl.engine.checkpoint import load_module, named_tensors
+from slrctl.engine.checkpoint import check_tensor, load_module, named_tensors
 from slrctl.settings import Settings
 
 
@@ -47,6 +50,28 @@ class Progress:
     totals: EpochTotals = field(default_factory=EpochTotals)
     streaks: dict[str, int] = field(default_factory=dict)
     """For each condition worth a warning, the epochs in a row it has lasted."""
+
+    @classmethod
+    def read(cls, values: Mapping[str, Any], num_epochs: int) -> Self:
+        """What `asdict` gave, from a file.
+
+        Raises:
+            ValueError: it is something else, or beyond the epochs of the training.
+        """
+        if values.keys() != cls.__dataclass_fields__.keys():
+            raise ValueError(f"progress tells of {', '.join(map(str, values))}")
+        # As JSON, of which strictness takes an object for a data class.
+        progress = TypeAdapter(cls).validate_json(json.dumps(values), strict=True)
+        best = progress.best_epoch
+        if not (
+            0 <= progress.epoch <= num_epochs
+            and progress.step >= 0
+            and (best is None or 1 <= best <= progress.epoch)
+        ):
+            raise ValueError(
+                f"epoch {progress.epoch}, step {progress.step}, best epoch {best} of {num_epochs}"
+            )
+        return progress
 
     def is_improved_by(self, accuracy: float, loss: float) -> bool:
         """More validation clips right, or as many at a lower loss."""
@@ -99,18 +124,25 @@ class TrainingState:
         return asdict(self.progress)
 
     def restore(self, tensors: dict[str, Tensor], progress: dict[str, Any]) -> None:
-        """Put back what `tensors` and `progress_json` gave; the next step is then the same one."""
+        """Put back what `tensors` and `progress_json` gave; the next step is then the same one.
+
+        Raises:
+            ValueError: they are not of a training with these settings.
+        """
+        self.progress = Progress.read(progress, self.settings.train.epochs)
         load_module(self.model, tensors, "model")
         load_module(self.loss, tensors, "loss")
         for name, parameter in self._parameters():
             for key in ("step", "exp_avg", "exp_avg_sq"):
                 value = tensors.get(f"optimizer.{key}.{name}")
                 if value is not None:
+                    # The optimizer goes through memory without a look at shapes.
+                    expected = torch.empty(()) if key == "step" else parameter.detach()
+                    check_tensor(f"optimizer.{key}.{name}", value, expected)
                     # The fused optimizer wants the count of its steps where the weights are.
                     stays = key == "step" and not self.optimizer.defaults["fused"]
                     place = value if stays else value.to(self.device)
                     self.optimizer.state[parameter][key] = place.clone()
-        self.progress = Progress(**{**progress, "totals": EpochTotals(**progress["totals"])})
 
     def _parameters(self) -> list[tuple[str, torch.nn.Parameter]]:
         return [

@@ -115,11 +115,11 @@ def markdown(report: StudyReport, facts: Sequence[str]) -> str:
         report: the study.
         facts: lines that say what was run on what: command, data, settings.
     """
-    failed = failure_lines(report)
+    failed = [without_html(line) for line in failure_lines(report)]
     lines = [
         f"# Study: {report.study.name}",
         "",
-        *(f"- {fact}" for fact in facts),
+        *(f"- {without_html(fact)}" for fact in facts),
         "",
         primary_sentence(report),
         "",
@@ -184,6 +184,11 @@ _SPECIAL = {
     "<": "\\textless{}",
     ">": "\\textgreater{}",
 }
+
+
+def without_html(text: str) -> str:
+    """For a reader of Markdown, who would show what lies between angle brackets as HTML."""
+    return text.replace("&", "&amp;").replace("<", "&lt;")
 
 
 def escaped(text: str) -> str:

@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -6,7 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from slrctl.cli.console import print_facts, print_lines, print_table, visible
+from slrctl.cli.console import print_facts, print_json, print_lines, print_table, visible
 
 
 @pytest.mark.parametrize(
@@ -69,3 +70,15 @@ def test_a_reader_that_leaves_hears_nothing_more(arguments):
     os.close(writing)
 
     assert (ended.returncode, ended.stderr) == (1, b"")
+
+
+def test_what_commands_a_terminal_is_an_escape_in_json_too(capsys):
+    value = {"gloss": "\x9b31m\u202eturned 책\n"}
+
+    print_json(value)
+
+    printed = capsys.readouterr().out
+    assert json.loads(printed) == value
+    assert "\x9b" not in printed
+    assert "\u202e" not in printed
+    assert "책" in printed

@@ -135,23 +135,56 @@ def test_a_damaged_best_model_is_refused_and_a_whole_one_named(run_dir, tiny_set
     assert torch.equal(load_run(last).model(batch).logits, logits)
 
 
-def test_a_checkpoint_of_the_first_format_is_still_read(run_dir, tiny_settings, batch):
-    """Every fact had an entry of its own then, and there was no checksum."""
-    from safetensors.torch import save_file
+FACTS = {
+    "classes": [5, None, "abc", {}, ["a", 1]],
+    "progress": [None, [1], "x", 5],
+}
 
-    model = build_model(tiny_settings.model, len(CLASSES), seed=5).eval()
-    metadata = {
-        "format": "slrctl 1",
-        "settings": tiny_settings.model_dump_json(),
-        "classes": json.dumps(CLASSES),
-        "progress": json.dumps({"epoch": 3}),
-    }
-    save_file(named_tensors(model=model), run_dir / run_folder.BEST, metadata)
 
-    loaded = load_run(run_dir)
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name, values in FACTS.items() for value in values]
+)
+def test_facts_of_another_kind_under_a_right_checksum_are_refused(
+    run_dir, tiny_settings, monkeypatch, name, value
+):
+    wrong = {name: value}
+    dumps = json.dumps
+    monkeypatch.setattr(json, "dumps", lambda facts, **rest: dumps(facts | wrong, **rest))
+    save_checkpoint(run_dir / run_folder.BEST, {}, tiny_settings, CLASSES, {})
+    monkeypatch.undo()
 
-    assert torch.equal(loaded.model(batch).logits, model(batch).logits)
-    assert loaded.classes == CLASSES
+    with pytest.raises(DataError, match="its metadata cannot be read"):
+        load_run(run_dir)
+
+
+def lacking(tensors):
+    tensors.popitem()
+
+
+def foreign(tensors):
+    tensors["model.more"] = torch.ones(2)
+
+
+def reshaped(tensors):
+    tensors["model.classifier.bias"] = torch.zeros(1)
+
+
+def retyped(tensors):
+    tensors["model.classifier.bias"] = tensors["model.classifier.bias"].to(torch.int8)
+
+
+def poisoned(tensors):
+    tensors["model.classifier.bias"] = tensors["model.classifier.bias"] * float("nan")
+
+
+@pytest.mark.parametrize("change", [lacking, foreign, reshaped, retyped, poisoned])
+def test_tensors_that_are_not_the_models_are_refused(run_dir, tiny_settings, change):
+    tensors = named_tensors(model=build_model(tiny_settings.model, len(CLASSES), seed=5))
+    change(tensors)
+    save_checkpoint(run_dir / run_folder.BEST, tensors, tiny_settings, CLASSES, {"epoch": 3})
+
+    with pytest.raises(DataError, match="holds no model of its settings"):
+        load_run(run_dir)
 
 
 def test_settings_of_another_version_are_said_to_be_so(run_dir, tiny_settings, monkeypatch):
@@ -168,7 +201,7 @@ def test_a_safetensors_file_of_somebody_else_is_refused(run_dir):
 
     save_file({"weight": torch.ones(2)}, run_dir / run_folder.BEST)
 
-    with pytest.raises(DataError, match="was not written by this slrctl"):
+    with pytest.raises(DataError, match="not written by this slrctl"):
         load_run(run_dir)
 
 

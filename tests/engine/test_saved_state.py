@@ -1,6 +1,7 @@
 """A run that stops anywhere goes on to the same files, or says what is missing."""
 
 import json
+import os
 from dataclasses import replace
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from run_contents import contents
 
 from slrctl.engine import run_folder
+from slrctl.engine.checkpoint import load_checkpoint, save_checkpoint
 from slrctl.engine.loaded_run import load_run
 from slrctl.engine.resuming import find_saved_run, newest_interrupted
 from slrctl.engine.run import resume_training, run_training
@@ -189,3 +191,72 @@ def test_a_state_that_is_not_finite_never_replaces_a_good_one(settings, tiny_par
     save_state(state, tmp_path)
 
     assert (tmp_path / run_folder.LAST).read_bytes() == before
+
+
+def edited(path, change):
+    """Put what somebody may have made of a state in its place, its checksum put right."""
+    saved = load_checkpoint(path)
+    tensors, progress = dict(saved.tensors), dict(saved.progress)
+    change(tensors, progress)
+    save_checkpoint(path, tensors, saved.settings, saved.classes, progress)
+
+
+def first_moment(tensors):
+    return next(name for name in tensors if name.startswith("optimizer.exp_avg."))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tensors, progress: tensors.update({first_moment(tensors): torch.zeros(3)}),
+        lambda tensors, progress: tensors.update(
+            {first_moment(tensors): tensors[first_moment(tensors)].to(torch.int8)}
+        ),
+        lambda tensors, progress: progress.update(epoch="1"),
+        lambda tensors, progress: progress.update(epoch=1.5),
+        lambda tensors, progress: progress.update(epoch=10**30),
+        lambda tensors, progress: progress.update(epoch=99),
+        lambda tensors, progress: progress.update(step=-3),
+        lambda tensors, progress: progress.update(best_epoch="1"),
+        lambda tensors, progress: progress.update(best_epoch=3),
+        lambda tensors, progress: progress.update(best_accuracy="x"),
+        lambda tensors, progress: progress.update(totals={"sums": "a", "counts": {}}),
+        lambda tensors, progress: progress.update(telepathy=1),
+        lambda tensors, progress: progress.pop("seconds"),
+    ],
+)
+def test_a_state_that_somebody_edited_is_refused(settings, tiny_parts, tmp_path, change):
+    run_dir = tmp_path / "run"
+    stopped_run(settings, tiny_parts, run_dir, 3)
+    edited(run_dir / run_folder.LAST, change)
+
+    with pytest.raises(DataError, match=r"last\.safetensors"):
+        resumed(run_dir, tiny_parts)
+
+
+def test_metrics_that_are_no_file_any_more_are_not_waited_for(settings, tiny_parts, tmp_path):
+    run_dir = tmp_path / "run"
+    stopped_run(settings, tiny_parts, run_dir, 3)
+    (run_dir / run_folder.METRICS).unlink(missing_ok=True)
+    os.mkfifo(run_dir / run_folder.METRICS)
+
+    with pytest.raises(DataError, match="is no file any more"):
+        resumed(run_dir, tiny_parts)
+
+
+@pytest.mark.parametrize("name", [".lock", run_folder.METRICS])
+def test_nothing_is_written_through_a_link_in_a_runs_folder(settings, tiny_parts, tmp_path, name):
+    (tmp_path / "precious").write_text("a thesis")
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    if name == ".lock":
+        (run_dir / name).symlink_to("../precious")
+    reports = run_training(settings, tiny_parts, run_dir)
+    if name != ".lock":
+        next(reports)
+        (run_dir / name).symlink_to("../precious")
+
+    with pytest.raises(SlrctlError, match="cannot be written"):
+        list(reports)
+
+    assert (tmp_path / "precious").read_text() == "a thesis"

@@ -30,7 +30,13 @@ def conclude(
 
     table = results_table(request.trials, results, failures)
     report = report_study(request.study, table)
-    write_report(request.place.report, report, table, facts(request), request.grids)
+    try:
+        write_report(request.place.report, report, table, facts(request), request.grids)
+    except OSError as error:
+        raise SlrctlError(
+            f"{request.place.report}: the report cannot be written ({error.strerror or error}); "
+            "make room, and run the study again: no trial is repeated"
+        ) from None
     show_report(console, report)
     print_lines(
         console,

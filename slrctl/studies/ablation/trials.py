@@ -185,6 +185,8 @@ def read_result(run_dir: Path) -> TrialResult:
     try:
         summary = run_folder.read_summary(run_dir)
         epochs = run_folder.read_metrics(run_dir)
+        if len(epochs) != summary["epochs"]:
+            raise DataError(f"{len(epochs)} epochs")
         part = "test" if "test" in summary else "validation"
         metrics = summary[part]
         return TrialResult(

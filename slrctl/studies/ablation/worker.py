@@ -16,6 +16,7 @@ from slrctl.core.data.splits import Parts
 from slrctl.engine import run_folder
 from slrctl.engine.resuming import find_saved_run
 from slrctl.engine.run import Reports, resume_training, run_training
+from slrctl.engine.run_lock import open_lock
 from slrctl.errors import DataError, SlrctlError
 from slrctl.settings import Settings
 from slrctl.studies.ablation.trials import is_finished, kept_clips
@@ -35,16 +36,15 @@ def run_trial(settings_json: str, run_dir: Path, threads: int) -> str | None:
     """
     torch.set_num_threads(threads)
     settings = Settings.model_validate_json(settings_json)
-    run_dir.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(run_dir):
-        if is_finished(run_dir):
-            return None
-        try:
+    try:
+        with _alone(run_dir):
+            if is_finished(run_dir):
+                return None
             for _ in _reports(settings, _parts(_data_of(settings_json)), run_dir):
                 pass
             run_folder.remove_states(run_dir)  # of many trials they would fill a disk
-        except SlrctlError as error:
-            return " ".join(str(error).split())
+    except SlrctlError as error:
+        return " ".join(str(error).split())
     return None
 
 
@@ -91,7 +91,19 @@ def _parts(data_json: str) -> Parts:
 
 @contextmanager
 def _alone(run_dir: Path) -> Iterator[None]:
-    """Wait while another process works on the same trial, as studies that share trials may."""
-    with run_dir.with_name(f"{run_dir.name}.lock").open("w") as lock:
+    """Wait while another process works on the same trial, as studies that share trials may.
+
+    Raises:
+        SlrctlError: the folder of the trials cannot be written to.
+    """
+    path = run_dir.with_name(f"{run_dir.name}.lock")
+    try:
+        run_dir.parent.mkdir(parents=True, exist_ok=True)
+        lock = open_lock(path)
         fcntl.flock(lock, fcntl.LOCK_EX)
+    except OSError as error:
+        raise SlrctlError(f"{path}: cannot be written or locked ({error.strerror})") from None
+    try:
         yield
+    finally:
+        os.close(lock)

@@ -415,11 +415,11 @@ COLUMNS = {
     ),
     "a negative aspect": (
         {"aspect": [1.0, -1.0, None]}, "row 2, column 'aspect'", "bad aspect",
-        "found -1.0, expected a positive number, or null if unknown",
+        "found -1.0, expected a number from 0.001 to 10,000, or null if unknown",
     ),
     "a frame rate of zero": (
         {"fps": [0.0, 25.0, None]}, "row 1, column 'fps'", "bad fps",
-        "found 0.0, expected a positive number, or null if unknown",
+        "found 0.0, expected a number from 0.001 to 10,000, or null if unknown",
     ),
 }  # fmt: skip
 

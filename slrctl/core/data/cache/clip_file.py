@@ -141,6 +141,7 @@ def map_clip_file(path: Path, *, check: bool = True) -> MappedFile:
         OSError: there is no such file, or it may not be read.
         DamagedFile: it is cut off, or not what was written.
     """
+    _refuse_a_pipe(path)
     with path.open("rb") as file:
         tail = _read_tail(path, file)
         if check and _checksum(file, tail.end) != tail.checksum:
@@ -160,6 +161,7 @@ def read_facts(path: Path) -> dict[str, Any]:
         OSError: there is no such file, or it may not be read.
         DamagedFile: it is cut off, or was never a file of clips.
     """
+    _refuse_a_pipe(path)
     with path.open("rb") as file:
         tail = _read_tail(path, file)
         file.seek(tail.facts_start)
@@ -167,6 +169,12 @@ def read_facts(path: Path) -> dict[str, Any]:
             return json.loads(file.read(tail.end - tail.facts_start))
         except ValueError as error:
             raise DamagedFile(f"{path}: its facts are not JSON") from error
+
+
+def _refuse_a_pipe(path: Path) -> None:
+    """Opening one would wait for somebody to write into it."""
+    if path.exists() and not path.is_file():
+        raise DamagedFile(f"{path}: is no file")
 
 
 def _read_tail(path: Path, file: BinaryIO) -> _Tail:

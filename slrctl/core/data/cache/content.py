@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from slrctl.core.data.cache.publish import publishing
+from slrctl.text_files import parse_json, read_text
 
 # A file that is changed twice within a tick of the system's clock keeps its times. So nothing is
 # noted of files that were changed as recently as this.
@@ -79,7 +80,7 @@ def content_digest(source: Path, notes_dir: Path) -> str:
     place = hashlib.blake2b(os.fsencode(source.absolute()), digest_size=16)
     note_path = notes_dir / f"{place.hexdigest()}.json"
     with suppress(OSError, ValueError, KeyError, TypeError):
-        note = json.loads(note_path.read_text(encoding="utf-8"))
+        note = parse_json(read_text(note_path))
         if note["state"] == state.digest:
             return str(note["content"])
     content = _hash_content(source)

@@ -147,6 +147,10 @@ def read_texts(path: Path, table: pa.Table, name: str) -> list[str | None]:
         ) from error
 
 
+# Frames a second, and width over height; beyond these it is neither.
+_LEAST, _MOST = 0.001, 10_000
+
+
 def read_numbers(
     path: Path, table: pa.Table, name: str, bad: BadClips, first_row: int = 0
 ) -> list[float | None]:
@@ -158,8 +162,10 @@ def read_numbers(
         if number is None or math.isnan(number):
             numbers.append(None)
             continue
-        if not 0 < number < math.inf:
-            message = f"found {number}, expected a positive number, or null if unknown"
+        if not _LEAST <= number <= _MOST:
+            message = (
+                f"found {number}, expected a number from {_LEAST} to {_MOST:,}, or null if unknown"
+            )
             bad.add(first_row + row, f"bad {name}", message, column=name)
         numbers.append(float(number))
     return numbers
