@@ -66,7 +66,7 @@ def test_names_joined_by_dots_without_end_are_refused_before_they_are_read(text)
 
 
 def test_dots_that_join_no_names_are_read():
-    values = {"numbers": [0.5] * 500, "text": "One word. Two words. " * 200, "path": "../" * 60 + "a.b.c"}
+    values = {"numbers": [0.5] * 500, "text": "Two words. " * 200, "path": "../" * 60}
     text = "\n".join(f"{name} = {json.dumps(value)}" for name, value in values.items())
 
     assert parse_toml(text) == values
