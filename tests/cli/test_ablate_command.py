@@ -8,11 +8,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 from calls import call, plain
+
+from slrctl.core.data.formats.parquet import write_parquet
 
 SLRCTL = Path(sys.executable).with_name("slrctl")
 TINY = [
@@ -117,6 +120,56 @@ def test_a_report_names_the_trials_that_failed(run, folder, tiny_path):
     with (folder() / "results.csv").open() as file:
         failures = [row["failure"] for row in csv.DictReader(file) if row["variant"] == "wild"]
     assert all("which must be finite" in failure for failure in failures)
+
+
+def damaged_metrics(folder):
+    next(folder.glob("trials/*/metrics.jsonl")).write_text("")
+
+
+def blocked_report(folder):
+    (folder / "report.md").unlink()
+    (folder / "report.md").mkdir()
+
+
+def linked_lock(folder):
+    summary = next(folder.glob("trials/*/summary.json"))
+    lock = summary.parent.with_name(f"{summary.parent.name}.lock")
+    summary.unlink()
+    lock.unlink()
+    lock.symlink_to("../../precious")
+
+
+@pytest.mark.parametrize(
+    ("damage", "code", "message"),
+    [
+        (damaged_metrics, 3, "cannot be read as a finished trial; remove it"),
+        (blocked_report, 1, "the report cannot be written (Is a directory)"),
+        (linked_lock, 0, "cannot be written or locked (Too many levels of symbolic links)"),
+    ],
+)
+def test_a_study_whose_folder_was_damaged_says_so(run, tiny_path, tmp_path, damage, code, message):
+    asked = ["--train", tiny_path, "--seeds=1", *TWO, *TINY, "--output=study"]
+    run(*asked)
+    (tmp_path / "precious").write_text("a thesis")
+    damage(tmp_path / "study")
+
+    result = run(*asked)
+
+    assert result.exit_code == code
+    assert message in " ".join(plain(result).split())
+    assert (tmp_path / "precious").read_text() == "a thesis"
+
+
+def test_what_people_are_called_is_no_html_in_a_report(run, tiny_path, tiny_dataset, tmp_path):
+    clips = [replace(clip, signer=f"<img src={clip.signer}>") for clip in tiny_dataset]
+    write_parquet(clips, tiny_path)
+
+    run("--train", tiny_path, "--seeds=1", *TWO, *TINY, "--output=study")
+
+    for name in ("report.md", "report.html"):
+        text = (tmp_path / "study" / name).read_text()
+        assert "&lt;img src=train1" in text
+        assert "<img src=train1" not in text
 
 
 def test_json_is_one_object_with_the_promised_keys(run, tiny_path):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from calls import call
 from commands import commands_in
 from run_contents import contents
 
@@ -190,6 +191,22 @@ def test_a_finished_run_has_nothing_to_go_on_with(commands, reference):
     assert "finished already" in ended.stderr
     assert json.loads(ended.stdout)["best_epoch"] >= 1
     assert contents(commands.folder / "runs" / "whole-5") == before
+
+
+def test_a_resumed_run_stopped_before_it_trains_says_how_to_go_on(tiny_path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    call("train", "--train", tiny_path, "--name=one", *TINY, "--epochs=1")
+    Path("runs/one", run_folder.SUMMARY).unlink()
+
+    def stop(*_, **__):
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr("slrctl.core.data.parts.load_parts", stop)
+
+    result = call("train", "--resume", "runs/one")
+
+    assert result.exit_code == 130
+    assert result.stderr == "interrupted; go on with: slrctl train --resume runs/one\n"
 
 
 @pytest.mark.parametrize("content", [None, b"cut off"])

@@ -417,6 +417,10 @@ COLUMNS = {
         {"aspect": [1.0, -1.0, None]}, "row 2, column 'aspect'", "bad aspect",
         "found -1.0, expected a number from 0.001 to 10,000, or null if unknown",
     ),
+    "an aspect of no image": (
+        {"aspect": [1.0, 1.0, 1e308]}, "row 3, column 'aspect'", "bad aspect",
+        "found 1e+308, expected a number from 0.001 to 10,000, or null if unknown",
+    ),
     "a frame rate of zero": (
         {"fps": [0.0, 25.0, None]}, "row 1, column 'fps'", "bad fps",
         "found 0.0, expected a number from 0.001 to 10,000, or null if unknown",

@@ -109,6 +109,17 @@ def test_a_damaged_file_is_removed_and_never_used(cache, damage):
     assert not path.exists()
 
 
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(cache):
+    cache.store(KEY, CLIPS, {})
+    (path,) = cache.clips_dir.iterdir()
+    path.unlink()
+    os.mkfifo(path)
+
+    assert [entry.facts for entry in cache.entries()] == [None]
+    assert cache.find(KEY) is None
+    assert not path.exists()
+
+
 @pytest.mark.parametrize("share", [0.3, 0.9, 0.99, 1.0])
 def test_a_flipped_bit_is_found_wherever_it_is(tmp_path, share):
     path = tmp_path / "file"

@@ -72,11 +72,20 @@ def test_nothing_is_noted_of_a_file_that_has_just_changed(source, notes):
     assert not notes.exists()
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"state": 1}'])
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"state": 1}', "[" * 200_000])
 def test_a_damaged_note_is_as_good_as_none(source, notes, settled, content):
     before = content_digest(source, notes)
     (note,) = notes.iterdir()
     note.write_text(content)
+
+    assert content_digest(source, notes) == before
+
+
+def test_a_pipe_in_the_place_of_a_note_is_not_waited_for(source, notes, settled):
+    before = content_digest(source, notes)
+    (note,) = notes.iterdir()
+    note.unlink()
+    os.mkfifo(note)
 
     assert content_digest(source, notes) == before
 
