@@ -379,7 +379,8 @@ def test_a_study_told_to_end_at_any_moment_says_so(run, tiny_path, monkeypatch, 
 def test_ablate_alone_announces_the_default_study_on_the_demo_set(commands):
     study = commands.start("ablate")
     output = commands.folder / "out"
-    wait_until(lambda: "interrupt whenever you like" in output.read_text())
+    # Until it has begun, the file holds what the command before it said.
+    wait_until(lambda: "for the 72 that remain" in output.read_text())
     os.kill(study, signal.SIGINT)
 
     ended = commands.wait()
