@@ -44,6 +44,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 
 
+# Dots in the key of a setting, of which no key has as many.
 _DEEPEST = 10
 
 

@@ -2,8 +2,8 @@
 
 import json
 import os
+import re
 import sys
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO
@@ -17,10 +17,9 @@ from slrctl.errors import Interrupted, ReportedElsewhere, SlrctlError
 
 INTERRUPTED = 130
 
-# Categories of Unicode: control characters, and halves of characters, which cannot be encoded.
-_COMMANDS = ("Cc", "Cs")
-# Joiners have a place in Persian and in Hindi; marks of direction have none in a line of ours.
-_DIRECTIONS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+# Control characters; halves of characters, which cannot be encoded; and marks of direction, which
+# have no place in a line of ours, as joiners have in Persian and in Hindi.
+_COMMAND = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
 
 
 def console_for(*, as_json: bool = False, quiet: bool = False) -> Console:
@@ -55,6 +54,7 @@ def told_if_output_is_lost() -> Iterator[None]:
 
     Where the reader of a pipe has left there is nobody to tell.
     """
+    _open_what_is_closed()
     output = sys.stdout = _Watched(sys.stdout)
     try:
         try:
@@ -74,6 +74,14 @@ def told_if_output_is_lost() -> Iterator[None]:
         os.dup2(nowhere, output.fileno())
         os.close(nowhere)
         raise SystemExit(1) from None
+
+
+def _open_what_is_closed() -> None:
+    """Let a closed stream lead nowhere, or the next file to be opened would take its place."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            mode = "r" if number == 0 else "w"
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8"))
 
 
 class _Watched:
@@ -109,22 +117,13 @@ def visible(text: str) -> str:
     An escape sequence in a gloss could recolour, move or hide what is printed after it, and marks
     of writing direction could turn a line round.
     """
-    return "".join(
-        ascii(character)[1:-1] if _is_command(character) else character for character in text
-    )
-
-
-def _is_command(character: str) -> bool:
-    return (
-        unicodedata.category(character) in _COMMANDS
-        or unicodedata.bidirectional(character) in _DIRECTIONS
-    )
+    return _COMMAND.sub(lambda command: ascii(command[0])[1:-1], text)
 
 
 def print_json(value: Mapping[str, Any]) -> None:
     """One JSON object on standard output; what commands a terminal is written as an escape."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    safe = "".join(f"\\u{ord(one):04x}" if _is_command(one) else one for one in text)
+    safe = _COMMAND.sub(lambda command: f"\\u{ord(command[0]):04x}", text)
     sys.stdout.write(safe + "\n")
 
 

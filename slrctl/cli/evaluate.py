@@ -17,17 +17,13 @@ from slrctl.cli.options import (
 )
 from slrctl.cli.train import RUNS_DIR
 from slrctl.errors import SlrctlError, UsageError
-from slrctl.layers import Layer, resolve
 from slrctl.text_files import parse_json, read_text
 
 if TYPE_CHECKING:
-    import torch
-
     from slrctl.engine.bootstrap import Evaluation
-    from slrctl.engine.loaded_run import LoadedRun
+    from slrctl.engine.loaded_run import AskedRun
     from slrctl.engine.predictions import Predictions
     from slrctl.engine.subject import Subject
-    from slrctl.settings import Settings
 
 SUMMARY = "metrics.json"
 PREDICTIONS = "predictions.parquet"
@@ -70,59 +66,46 @@ def evaluate(
     """Evaluate a trained model on clips, with intervals."""
     with report_errors():
         # Imported late: torch takes seconds, and --help does not need it.
-        from slrctl.engine.loaded_run import check_same_settings, load_run
-        from slrctl.engine.run_folder import BEST, folder_of, newest_run, read_settings
-        from slrctl.engine.runtime import choose_device, keep_freed_memory
+        from slrctl.engine.loaded_run import load_asked
+        from slrctl.engine.run_folder import BEST, newest_run
+        from slrctl.engine.runtime import keep_freed_memory
 
-        run = run or newest_run(RUNS_DIR)
-        run_dir = folder_of(run)
+        path = run or newest_run(RUNS_DIR)
         flags = {
             "--device": ("train.device", device),
             "--skip-bad-clips": ("data.skip_bad_clips", skip_bad_clips or None),
         }
         layers = setting_layers(config, overrides, flags=flags)
-        saved = Layer(f"run {run_dir}", read_settings(run_dir))
-        own = resolve([saved]).settings
-        settings = resolve([saved, *layers]).settings
         refuse_settled(layers, "evaluate")
         console = console_for(as_json=as_json)
         keep_freed_memory()
-        chosen = choose_device(settings.train.device)
-        model = load_run(run, chosen)
-        check_same_settings(model, own, run_dir)
-        subject = _subject(run_dir, own, settings, model.classes, data, split)
+        opened = load_asked(path, layers)
+        subject = _subject(opened, data, split)
         about = {
-            "run_dir": str(run_dir),
-            "checkpoint": BEST if run == run_dir else run.name,
+            "run_dir": str(opened.run_dir),
+            "checkpoint": BEST if path == opened.run_dir else path.name,
             "data": subject.name,
             "fingerprint": subject.dataset.fingerprint(),
         }
-        folder = output or run_dir / f"evaluation-{subject.name}"
+        folder = output or opened.run_dir / f"evaluation-{subject.name}"
         if not force:
             _check_folder(folder, about)
-        predictions, evaluation = _evaluate(model, settings, subject, chosen)
+        predictions, evaluation = _evaluate(opened, subject)
         _save(folder, about, predictions, evaluation)
         print_lines(console, subject.notes)
-        _show(console, run_dir, subject, evaluation, folder)
+        _show(console, opened.run_dir, subject, evaluation, folder)
         if as_json:
             print_json({**about, **evaluation.to_json()})
 
 
-def _subject(
-    run_dir: Path,
-    own: "Settings",
-    settings: "Settings",
-    classes: tuple[str, ...],
-    data: Path | None,
-    split: str | None,
-) -> "Subject":
-    """The chosen clips; `own` are the run's settings, `settings` those asked for now."""
+def _subject(opened: "AskedRun", data: Path | None, split: str | None) -> "Subject":
     from slrctl.engine.subject import other_clips, own_clips
 
+    run_dir, run, own, settings, _ = opened
     cache = cache_for(settings.data)
     if data is None:
-        return own_clips(run_dir, own, classes, split, cache)
-    return other_clips(settings, classes, data, split, cache)
+        return own_clips(run_dir, own, run.classes, split, cache)
+    return other_clips(settings, run.classes, data, split, cache)
 
 
 def _check_folder(folder: Path, about: dict[str, Any]) -> None:
@@ -137,8 +120,9 @@ def _check_folder(folder: Path, about: dict[str, Any]) -> None:
         return
     try:
         found = parse_json(read_text(folder / SUMMARY))
-        is_same = all(_whole(key, found[key]) == _whole(key, about[key]) for key in about)
-    except (OSError, ValueError, KeyError, TypeError):
+        of_run = Path(found.pop("run_dir")).absolute() == Path(about["run_dir"]).absolute()
+        is_same = of_run and all(found[key] == about[key] for key in about if key != "run_dir")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         is_same = False
     if not is_same:
         raise UsageError(
@@ -147,19 +131,14 @@ def _check_folder(folder: Path, about: dict[str, Any]) -> None:
         )
 
 
-def _whole(key: str, value: str) -> str:
-    return str(Path(value).absolute()) if key == "run_dir" else value
-
-
-def _evaluate(
-    run: "LoadedRun", settings: "Settings", subject: "Subject", device: "torch.device"
-) -> tuple["Predictions", "Evaluation"]:
+def _evaluate(opened: "AskedRun", subject: "Subject") -> tuple["Predictions", "Evaluation"]:
     from slrctl.engine.bootstrap import evaluate_predictions
     from slrctl.engine.run_batches import predict_part
     from slrctl.engine.runtime import deterministic
 
+    settings = opened.settings
     with deterministic():
-        predictions = predict_part(run, settings, subject.dataset, device)
+        predictions = predict_part(opened.run, settings, subject.dataset, opened.device)
     evaluation = evaluate_predictions(
         predictions, resamples=settings.evaluate.resamples, seed=settings.seed
     )

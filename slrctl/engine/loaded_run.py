@@ -1,5 +1,6 @@
 """The trained model of a run, ready to predict."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -7,8 +8,10 @@ import torch
 
 from slrctl.core.model import SiFormer, Spoter, build_model
 from slrctl.engine.checkpoint import is_intact, load_checkpoint, load_module
-from slrctl.engine.run_folder import BEST, LAST, PREVIOUS, SETTINGS, folder_of
+from slrctl.engine.run_folder import BEST, LAST, PREVIOUS, SETTINGS, folder_of, read_settings
+from slrctl.engine.runtime import choose_device
 from slrctl.errors import DataError, SlrctlError
+from slrctl.layers import Layer, resolve
 from slrctl.settings import Settings
 
 # Sections that may differ from the checkpoint's: where clips lie, and how they are judged.
@@ -60,15 +63,36 @@ def load_run(run_dir: Path | str, device: torch.device | None = None) -> LoadedR
     )
 
 
-def check_same_settings(run: LoadedRun, told: Settings, run_dir: Path) -> None:
-    """Make sure that a model was trained with what the settings file in its folder tells.
+class AskedRun(NamedTuple):
+    """A run that a command was asked about.
+
+    `own` are the settings it was made with, by which its own clips are found; `settings` those with
+    what the command line lays over them.
+    """
+
+    run_dir: Path
+    run: LoadedRun
+    own: Settings
+    settings: Settings
+    device: torch.device
+
+
+def load_asked(path: Path, asked: Sequence[Layer]) -> AskedRun:
+    """Load a run's best model, or one of its checkpoints.
 
     Raises:
-        DataError: it was not.
+        SlrctlError: it is no run, or has no checkpoint yet.
+        DataError: its settings file does not belong to its checkpoint.
+        UsageError: what is asked for cannot be set.
     """
+    run_dir = folder_of(path)
+    saved = Layer(f"run {run_dir}", read_settings(run_dir))
+    own, settings = resolve([saved]).settings, resolve([saved, *asked]).settings
+    device = choose_device(settings.train.device)
+    run = load_run(path, device)
     changed = [
         name
-        for name, value in told
+        for name, value in own
         if name not in _MAY_DIFFER and value != getattr(run.settings, name)
     ]
     if changed:
@@ -76,3 +100,4 @@ def check_same_settings(run: LoadedRun, told: Settings, run_dir: Path) -> None:
             f"{run_dir}: {SETTINGS} tells another {' and '.join(changed)} than its checkpoint was "
             "trained with; put the file back as it was"
         )
+    return AskedRun(run_dir, run, own, settings, device)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from slrctl.core.data.loader import num_batches
 from slrctl.core.data.parts import named_parts
 from slrctl.core.data.splits import Parts
 from slrctl.engine import run_folder
@@ -26,7 +27,7 @@ from slrctl.engine.stopping import StopAsked, StopRequest
 from slrctl.engine.trackers import Track, check_tracker, tracking
 from slrctl.engine.training import BatchReport, EpochReport, TrainingData, train_epochs
 from slrctl.engine.workers import ALONE, Workers, first_only
-from slrctl.errors import Interrupted, SlrctlError, TrainingDiverged, WorkerLost
+from slrctl.errors import DataError, Interrupted, SlrctlError, TrainingDiverged, WorkerLost
 from slrctl.settings import Settings
 
 
@@ -106,6 +107,12 @@ def resume_training(
         check_same_clips(saved, parts)
         state = TrainingState.initial(saved.settings, parts.train.classes, device)
         restore_state(state, saved.state_path, saved.run_dir)
+        batches = num_batches(len(parts.train), saved.settings.train.batch_size)
+        if state.progress.step > batches:
+            raise DataError(
+                f"{saved.state_path}: damaged (it stands after batch {state.progress.step} of "
+                f"{batches}); train again with --force"
+            )
         return state
 
     with deterministic(), ExitStack() as held:

@@ -66,6 +66,7 @@ class Progress:
         if not (
             0 <= progress.epoch <= num_epochs
             and progress.step >= 0
+            and (progress.step > 0) == bool(progress.totals.counts)
             and (best is None or 1 <= best <= progress.epoch)
         ):
             raise ValueError(

@@ -82,3 +82,16 @@ def test_what_commands_a_terminal_is_an_escape_in_json_too(capsys):
     assert "\x9b" not in printed
     assert "\u202e" not in printed
     assert "책" in printed
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a shell that can close a stream")
+@pytest.mark.parametrize("closed", [">&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_lead_nowhere_and_into_no_file(closed, tmp_path):
+    command = f"{SLRCTL} data synth clips.parquet --glosses 13 --repetitions 1 {closed}"
+
+    ended = subprocess.run(["/bin/sh", "-c", command], cwd=tmp_path, capture_output=True)
+
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, b"", b"")
+    content = (tmp_path / "clips.parquet").read_bytes()
+    assert content.startswith(b"PAR1")
+    assert content.endswith(b"PAR1")

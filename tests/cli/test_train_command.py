@@ -288,6 +288,17 @@ def test_another_seed_evaluates_the_same_clips_to_the_same_numbers(run, tiny_pat
     assert first["accuracy"] == second["accuracy"]
 
 
+def test_another_seed_looks_into_the_same_clips(run, tiny_path, tiny_dataset):
+    from dataclasses import replace
+
+    write_parquet([replace(clip, split=None, signer=None) for clip in tiny_dataset], tiny_path)
+    run("train", "--train", tiny_path, "--name", "one", *TINY)
+
+    result = run("inspect-attention", "--summary", "--json", "--set", "seed=5")
+
+    assert result.exit_code == 0, result.stderr
+
+
 @pytest.mark.parametrize("kept", [3, 4])
 def test_data_that_changed_after_the_training_is_refused(
     run, trained, tiny_path, tiny_dataset, kept

@@ -201,6 +201,9 @@ def edited(path, change):
     save_checkpoint(path, tensors, saved.settings, saved.classes, progress)
 
 
+TOTALS = {"sums": {"loss": 1.0}, "counts": {"loss": 4.0}}
+
+
 def first_moment(tensors):
     return next(name for name in tensors if name.startswith("optimizer.exp_avg."))
 
@@ -217,6 +220,8 @@ def first_moment(tensors):
         lambda tensors, progress: progress.update(epoch=10**30),
         lambda tensors, progress: progress.update(epoch=99),
         lambda tensors, progress: progress.update(step=-3),
+        lambda tensors, progress: progress.update(step=99, totals=TOTALS),
+        lambda tensors, progress: progress.update(step=2),
         lambda tensors, progress: progress.update(best_epoch="1"),
         lambda tensors, progress: progress.update(best_epoch=3),
         lambda tensors, progress: progress.update(best_accuracy="x"),

@@ -14,12 +14,11 @@ from slrctl.core.data.canonical import canonical_settings
 from slrctl.core.data.dataset import SignDataset
 from slrctl.core.data.loader import evaluation_batches, prepare_clips
 from slrctl.core.data.parts import load_parts, named_parts
-from slrctl.engine.loaded_run import LoadedRun, check_same_settings, load_run
-from slrctl.engine.run_folder import read_settings
-from slrctl.engine.runtime import choose_device, deterministic
+from slrctl.engine.loaded_run import LoadedRun, load_asked
+from slrctl.engine.runtime import deterministic
 from slrctl.engine.subject import Subject, other_clips, own_clips
 from slrctl.errors import DataError, UsageError
-from slrctl.layers import Layer, resolve
+from slrctl.layers import Layer
 from slrctl.settings import Settings
 from slrctl.studies.inspection.faithfulness import Faithfulness, curves_of, judge
 from slrctl.studies.inspection.intervals import units_of
@@ -32,10 +31,11 @@ _PACKAGES = ("slrctl", "torch", "numpy")
 
 @dataclass(frozen=True, eq=False)
 class OpenedRun:
-    """A trained model with the settings to read clips with."""
+    """A trained model with the settings to read clips with; see `AskedRun`."""
 
     run_dir: Path
     run: LoadedRun
+    own: Settings
     settings: Settings
     device: torch.device
 
@@ -46,8 +46,7 @@ class OpenedRun:
     def subject(self, data: Path | None, split: str | None, cache: ClipCache | None) -> Subject:
         """Its validation clips, another part of its data, or a file."""
         if data is None:
-            own, classes = self.settings, self.run.classes
-            return own_clips(self.run_dir, own, classes, split or "val", cache)
+            return own_clips(self.run_dir, self.own, self.run.classes, split or "val", cache)
         return other_clips(self.settings, self.run.classes, data, split or "all", cache)
 
     def same_clips(
@@ -72,7 +71,7 @@ class OpenedRun:
             return subject.dataset
         if data is not None:
             return self.subject(data, split, cache).dataset
-        settings = other.settings.model_copy(update={"prepare": own})
+        settings = other.own.model_copy(update={"prepare": own})
         return named_parts(load_parts(settings, cache))[split or "val"]
 
     def layer(self, name: str | None) -> str:
@@ -156,13 +155,7 @@ def open_run(run_dir: Path, asked: Sequence[Layer]) -> OpenedRun:
     Raises:
         DataError: its settings file does not belong to its checkpoint.
     """
-    saved = Layer(f"run {run_dir}", read_settings(run_dir))
-    own = resolve([saved]).settings
-    settings = resolve([saved, *asked]).settings
-    device = choose_device(settings.train.device)
-    run = load_run(run_dir, device)
-    check_same_settings(run, own, run_dir)
-    return OpenedRun(run_dir, run, settings, device)
+    return OpenedRun(**load_asked(run_dir, asked)._asdict())
 
 
 def with_same_classes(second: OpenedRun, first: OpenedRun) -> OpenedRun:
