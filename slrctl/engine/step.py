@@ -182,25 +182,30 @@ def _side_by_side(
                 of_weights = torch.autograd.grad(terms.total, weights, allow_unused=True)
         return _PieceGradients(_Sums.of(terms, logits, piece.clips), of_terms, list(of_weights))
 
-    first, *others = map_in_threads(work, pieces)
-    sums, of_terms, of_weights = first
+    first, *others = computed = list(map_in_threads(work, pieces))
+    sums, of_terms, _ = first
     for other in others:
         sums = sums.plus(other.sums)
         of_terms = {name: own + other.of_terms[name] for name, own in of_terms.items()}
-        of_weights = list(map(_added, of_weights, other.of_weights))
     sums = sums.of_all(workers)
     _stop_if_not_finite(state, sums, [piece.clips for piece in pieces], workers)
-    for weight, gradient in zip(weights, of_weights, strict=True):
-        # The fused optimizer goes through memory as the weight lies, whatever the strides.
-        weight.grad = None if gradient is None else gradient.contiguous()
+    of_weights = zip(*(piece.of_weights for piece in computed), strict=True)
+    with one_thread():  # sums are short, and threads would meet after each
+        for weight, gradients in zip(weights, of_weights, strict=True):
+            weight.grad = _summed(gradients)
     return sums, of_terms
 
 
-def _added(one: Tensor | None, other: Tensor | None) -> Tensor | None:
-    """The sum of what two pieces ask of a weight, each of which may not reach it."""
-    if one is None or other is None:
-        return one if other is None else other
-    return one + other
+def _summed(gradients: Sequence[Tensor | None]) -> Tensor | None:
+    """The sum of what the pieces ask of a weight, none of which may reach it."""
+    first, *others = [gradient for gradient in gradients if gradient is not None] or [None]
+    if first is None:
+        return None
+    # The fused optimizer goes through memory as the weight lies, whatever the strides.
+    total = first.clone(memory_format=torch.contiguous_format)
+    for other in others:
+        total += other
+    return total
 
 
 def _dropout_seed(state: TrainingState, part: int) -> int:

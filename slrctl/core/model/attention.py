@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from slrctl.core.model import fast
 from slrctl.core.model.dropout import dropout
-from slrctl.core.model.fast.attention import WEIGHTS_OF_BLOCK, Projections, attend, fits
+from slrctl.core.model.fast.attention import Projections, attend
+from slrctl.core.model.fast.random_words import fits
 from slrctl.core.seeding import scoped_generator
 
 
@@ -46,9 +47,7 @@ class MultiHeadAttention(nn.Module):
         self, weights: Float[Tensor, "B H Q T"], value: Float[Tensor, "B H T d"]
     ) -> Float[Tensor, "B H Q d"]:
         """Average the values under the weights, some of which dropout removes in training."""
-        pairs = weights.transpose(0, 1).flatten(0, 1)
-        dropped = dropout(pairs, self.dropout, self.training, most=WEIGHTS_OF_BLOCK)
-        return dropped.view(weights.transpose(0, 1).shape).transpose(0, 1).to(value.dtype) @ value
+        return dropout(weights, self.dropout, self.training).to(value.dtype) @ value
 
     def output(self, heads: Float[Tensor, "B H Q d"]) -> Float[Tensor, "B Q D"]:
         """Join the heads and project them."""
@@ -66,7 +65,7 @@ class MultiHeadAttention(nn.Module):
 
         A clip without a key to attend to gets weights of 0 and a message of 0.
         """
-        if fast.applies_to(queries) and fits(queries.shape[1], keys.shape[1]):
+        if fast.applies_to(queries) and fits(keys.shape[1]):
             linears = Projections(
                 self.query_projection,
                 self.key_projection,

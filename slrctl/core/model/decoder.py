@@ -5,8 +5,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from slrctl.core.model.attention import MultiHeadAttention
-from slrctl.core.model.dropout import dropout
 from slrctl.core.model.encoder import FeedForward
+from slrctl.core.model.residual import residual
 from slrctl.settings import ModelSettings
 
 
@@ -28,11 +28,11 @@ class DecoderLayer(nn.Module):
         memory: Float[Tensor, "B T D"],
         is_valid: Bool[Tensor, "B T"],
     ) -> Float[Tensor, "B 1 D"]:
-        query = self.norm_query(query + dropout(query, self.dropout, self.training))
+        query = residual(query, query, self.norm_query, self.dropout, self.training)
         message, _ = self.attention(query, memory, is_valid, return_weights=False)
-        query = self.norm_attention(query + dropout(message, self.dropout, self.training))
-        changed = dropout(self.feed_forward(query), self.dropout, self.training)
-        return self.norm_feed_forward(query + changed)
+        query = residual(query, message, self.norm_attention, self.dropout, self.training)
+        changed = self.feed_forward(query)
+        return residual(query, changed, self.norm_feed_forward, self.dropout, self.training)
 
 
 class ClassDecoder(nn.Module):

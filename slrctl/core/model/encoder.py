@@ -11,6 +11,7 @@ from slrctl.core.model import fast
 from slrctl.core.model.attention import build_self_attention
 from slrctl.core.model.dropout import dropout
 from slrctl.core.model.fast.feed_forward import feed_forward
+from slrctl.core.model.residual import residual
 from slrctl.settings import ModelSettings
 
 
@@ -31,9 +32,8 @@ class FeedForward(nn.Module):
                 (self.contract.weight, self.contract.bias),
                 self.dropout if self.training else 0.0,
             )
-        hidden = F.relu(self.expand(features)).flatten(0, -2)
-        hidden = dropout(hidden, self.dropout, self.training)
-        return self.contract(hidden).view(features.shape)
+        hidden = dropout(F.relu(self.expand(features)), self.dropout, self.training)
+        return self.contract(hidden)
 
 
 class EncoderLayer(nn.Module):
@@ -52,10 +52,10 @@ class EncoderLayer(nn.Module):
     def forward(
         self, frames: Float[Tensor, "B T D"], is_valid: Bool[Tensor, "B T"]
     ) -> Float[Tensor, "B T D"]:
-        attended = dropout(self.attention(frames, is_valid), self.dropout, self.training)
-        frames = self.norm_attention(frames + attended)
-        changed = dropout(self.feed_forward(frames), self.dropout, self.training)
-        return self.norm_feed_forward(frames + changed)
+        attended = self.attention(frames, is_valid)
+        frames = residual(frames, attended, self.norm_attention, self.dropout, self.training)
+        changed = self.feed_forward(frames)
+        return residual(frames, changed, self.norm_feed_forward, self.dropout, self.training)
 
 
 class StreamEncoder(nn.Module):

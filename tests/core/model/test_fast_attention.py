@@ -1,4 +1,4 @@
-"""Attention in blocks against the plain one."""
+"""The attention of the fast path against the plain one."""
 
 import pytest
 import torch
@@ -6,10 +6,7 @@ from torch.testing import assert_close
 
 from slrctl.core.cmcl import CrossModalConsistencyLoss
 from slrctl.core.model import SiFormer, fast
-from slrctl.core.model import attention as plain_attention
 from slrctl.core.model.attention import MultiHeadAttention
-from slrctl.core.model.fast import attention as fast_attention
-from slrctl.core.model.fast.attention import Projections, attend, fits
 from slrctl.settings import CMCLSettings
 
 B, Q, T, D, H = 3, 5, 7, 12, 3
@@ -29,13 +26,6 @@ def attention(rng):
     return attention
 
 
-@pytest.fixture
-def small_blocks(monkeypatch):
-    """Blocks of two pairs of a head and a clip, on both paths."""
-    for module in (plain_attention, fast_attention):
-        monkeypatch.setattr(module, "WEIGHTS_OF_BLOCK", 2 * Q * T)
-
-
 def outcome(attention, queries, keys, is_attended, weights_of_maps):
     """Messages, maps, and the gradients of both."""
     attention.zero_grad()
@@ -49,7 +39,6 @@ def outcome(attention, queries, keys, is_attended, weights_of_maps):
 
 @pytest.mark.parametrize("is_training", [True, False])
 @pytest.mark.parametrize("size", [1.0, 6.0])  # at 6 rows exceed the bound
-@pytest.mark.usefixtures("small_blocks")
 def test_it_equals_the_plain_path_with_the_same_draws(
     attention, is_attended, rng, is_training, size
 ):
@@ -88,30 +77,60 @@ def test_leaving_the_weights_out_changes_no_bit(attention, is_attended, rng):
     assert torch.equal(asked, alone)
 
 
-@pytest.mark.parametrize("rate", [0.0, 0.3])
-@pytest.mark.parametrize("bound", [60.0, 0.1])
-def test_its_gradients_match_finite_differences(
-    attention, is_attended, rng, rate, bound, monkeypatch
-):
-    monkeypatch.setattr(fast_attention, "_LARGEST_BOUND", bound)
-    attention.double()
-    linears = Projections(
-        attention.query_projection,
-        attention.key_projection,
-        attention.value_projection,
-        attention.output_projection,
-    )
+def test_the_gradients_of_the_plain_path_match_finite_differences(attention, is_attended, rng):
+    attention.double().train()
 
     def call(queries, keys, *parameters):
         torch.manual_seed(1)
-        messages, maps = attend(queries, keys, is_attended, linears, H, rate, return_weights=True)
-        assert maps is not None
-        return messages, maps
+        return attention(queries, keys, is_attended)
 
     queries, keys = (
         torch.randn(B, n, D, generator=rng, dtype=torch.float64, requires_grad=True) for n in (Q, T)
     )
     assert torch.autograd.gradcheck(call, (queries, keys, *attention.parameters()))
+
+
+@pytest.mark.parametrize("heads", [1, 2, 3, 4, 6, 12])
+@pytest.mark.parametrize(("num_queries", "num_keys"), [(1, 1), (1, 40), (8, 16), (9, 17), (33, 3)])
+def test_heads_of_any_width_and_clips_of_any_length_equal_the_plain_path(
+    rng, heads, num_queries, num_keys
+):
+    attention = MultiHeadAttention(D, heads, 0.2)
+    queries, keys = (torch.randn(2, n, D, generator=rng) for n in (num_queries, num_keys))
+    is_attended = torch.rand(2, num_keys, generator=rng) > 0.3
+    weights_of_maps = torch.randn(2, heads, num_queries, num_keys, generator=rng)
+
+    results = outcome(attention, queries, keys, is_attended, weights_of_maps)
+    with fast.plain_path():
+        expected = outcome(attention, queries, keys, is_attended, weights_of_maps)
+
+    largest = max(reference.abs().max().item() for reference in expected)
+    for result, reference in zip(results, expected, strict=True):
+        assert_close(result, reference, atol=1e-5 * largest, rtol=1e-4)
+
+
+def test_a_key_that_is_not_attended_to_may_hold_anything(attention, is_attended, rng):
+    attention.eval()
+    queries, keys = (torch.randn(B, n, D, generator=rng) for n in (Q, T))
+    elsewhere = torch.where(is_attended[..., None], keys, 1e4)
+
+    for one, other in zip(
+        attention(queries, keys, is_attended),
+        attention(queries, elsewhere, is_attended),
+        strict=True,
+    ):
+        assert torch.equal(one, other)
+
+
+def test_a_number_that_is_none_is_not_hidden(attention, is_attended, rng):
+    queries, keys = (torch.randn(B, n, D, generator=rng) for n in (Q, T))
+    queries[0, 2, 3] = torch.nan
+
+    messages, maps = attention(queries, keys, is_attended)
+
+    assert messages[0, 2].isnan().all()
+    assert maps[0, :, 2].isnan().any(-1).all()
+    assert messages[0, :2].isfinite().all()
 
 
 @pytest.mark.parametrize("scale", [1e3, 1e6])
@@ -123,11 +142,6 @@ def test_scores_of_any_size_give_finite_weights_that_sum_to_one(attention, rng, 
 
     assert torch.isfinite(messages).all()
     assert_close(maps.sum(-1), torch.ones(B, H, T), atol=1e-4, rtol=0)
-
-
-def test_clips_whose_weights_outgrow_a_mask_take_the_plain_path():
-    assert fits(724, 724)
-    assert not fits(725, 725)
 
 
 @pytest.mark.parametrize("is_training", [True, False])

@@ -1,65 +1,61 @@
 """Dropout masks from a table of random words: their rate and their independence."""
 
+import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
 
+from slrctl.core.model.fast.kernels.masks import drop_row
 from slrctl.core.model.fast.random_words import (
-    MOST_ELEMENTS,
-    draw_keys,
+    MOST_WORDS,
+    Masks,
+    draw_masks,
     keep_mask,
     keep_scale,
-    mask_blocks,
-    mask_buffer,
-    row_blocks,
+    rows_of_block,
 )
 
-ROWS, WIDTH = 256, 2048
-TYPES = [torch.float32, torch.bfloat16]
+ROWS, WIDTH = 128, 2048
 
 
-def dropped(rate: float, seed: int = 1, count: int = 1, dtype=torch.float32, width: int = WIDTH):
-    """The zeros of some masks, one after the other."""
+def dropped(rate: float, seed: int = 1, count: int = 1, width: int = WIDTH):
+    """The zeros of some blocks of masks, one after the other."""
     torch.manual_seed(seed)
-    buffer = mask_buffer(ROWS * width, dtype)
-    masks = [keep_mask((ROWS, width), rate, key, buffer).clone() for key in draw_keys(count)]
-    return 1 - torch.stack(masks).double()
+    rows = rows_of_block(width)
+    keep = keep_mask(draw_masks(count * rows, width, rate), count * rows, width)
+    return 1 - keep.view(count, rows, width).double()
 
 
 def deviation(share: float, count: int) -> float:
     return (share * (1 - share) / count) ** 0.5
 
 
-@pytest.mark.parametrize("dtype", [*TYPES, torch.float64])
 @pytest.mark.parametrize("rate", [0.001, 0.1, 0.5, 0.9])
-def test_the_share_of_zeros_is_the_rate(rate, dtype):
-    zeros = dropped(rate, count=4, dtype=dtype)
+def test_the_share_of_zeros_is_the_rate(rate):
+    zeros = dropped(rate, count=4)
 
     assert abs(zeros.mean().item() - rate) < 4 * deviation(rate, zeros.numel()) + 2**-17
 
 
-@pytest.mark.parametrize("dtype", TYPES)
-def test_every_column_has_the_rate(dtype):
-    zeros = dropped(0.1, count=16, dtype=dtype).flatten(0, 1)
+def test_every_column_has_the_rate():
+    zeros = dropped(0.1, count=32).flatten(0, 1)
 
     # 2,048 columns: the furthest of so many lies within five deviations.
     furthest = (zeros.mean(0) - 0.1).abs().max().item()
     assert furthest < 5 * deviation(0.1, len(zeros))
 
 
-@pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("distance", [1, 2, 3, WIDTH, ROWS * WIDTH // 2, ROWS * WIDTH // 2 + 1])
-def test_elements_of_a_mask_are_dropped_independently(distance, dtype):
-    zeros = dropped(0.3, dtype=dtype).flatten()
+def test_elements_of_a_mask_are_dropped_independently(distance):
+    zeros = dropped(0.3).flatten()
 
     both = (zeros[distance:] * zeros[:-distance]).mean().item()
 
     assert abs(both - 0.09) < 4 * deviation(0.09, len(zeros) - distance) + 2**-16
 
 
-@pytest.mark.parametrize("dtype", TYPES)
-def test_masks_of_one_step_are_independent_in_pairs_and_in_threes(dtype):
-    zeros = dropped(0.3, count=12, dtype=dtype).flatten(1)
+def test_masks_of_one_step_are_independent_in_pairs_and_in_threes():
+    zeros = dropped(0.3, count=12).flatten(1)
     count = zeros.shape[1]
 
     pairs = (zeros @ zeros.T / count).fill_diagonal_(0.09)
@@ -72,7 +68,7 @@ def test_masks_of_one_step_are_independent_in_pairs_and_in_threes(dtype):
 
 
 def test_patterns_of_eight_neighbours_are_as_frequent_as_they_should_be():
-    zeros = dropped(0.5, count=4, dtype=torch.bfloat16).long().view(-1, 8)
+    zeros = dropped(0.5, count=4).long().view(-1, 8)
 
     patterns = (zeros * 2 ** torch.arange(8)).sum(1)
     expected = len(patterns) / 256
@@ -102,9 +98,8 @@ def test_drawing_a_mask_leaves_other_generators_alone():
 
 
 @pytest.mark.parametrize("width", [1, 7, 33])
-@pytest.mark.parametrize("dtype", TYPES)
-def test_odd_widths_have_the_rate_too(width, dtype):
-    zeros = dropped(0.25, count=64, dtype=dtype, width=width)
+def test_odd_widths_have_the_rate_too(width):
+    zeros = dropped(0.25, count=64, width=width)
 
     assert zeros.shape[-1] == width
     assert abs(zeros.mean().item() - 0.25) < 4 * deviation(0.25, zeros.numel())
@@ -114,22 +109,39 @@ def test_the_scale_makes_up_for_the_dropped_share():
     assert_close(keep_scale(0.25), 4 / 3)
 
 
-@pytest.mark.parametrize(("num_rows", "width"), [(720, 2048), (1, 1), (10**6, 1), (5000, 205)])
-def test_blocks_cover_the_rows_once_and_fit_the_table(num_rows, width):
-    blocks = row_blocks(num_rows, width)
+@pytest.mark.parametrize("width", [1, 7, 205, 2048, MOST_WORDS])
+def test_the_words_of_a_block_fit_behind_any_place_of_the_table(width):
+    masks = draw_masks(1, width, 0.1)
 
-    assert [i for block in blocks for i in range(num_rows)[block]] == list(range(num_rows))
-    assert all((block.stop - block.start) * width <= MOST_ELEMENTS for block in blocks)
+    assert masks.rows_of_block % 2 == 0
+    assert 2**20 + masks.rows_of_block // 2 * width <= len(masks.table)
 
 
 def test_a_row_wider_than_a_mask_is_refused():
-    with pytest.raises(ValueError, match="at most 524288"):
-        row_blocks(1, 2**19 + 1)
+    with pytest.raises(ValueError, match="131073 elements a row; a dropout mask has at most 131072"):
+        draw_masks(1, MOST_WORDS + 1, 0.1)
 
 
-def test_a_block_of_many_has_a_mask_of_its_own():
-    torch.manual_seed(1)
-    masks = [mask.clone() for _, mask in mask_blocks(512, WIDTH, 0.5, torch.float32)]
+def test_a_word_worked_by_hand_decides_an_element_and_the_one_below_it():
+    table = np.array([7, 2**31 - 5, 40_000, -3], np.int32)
+    masks = Masks(table, np.array([[0, 2, 3]]), 2, -(2**31) + 2**30, 4 / 3)  # of a rate of 1/4
 
-    assert [len(mask) for mask in masks] == [256, 256]
-    assert not torch.equal(*masks)
+    # 7 + 3 * 40,000 = 120,007 = 1 * 65,536 + 54,471: 54,471 is kept as 54,471 - 65,536, which is
+    # below -16,384 no more; the high half, 1, is kept too, for halves count from -32,768.
+    # 2^31 - 5 - 9 = 2^31 - 14: its halves are 32,767 and 65,522.
+    keep = keep_mask(masks, 2, 2)
+
+    assert keep.tolist() == [[True, True], [True, True]]
+
+
+@pytest.mark.parametrize("width", [1, 6, 205])
+@pytest.mark.parametrize("dtype", [np.float32, np.int32, np.int16])
+def test_kernels_drop_what_the_plain_mask_says(width, dtype):
+    num_rows = 3 * rows_of_block(width) // 2 + 1 if width > 100 else 501
+    masks = draw_masks(num_rows, width, 0.3)
+    values = np.ones((num_rows, width), dtype)
+
+    for row in range(num_rows):
+        drop_row(values, row, width, row, tuple(masks))
+
+    assert np.array_equal(values != 0, keep_mask(masks, num_rows, width).numpy())

@@ -6,7 +6,6 @@ They are kept for the backward pass, where a unit lets the gradient through exac
 above 0, so no mask is kept.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -15,15 +14,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from slrctl.core.model.fast import arithmetic_type
-from slrctl.core.model.fast.random_words import (
-    keep_scale,
-    mask_,
-    mask_blocks,
-    row_blocks,
-)
+from slrctl.core.model.fast.random_words import draw_masks, keep_scale
 
 # Products whose result has a multiple of this many columns run at the full rate of the processor.
 _VECTOR = 16
+_BYTES_OF_BLOCK = 2**21  # units and their gradient stay in the cache
+_BITS = {torch.float32: torch.int32, torch.bfloat16: torch.int16}
 
 
 def feed_forward(
@@ -55,49 +51,55 @@ class _FeedForward(torch.autograd.Function):
         rate: float,
         dtype: torch.dtype,
     ) -> Float[Tensor, "N D"]:
+        from slrctl.core.model.fast.kernels.hidden_units import rectify
+
         inputs = _beside_ones(rows, dtype)
         to_hidden = torch.cat([expand_weight, expand_bias[:, None]], dim=1).to(dtype).t()
         num_units = len(expand_bias)
         # Scaling the weights makes up for the dropped units without a pass over the others.
         to_output = _padded((contract_weight * keep_scale(rate)).to(dtype))
         is_trained = any(ctx.needs_input_grad)
-        first = row_blocks(len(rows), num_units)[0]
-        hidden = torch.empty(len(rows) if is_trained else first.stop, num_units, dtype=dtype)
-        result = torch.empty(len(rows), len(to_output), dtype=dtype)
-        for block, keep in _blocks(len(rows), num_units, rate, dtype):
-            units = hidden[block] if is_trained else hidden[: block.stop - block.start]
-            torch.mm(inputs[block], to_hidden, out=units)
-            _rectify(units)
-            if keep is not None:
-                mask_(units, keep)
-            _contract(units, to_output, result[block])
+        size = _rows_of_block(num_units, dtype)
+        hidden = torch.empty(len(rows) if is_trained else size, num_units, dtype=dtype)
+        bits, negative_infinity = _bits(hidden), _bits(torch.tensor([-torch.inf], dtype=dtype))[0]
+        masks = tuple(draw_masks(len(rows) if rate else 0, num_units, rate))
+        results = []
+        for number, block in enumerate(inputs.split(size)):
+            start = number * size
+            first = start if is_trained else 0
+            units = hidden[first : first + len(block)]
+            torch.mm(block, to_hidden, out=units)
+            rectify(bits[first : first + len(block)], negative_infinity, start, rate > 0, masks)
+            results.append(_contract(units, to_output))
         if is_trained:
             ctx.save_for_backward(rows, expand_weight, contract_weight, hidden)
             ctx.rate = rate
-        return result[:, : len(contract_bias)].to(rows.dtype).add_(contract_bias)
+        result = torch.cat(results)[:, : len(contract_bias)]
+        return torch.add(result, contract_bias)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Float[Tensor, "N D"]) -> tuple[Tensor | None, ...]:
+        from slrctl.core.model.fast.kernels.hidden_units import let_through
+
         rows, expand_weight, contract_weight, hidden = ctx.saved_tensors
-        dtype, (num_rows, width), scale = hidden.dtype, rows.shape, keep_scale(ctx.rate)
+        dtype, width, scale = hidden.dtype, rows.shape[1], keep_scale(ctx.rate)
         scaled = (contract_weight * scale).to(dtype)
         to_inputs = _padded(expand_weight.to(dtype).t())
-        gradient = gradients[0].to(dtype)
-        inputs = _beside_ones(rows, dtype)
         of_expand = rows.new_zeros(width + 1, hidden.shape[1])
         of_contract = torch.zeros_like(contract_weight)
-        of_rows = torch.empty(num_rows, len(to_inputs), dtype=dtype)
-        blocks = row_blocks(*hidden.shape)
-        of_units = torch.empty(blocks[0].stop, hidden.shape[1], dtype=dtype)
-        for block in blocks:
-            units, of_block = hidden[block], of_units[: block.stop - block.start]
-            torch.mm(gradient[block], scaled, out=of_block)
-            _let_through(of_block, units)
-            _accumulate(of_expand, inputs[block], of_block)
-            _accumulate(of_contract, gradient[block], units)
-            _contract(of_block, to_inputs, of_rows[block])
+        size = _rows_of_block(hidden.shape[1], dtype)
+        of_units = torch.empty(min(size, len(rows)), hidden.shape[1], dtype=dtype)
+        of_bits, bits, of_rows = _bits(of_units), _bits(hidden), []
+        blocks = (gradients[0].to(dtype), _beside_ones(rows, dtype), hidden)
+        for number, (gradient, inputs, units) in enumerate(zip(*(b.split(size) for b in blocks))):
+            of_block = of_units[: len(gradient)]
+            torch.mm(gradient, scaled, out=of_block)
+            let_through(of_bits, bits[number * size :][: len(gradient)])
+            _accumulate(of_expand, inputs, of_block)
+            _accumulate(of_contract, gradient, units)
+            of_rows.append(_contract(of_block, to_inputs))
         return (
-            of_rows[:, :width].to(rows.dtype),
+            torch.cat(of_rows)[:, :width].to(rows.dtype),
             of_expand[:width].t(),
             of_expand[width],
             of_contract.mul_(scale),
@@ -107,14 +109,13 @@ class _FeedForward(torch.autograd.Function):
         )
 
 
-def _blocks(
-    num_rows: int, num_units: int, rate: float, dtype: torch.dtype
-) -> Iterator[tuple[slice, Tensor | None]]:
-    """Cut the rows into blocks; with a rate, draw each one's mask."""
-    if rate:
-        yield from mask_blocks(num_rows, num_units, rate, dtype)
-    else:
-        yield from ((block, None) for block in row_blocks(num_rows, num_units))
+def _rows_of_block(num_units: int, dtype: torch.dtype) -> int:
+    return max(1, _BYTES_OF_BLOCK // (num_units * dtype.itemsize))
+
+
+def _bits(numbers: Tensor) -> Any:
+    """The same memory as an array of integers."""
+    return numbers.view(_BITS[numbers.dtype]).numpy()
 
 
 def _beside_ones(rows: Float[Tensor, "N D"], dtype: torch.dtype) -> Float[Tensor, "N _"]:
@@ -129,27 +130,11 @@ def _padded(weight: Float[Tensor, "D F"]) -> Float[Tensor, "_ F"]:
     return F.pad(weight, (0, 0, 0, -len(weight) % _VECTOR)).contiguous()
 
 
-def _rectify(units: Tensor) -> None:
-    if units.dtype == torch.bfloat16:
-        units.view(torch.int16).clamp_min_(0)  # the sign is the same bit
-    else:
-        units.clamp_min_(0)
-
-
-def _let_through(gradient: Tensor, units: Tensor) -> None:
-    """Zero the gradient where the unit is 0; units are never negative."""
-    if units.dtype == torch.bfloat16:
-        mask_(gradient, units.view(torch.int16).sign())
-    else:
-        torch.ops.aten.threshold_backward(gradient, units, 0, grad_input=gradient)
-
-
-def _contract(units: Tensor, weight: Tensor, out: Tensor) -> None:
+def _contract(units: Tensor, weight: Tensor) -> Tensor:
     """A product with many terms and few results; oneDNN's kernel has the better shape for it."""
     if units.dtype == torch.float32 and torch.backends.mkldnn.is_available():
-        out.copy_(torch.ops.mkldnn._linear_pointwise(units, weight, None, "none", [], ""))
-    else:
-        torch.mm(units, weight.t(), out=out)
+        return torch.ops.mkldnn._linear_pointwise(units, weight, None, "none", [], "")
+    return torch.mm(units, weight.t())
 
 
 def _accumulate(total: Tensor, left: Tensor, right: Tensor) -> None:

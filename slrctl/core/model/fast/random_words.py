@@ -1,4 +1,4 @@
-"""Dropout masks at a twentieth of a nanosecond an element, from a table of random words.
+"""Dropout masks at a tenth of a nanosecond an element, from a table of random words.
 
 A mask needs 16 random bits an element and a training step has 10^8 of them, so a generator that
 computes each number takes a tenth of the step. Here a block of words is the sum of two stretches
@@ -9,96 +9,77 @@ of a fixed table of 2^20 random words, one of them multiplied by an odd number:
 The places a and b and the multiplier m of every block are drawn from the generator that
 `scoped_seed` sets for each step: 70 bits a block. Words of one block are sums of different random
 words; those of two blocks are pairwise independent, because a multiplication by an odd number is
-a bijection.
+a bijection. A word decides two elements, one below the other: its low half in an even row of the
+block, its high half in the odd row that follows.
 """
 
-import math
-from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Int32
+from jaxtyping import Bool, Int32, Int64
 from torch import Tensor
 
 from slrctl.core.seeding import scoped_generator
 
 LEVELS = 2**16  # a rate is rounded to a multiple of 1/LEVELS
-# Of a block: it stays in the cache, and its words, each for two elements, fit behind any place.
-MOST_ELEMENTS = 2**19
+# Of a block, and so of a row: they fit behind any place of the table.
+MOST_WORDS = 2**17
 _NUM_PLACES = 2**20
 _CPU = torch.device("cpu")
 
 
-class WordKey(NamedTuple):
-    """What a block of words follows from."""
+class Masks(NamedTuple):
+    """What the masks of rows follow from, a key for every block of rows.
 
-    place: int
-    other_place: int
-    multiplier: int
+    A key is the two places and the multiplier. An element stays where its 16 bits, in the upper
+    half of a word, are not below `lowest_kept`; `scale` makes up for the dropped share, exactly.
+    """
+
+    table: Int32[np.ndarray, " words"]
+    keys: Int64[np.ndarray, "blocks 3"]
+    rows_of_block: int
+    lowest_kept: int
+    scale: float
 
 
-def draw_keys(count: int) -> list[WordKey]:
-    """Draw the keys of some blocks from the generator of `scoped_seed`."""
-    draws = torch.randint(0, 2**30, (count, 3), generator=scoped_generator(_CPU)).tolist()
-    return [WordKey(a % _NUM_PLACES, b % _NUM_PLACES, 2 * m + 1) for a, b, m in draws]
-
-
-def row_blocks(num_rows: int, width: int, most: int = MOST_ELEMENTS) -> list[slice]:
-    """Cut rows into blocks of nearly one size, of no more than so many elements.
+def rows_of_block(width: int) -> int:
+    """How many rows of so many elements share a key: an even number.
 
     Raises:
-        ValueError: a single row is wider than a mask.
+        ValueError: a single row is wider than a block.
     """
-    if width > MOST_ELEMENTS:
-        raise ValueError(f"{width} elements a row; a dropout mask has at most {MOST_ELEMENTS}")
-    num_blocks = -(-num_rows // max(1, most // width))
-    size = -(-num_rows // max(1, num_blocks))
-    return [slice(i, min(i + size, num_rows)) for i in range(0, num_rows, max(1, size))]
+    if not fits(width):
+        raise ValueError(f"{width} elements a row; a dropout mask has at most {MOST_WORDS}")
+    return 2 * (MOST_WORDS // width)
 
 
-def mask_blocks(
-    num_rows: int, width: int, rate: float, dtype: torch.dtype, most: int = MOST_ELEMENTS
-) -> Iterator[tuple[slice, Int[Tensor, "rows width"]]]:
-    """Draw a mask for each block of rows; it lasts until the next is drawn."""
-    blocks = row_blocks(num_rows, width, most)
-    buffer = mask_buffer(blocks[0].stop * width, dtype)
-    for block, key in zip(blocks, draw_keys(len(blocks)), strict=True):
-        yield block, keep_mask((block.stop - block.start, width), rate, key, buffer)
+def fits(width: int) -> bool:
+    """Whether a row of so many elements has a mask."""
+    return width <= MOST_WORDS
 
 
-def mask_buffer(count: int, dtype: torch.dtype) -> Int[Tensor, " buffer"]:
-    """Room for masks of so many elements of a type of numbers."""
-    return torch.empty(count + count % 2, dtype=torch.int16 if dtype.itemsize == 2 else torch.int32)
+def draw_masks(num_rows: int, width: int, rate: float) -> Masks:
+    """Draw the masks of some rows from the generator of `scoped_seed`."""
+    rows = rows_of_block(width)
+    shape = (-(-num_rows // rows), 3)
+    keys = torch.randint(0, 2**30, shape, generator=scoped_generator(_CPU)).numpy()
+    keys[:, :2] %= _NUM_PLACES
+    keys[:, 2] = 2 * keys[:, 2] + 1
+    lowest_kept = (_threshold(rate) - LEVELS // 2) * LEVELS
+    return Masks(_table(), keys, rows, lowest_kept, keep_scale(rate))
 
 
-def keep_mask(
-    shape: Sequence[int], rate: float, key: WordKey, buffer: Int[Tensor, " buffer"]
-) -> Int[Tensor, "*shape"]:
-    """Say which elements stay: 1 with probability 1 - rate, else 0, written into the buffer.
-
-    Each word decides two elements: neighbours in half precision, else those half a block apart.
-    """
-    count = math.prod(shape)
-    levels = buffer[: count + count % 2]
-    lowest_kept = _threshold(rate) - LEVELS // 2
-    if levels.dtype == torch.int16:
-        _write_words(levels.view(torch.int32), key)
-    else:
-        high, low = levels.chunk(2)
-        _write_words(high, key)
-        torch.bitwise_left_shift(high, 16, out=low)
-        lowest_kept *= LEVELS
-    return levels.ge_(lowest_kept)[:count].view(*shape)
-
-
-def mask_(values: Float[Tensor, "*shape"], keep: Int[Tensor, "*shape"]) -> None:
-    """Zero in place what is not kept; a product of bits is the cheapest way."""
-    if values.dtype.itemsize == keep.dtype.itemsize:
-        values.view(keep.dtype).mul_(keep)
-    else:
-        values.mul_(keep)
+def keep_mask(masks: Masks, num_rows: int, width: int) -> Bool[Tensor, "num_rows width"]:
+    """Say which elements stay: what kernels work out for themselves, a row at a time."""
+    table = torch.from_numpy(masks.table)
+    keys = torch.from_numpy(masks.keys)[:, :, None]
+    words_of_block = torch.arange(masks.rows_of_block // 2 * width)
+    first, second = (table[keys[:, column] + words_of_block] for column in (0, 1))
+    high = first + keys[:, 2].int() * second
+    pairs = torch.stack([high << 16, high], dim=1).unflatten(-1, (-1, width)).transpose(1, 2)
+    return pairs.flatten(0, 2)[:num_rows] >= masks.lowest_kept
 
 
 def keep_scale(rate: float) -> float:
@@ -110,15 +91,8 @@ def _threshold(rate: float) -> int:
     return round(rate * LEVELS)
 
 
-def _write_words(words: Int32[Tensor, " count"], key: WordKey) -> None:
-    table, count = _table(), len(words)
-    first = table[key.place : key.place + count]
-    second = table[key.other_place : key.other_place + count]
-    torch.add(first, second, alpha=key.multiplier, out=words)
-
-
 @cache
-def _table() -> Int32[Tensor, " words"]:
+def _table() -> Int32[np.ndarray, " words"]:
     """The same in every run; what differs is where in it a block begins."""
-    words = np.random.SFC64(0).random_raw((_NUM_PLACES + MOST_ELEMENTS // 2) // 2)
-    return torch.from_numpy(words.astype("<u8", copy=False).view("<i4"))
+    words = np.random.SFC64(0).random_raw((_NUM_PLACES + MOST_WORDS) // 2)
+    return words.astype("<u8", copy=False).view("<i4")

@@ -1,0 +1,241 @@
+"""Attention of every head of every clip, a few queries at a time, forwards and backwards.
+
+Scores come in powers of 2. Instead of its maximum a row subtracts an upper bound where that is
+small enough, the product of lengths (Cauchy and Schwarz), which costs no pass over the row.
+"""
+
+import numpy as np
+
+from slrctl.core.model.fast.kernels.compiling import kernel
+from slrctl.core.model.fast.kernels.masks import drop_row, drop_two_rows
+from slrctl.core.model.fast.kernels.products import (
+    TILE,
+    VECTOR,
+    add_product,
+    padded,
+    row_products,
+    set_product,
+    transpose_in,
+    transpose_out,
+)
+
+# Of one block: two tiles, which halves what the gradients of keys and values cost.
+_QUERIES = 8
+_NEVER = np.float32(-1e30)
+# Up to this bound no weight that counts falls below 2^-120; float32 holds 2^-126.
+_LARGEST_BOUND = np.float32(60)
+_LEAST_POWER = np.float32(-126)
+_LOG2_E = np.float32(1 / np.log(2))
+# The series of 2^x: (ln 2)^n / n!
+_C1, _C2, _C3, _C4, _C5, _C6 = (
+    np.float32(np.log(2) ** n / factorial)
+    for n, factorial in zip(range(1, 7), (1, 2, 6, 24, 120, 720), strict=True)
+)
+
+
+@kernel
+def attend(query, key_value, is_attended, num_heads, is_dropped, masks, heads, divisors, maps):
+    """Average the values of each head under the softmax of its scores.
+
+    Args:
+        query: `B Q D`, with the heads beside one another.
+        key_value: `B T 2D`, keys before values.
+        is_attended: `B T`; the weight of any other key is 0.
+        num_heads: H.
+        is_dropped: whether dropout is applied to the weights.
+        masks: of `B H Q` rows of T, `random_words.Masks` as a plain tuple.
+        heads: written, `B Q D`.
+        divisors: written, `2 B H Q`: what a row subtracts from its scores, and 1 / its sum.
+        maps: written, `B H Q T`, the weights before dropout; empty if they are not wanted.
+    """
+    num_clips, num_queries, width = query.shape
+    num_keys, head_dim = key_value.shape[1], width // num_heads
+    scale = _LOG2_E / np.sqrt(np.float32(head_dim))
+    keep_scale = np.float32(masks[4]) if is_dropped else np.float32(1)
+    vectors, rows = padded(num_keys, VECTOR), padded(head_dim, TILE)
+    keys = np.empty((rows, vectors), np.float32)
+    values = np.empty((rows, vectors), np.float32)
+    shares = np.empty((_QUERIES, vectors), np.float32)
+    queries = np.zeros((_QUERIES, rows), np.float32)
+    messages = np.empty((_QUERIES, rows), np.float32)
+    barrier = np.empty(vectors, np.float32)
+    for clip in range(num_clips):
+        _raise_barrier(barrier, is_attended[clip])
+        for head in range(num_heads):
+            first, second = head * head_dim, width + head * head_dim
+            transpose_in(keys, key_value[clip, :, first : first + head_dim])
+            transpose_in(values, key_value[clip, :, second : second + head_dim])
+            longest = _longest(keys, barrier)
+            for start in range(0, num_queries, _QUERIES):
+                count = min(_QUERIES, num_queries - start)
+                for i in range(count):
+                    for d in range(head_dim):
+                        queries[i, d] = query[clip, start + i, first + d] * scale
+                set_product(shares, queries, keys)
+                for i in range(count):
+                    offset = longest * _length(queries, i)
+                    if offset > _LARGEST_BOUND:
+                        offset = _highest(shares, i, barrier)
+                    total = _exponentiate(shares, i, barrier, offset, np.float32(1))
+                    inverse = np.float32(1) / total if total != 0 else total
+                    divisors[0, clip, head, start + i] = offset
+                    divisors[1, clip, head, start + i] = inverse
+                    if maps.size > 0:
+                        for t in range(num_keys):
+                            maps[clip, head, start + i, t] = shares[i, t] * inverse
+                    if is_dropped:
+                        row = (clip * num_heads + head) * num_queries + start + i
+                        drop_row(shares, i, num_keys, row, masks)
+                row_products(messages, shares, values)
+                for i in range(count):
+                    factor = divisors[1, clip, head, start + i] * keep_scale
+                    for d in range(head_dim):
+                        heads[clip, start + i, first + d] = messages[i, d] * factor
+
+
+@kernel
+def attend_back(
+    query, key_value, is_attended, num_heads, is_dropped, masks, divisors,
+    of_heads, of_maps, of_query, of_key_value,
+):  # fmt: skip
+    """The way back: write the gradients of queries, keys and values, shaped like these.
+
+    Args as above, and `of_heads`, `B Q D`, and `of_maps`, like the maps or empty: the gradients of
+    what `attend` wrote.
+    """
+    num_clips, num_queries, width = query.shape
+    num_keys, head_dim = key_value.shape[1], width // num_heads
+    root = np.float32(1) / np.sqrt(np.float32(head_dim))
+    keep_scale = np.float32(masks[4]) if is_dropped else np.float32(1)
+    vectors, rows = padded(num_keys, VECTOR), padded(head_dim, TILE)
+    keys = np.empty((rows, vectors), np.float32)
+    values = np.empty((rows, vectors), np.float32)
+    of_keys = np.empty((rows, vectors), np.float32)
+    of_values = np.empty((rows, vectors), np.float32)
+    shares = np.empty((_QUERIES, vectors), np.float32)
+    kept = np.empty((_QUERIES, vectors), np.float32)
+    of_shares = np.empty((_QUERIES, vectors), np.float32)
+    queries = np.zeros((_QUERIES, rows), np.float32)
+    queries_across = np.zeros((rows, _QUERIES), np.float32)
+    of_messages = np.zeros((_QUERIES, rows), np.float32)
+    of_messages_across = np.zeros((rows, _QUERIES), np.float32)
+    of_queries = np.empty((_QUERIES, rows), np.float32)
+    barrier = np.empty(vectors, np.float32)
+    for clip in range(num_clips):
+        _raise_barrier(barrier, is_attended[clip])
+        for head in range(num_heads):
+            first, second = head * head_dim, width + head * head_dim
+            transpose_in(keys, key_value[clip, :, first : first + head_dim])
+            transpose_in(values, key_value[clip, :, second : second + head_dim])
+            of_keys[:] = 0
+            of_values[:] = 0
+            for start in range(0, num_queries, _QUERIES):
+                count = min(_QUERIES, num_queries - start)
+                for i in range(count):
+                    for d in range(head_dim):
+                        scaled = query[clip, start + i, first + d] * root
+                        queries[i, d], queries_across[d, i] = scaled * _LOG2_E, scaled
+                        gradient = of_heads[clip, start + i, first + d] * keep_scale
+                        of_messages[i, d], of_messages_across[d, i] = gradient, gradient
+                set_product(shares, queries, keys)
+                set_product(of_shares, of_messages, values)
+                # What the block before left in rows that are none here must not count.
+                shares[count:] = 0
+                kept[count:] = 0
+                of_shares[count:] = 0
+                for i in range(count):
+                    offset = divisors[0, clip, head, start + i]
+                    inverse = divisors[1, clip, head, start + i]
+                    _exponentiate(shares, i, barrier, offset, inverse)
+                    kept[i] = shares[i]
+                    if is_dropped:
+                        row = (clip * num_heads + head) * num_queries + start + i
+                        drop_two_rows(kept, of_shares, i, num_keys, row, masks)
+                    if of_maps.size > 0:
+                        for t in range(num_keys):
+                            of_shares[i, t] += of_maps[clip, head, start + i, t]
+                    _through_softmax(of_shares, shares, i)
+                row_products(of_queries, of_shares, keys)
+                add_product(of_keys, queries_across, of_shares)
+                add_product(of_values, of_messages_across, kept)
+                for i in range(count):
+                    for d in range(head_dim):
+                        of_query[clip, start + i, first + d] = of_queries[i, d] * root
+            transpose_out(of_key_value[clip, :, first : first + head_dim], of_keys)
+            transpose_out(of_key_value[clip, :, second : second + head_dim], of_values)
+
+
+@kernel
+def _raise_barrier(barrier, is_attended):
+    """0 where a key is attended to; elsewhere a number that no score comes up to."""
+    barrier[:] = _NEVER
+    for t in range(len(is_attended)):
+        if is_attended[t]:
+            barrier[t] = 0
+
+
+@kernel
+def _longest(keys, barrier):
+    """The length of the longest key that is attended to."""
+    longest = np.float32(0)
+    for t in range(len(barrier)):
+        if barrier[t] == 0:
+            square = np.float32(0)
+            for d in range(keys.shape[0]):
+                square += keys[d, t] * keys[d, t]
+            longest = max(longest, square)
+    return np.sqrt(longest)
+
+
+@kernel
+def _length(rows, i):
+    square = np.float32(0)
+    for d in range(rows.shape[1]):
+        square += rows[i, d] * rows[i, d]
+    return np.sqrt(square)
+
+
+@kernel
+def _highest(rows, i, barrier):
+    """The highest score of a key that is attended to; 0 where there is none."""
+    highest = _NEVER
+    for t in range(len(barrier)):
+        if barrier[t] == 0:
+            highest = max(highest, rows[i, t])
+    return highest if highest > _NEVER else np.float32(0)
+
+
+@kernel
+def _exponentiate(rows, i, barrier, offset, factor):
+    """Turn scores of a row into powers of 2 times a factor, 0 behind the barrier; give the sum."""
+    total = np.float32(0)
+    for t in range(rows.shape[1]):
+        power = _power_of_2(rows[i, t] + (barrier[t] - offset)) * factor
+        rows[i, t] = power
+        total += power
+    return total
+
+
+@kernel
+def _power_of_2(x):
+    """Accurate to 2e-7; 0 below what float32 holds at full precision."""
+    whole = np.floor(x + np.float32(0.5))
+    rest = x - whole
+    power = _C6 * rest + _C5
+    power = power * rest + _C4
+    power = power * rest + _C3
+    power = power * rest + _C2
+    power = power * rest + _C1
+    power = power * rest + np.float32(1)
+    power *= np.int32((np.int32(whole) + 127) << 23).view(np.float32)
+    return np.float32(0) if x < _LEAST_POWER else power
+
+
+@kernel
+def _through_softmax(gradients, shares, i):
+    """From the gradient of a row's shares to that of its scores, in place."""
+    mean = np.float32(0)
+    for t in range(shares.shape[1]):
+        mean += gradients[i, t] * shares[i, t]
+    for t in range(shares.shape[1]):
+        gradients[i, t] = (gradients[i, t] - mean) * shares[i, t]
