@@ -30,7 +30,7 @@ def doctor(
     """
     console = console_for(as_json=as_json)
     with report_errors():
-        from slrctl.cli.options import user_cache_dir
+        from slrctl.cache_folder import user_cache_folder
         from slrctl.engine.runtime import choose_device
         from slrctl.engine.self_test import machine_facts, self_test
 
@@ -38,7 +38,7 @@ def doctor(
         facts = machine_facts(chosen)
         print_facts(console, _in_words(facts))
         checks: list[Check] = []
-        for check in self_test(chosen, {"runs": Path("runs"), "cache": user_cache_dir()}):
+        for check in self_test(chosen, {"runs": Path("runs"), "cache": user_cache_folder()}):
             checks.append(check)
             _show(console, check)
         failed = [check.name for check in checks if not check.is_ok]

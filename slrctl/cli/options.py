@@ -1,12 +1,11 @@
 """Option types that several commands share, and the layers of settings they make."""
 
-import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from slrctl.cache_folder import user_cache_folder
 from slrctl.errors import UsageError
 from slrctl.layers import Layer, flatten, nested, read_config, read_overrides
 from slrctl.settings import DataSettings, Settings
@@ -84,21 +83,9 @@ def data_cache(settings: DataSettings) -> "ClipCache":
     # Imported late: --help needs none of it.
     from slrctl.core.data.cache import ClipCache
 
-    return ClipCache(settings.cache_dir or user_cache_dir(), settings.cache_gigabytes)
+    return ClipCache(settings.cache_dir or user_cache_folder(), settings.cache_gigabytes)
 
 
 def cache_for(settings: DataSettings) -> "ClipCache | None":
     """The cache of clips; None where it is turned off."""
     return data_cache(settings) if settings.cache else None
-
-
-def user_cache_dir() -> Path:
-    """Where programs keep what they can make again, by the custom of the system."""
-    home = Path.home()
-    if sys.platform == "win32":
-        folder = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        folder = home / "Library" / "Caches"
-    else:
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")
-    return folder / "slrctl"

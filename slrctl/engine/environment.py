@@ -15,7 +15,7 @@ from slrctl.core.data.dataset import SignDataset
 from slrctl.engine.launch import launched_count
 from slrctl.engine.runtime import describe_device
 
-PACKAGES = ("slrctl", "torch", "numpy", "pandas", "pyarrow", "pydantic", "safetensors")
+PACKAGES = ("slrctl", "torch", "numba", "numpy", "pandas", "pyarrow", "pydantic", "safetensors")
 
 
 # What may decide the last bits of a result.

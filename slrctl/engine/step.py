@@ -20,8 +20,8 @@ from slrctl.engine.threads import map_in_threads, one_thread
 from slrctl.engine.workers import Workers
 from slrctl.errors import TrainingDiverged
 
-# Frames, padding included, below which a piece of a batch costs more to hand out than it saves.
-FRAMES_OF_PIECE = 1_000
+# A batch of so many frames, padding included, is one piece; four times as many are two.
+FRAMES_OF_PIECE = 306
 
 
 class StepModule(nn.Module):
@@ -122,12 +122,14 @@ def train_step(
 def _cut(part: ClipBatch, state: TrainingState) -> list[ClipBatch]:
     """Pieces for several threads of a CPU; how many depends on the clips, not on the threads.
 
+    A piece takes some time however short it is, so their number grows slower than the frames.
+
     The contrastive form tells every clip from all others, so it needs them together.
     """
     if state.device.type != "cpu" or state.settings.cmcl.alignment == "contrastive":
         return [part]
-    num_pieces = part.is_valid.numel() // FRAMES_OF_PIECE
-    return cut_batch(part, min(max(1, num_pieces), len(part)))
+    num_pieces = math.ceil(math.sqrt(part.is_valid.numel() / FRAMES_OF_PIECE))
+    return cut_batch(part, min(num_pieces, len(part)))
 
 
 def _weights(state: TrainingState) -> list[nn.Parameter]:
@@ -198,13 +200,13 @@ def _side_by_side(
 
 def _summed(gradients: Sequence[Tensor | None]) -> Tensor | None:
     """The sum of what the pieces ask of a weight, none of which may reach it."""
-    first, *others = [gradient for gradient in gradients if gradient is not None] or [None]
-    if first is None:
+    there = [gradient for gradient in gradients if gradient is not None]
+    if not there:
         return None
     # The fused optimizer goes through memory as the weight lies, whatever the strides.
-    total = first.clone(memory_format=torch.contiguous_format)
-    for other in others:
-        total += other
+    total = there[0].clone(memory_format=torch.contiguous_format)
+    for gradient in there[1:]:
+        total += gradient
     return total
 
 

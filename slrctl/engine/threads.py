@@ -23,8 +23,8 @@ Result = TypeVar("Result")
 def map_in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """Yield the results in the order of the items, as many at a time as torch has threads.
 
-    A thread computes as if it were alone, so results do not depend on how many there are, as long
-    as there are at least as many items. A single item has all of torch's threads for itself. A
+    A thread computes as if it were alone, so results do not depend on how many there are; not even
+    a single item gets more than one, for operations are too short to be worth a meeting. A
     profiler, which sees one thread, is shown the same work one after the other.
 
     Args:
@@ -36,12 +36,14 @@ def map_in_threads(function: Callable[[Item], Result], items: Iterable[Item]) ->
     first = list(itertools.islice(items, num_threads))
     items = itertools.chain(first, items)
     if len(first) < 2 or torch.autograd._profiler_enabled():  # pyright: ignore[reportPrivateImportUsage]
-        yield from map(function, items)
+        for item in items:
+            with one_thread():
+                result = function(item)
+            yield result
         return
-    own = num_threads // len(first)
     waiting: deque[Future[Result]] = deque()
     try:
-        with ThreadPoolExecutor(len(first), "slrctl", torch.set_num_threads, (own,)) as pool:
+        with ThreadPoolExecutor(len(first), "slrctl", torch.set_num_threads, (1,)) as pool:
             for item in items:
                 waiting.append(pool.submit(copy_context().run, function, item))
                 if len(waiting) == 2 * len(first):

@@ -51,14 +51,15 @@ def test_each_thread_computes_with_its_share_of_torchs_threads():
 
 
 @pytest.mark.parametrize(("items", "threads"), [((7,), 2), ((7, 8), 1), ((), 2)])
-def test_what_cannot_be_shared_out_is_done_here_with_all_threads(items, threads):
+def test_what_cannot_be_shared_out_is_done_here_and_by_one_thread_too(items, threads):
     torch.set_num_threads(threads)
 
     found = list(
         map_in_threads(lambda n: (n, threading.get_ident(), torch.get_num_threads()), items)
     )
 
-    assert found == [(n, threading.get_ident(), threads) for n in items]
+    assert found == [(n, threading.get_ident(), 1) for n in items]
+    assert torch.get_num_threads() == threads
 
 
 def test_an_error_in_a_thread_is_raised_here_and_the_others_finish():

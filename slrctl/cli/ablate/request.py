@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from slrctl.cli.options import user_cache_dir
+from slrctl.cache_folder import user_cache_folder
 from slrctl.errors import DataError, UsageError
 from slrctl.layers import Layer, resolve
 from slrctl.settings import merge
@@ -67,7 +67,7 @@ def plan_trials_of(
     settings = resolve([*below, *above]).settings
     if settings.data.cache_dir is None:
         # Resolved once, for processes elsewhere may have another home.
-        below = [Layer("user's cache", {"data": {"cache_dir": user_cache_dir()}}), *below]
+        below = [Layer("user's cache", {"data": {"cache_dir": user_cache_folder()}}), *below]
         settings = resolve([*below, *above]).settings
     if folds not in (None, "signer"):
         raise UsageError(f"--folds {folds!r}: expected signer")

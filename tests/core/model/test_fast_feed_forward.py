@@ -104,3 +104,12 @@ def test_the_plain_path_is_left_at_the_end_of_its_block():
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 def test_weights_of_another_precision_take_the_plain_path(dtype):
     assert not fast.applies_to(torch.zeros(1, dtype=dtype))
+
+
+@pytest.mark.parametrize("wants_gradient", [False, True])
+def test_only_a_prediction_from_few_frames_takes_the_plain_path(monkeypatch, wants_gradient):
+    monkeypatch.setattr(fast, "FEW_FRAMES", 12)
+    with torch.set_grad_enabled(wants_gradient):
+        taken = [fast.applies_to(torch.zeros(clips, 4, 7)) for clips in (1, 3, 4)]
+
+    assert taken == [wants_gradient, wants_gradient, True]

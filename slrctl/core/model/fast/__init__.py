@@ -2,8 +2,9 @@
 
 Every function here computes what a plain one beside it computes, with the same random draws; the
 plain one is the reference, and what other devices run. `applies_to` is the door: on a CPU, in
-float32 or under bfloat16 autocast, the fast path is taken. What it does differently is to stay in
-the cache: kernels, compiled by numba, do all that is to be done to a few rows before the next few
+float32 or under bfloat16 autocast, the fast path is taken, but for predictions from so few frames
+that preparing for it would take longer than the rest. What it does differently is to stay in the
+cache: kernels, compiled by numba, do all that is to be done to a few rows before the next few
 come, and large products go through blocks of rows whose results the kernels still find there.
 """
 
@@ -14,6 +15,9 @@ from contextvars import ContextVar
 import torch
 from torch import Tensor
 
+# Frames of a batch up to which the plain path is the faster one where no gradient is wanted.
+FEW_FRAMES = 512
+
 _is_wanted = ContextVar("is_wanted", default=True)
 
 
@@ -23,6 +27,7 @@ def applies_to(features: Tensor) -> bool:
         _is_wanted.get()
         and features.device.type == "cpu"
         and features.dtype == torch.float32
+        and (torch.is_grad_enabled() or features.shape[:-1].numel() > FEW_FRAMES)
     )
 
 

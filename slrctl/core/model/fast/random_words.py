@@ -61,7 +61,9 @@ def fits(width: int) -> bool:
 
 
 def draw_masks(num_rows: int, width: int, rate: float) -> Masks:
-    """Draw the masks of some rows from the generator of `scoped_seed`."""
+    """Draw the masks of some rows from the generator of `scoped_seed`; none at a rate of 0."""
+    if rate == 0:
+        return _no_masks()
     rows = rows_of_block(width)
     shape = (-(-num_rows // rows), 3)
     keys = torch.randint(0, 2**30, shape, generator=scoped_generator(_CPU)).numpy()
@@ -89,6 +91,12 @@ def keep_scale(rate: float) -> float:
 
 def _threshold(rate: float) -> int:
     return round(rate * LEVELS)
+
+
+@cache
+def _no_masks() -> Masks:
+    """What kernels are given where nothing is dropped."""
+    return Masks(_table(), np.zeros((1, 3), np.int64), 2, -(2**31), 1.0)
 
 
 @cache

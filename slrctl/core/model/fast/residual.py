@@ -16,7 +16,10 @@ def add_and_normalise(
     rate: float,
 ) -> Float[Tensor, "*axes D"]:
     """`norm(features + dropout(change))`; draws come from the generator of `scoped_seed`."""
-    return _Residual.apply(features, change.float(), norm.weight, norm.bias, norm.eps, rate)  # pyright: ignore[reportReturnType]
+    inputs = features, change.float(), norm.weight, norm.bias, norm.eps, rate
+    if torch.is_grad_enabled():
+        return _Residual.apply(*inputs)  # pyright: ignore[reportReturnType]
+    return _Residual.forward(None, *inputs)
 
 
 class _Residual(torch.autograd.Function):
@@ -32,16 +35,25 @@ class _Residual(torch.autograd.Function):
     ) -> Float[Tensor, "*axes D"]:
         from slrctl.core.model.fast.kernels import residual as kernels
 
-        rows, changes = (x.contiguous().view(-1, len(weight)) for x in (features, change))
-        masks = draw_masks(len(rows) if rate else 0, len(weight), rate)
-        normal, sums, spread = torch.empty_like(rows), torch.empty_like(rows), rows.new_empty(len(rows))
+        rows, changes = (x.detach().reshape(-1, len(weight)) for x in (features, change))
+        masks = tuple(draw_masks(len(rows), len(weight), rate))
+        normal, spread = torch.empty_like(rows), rows.new_empty(len(rows))
+        sums = torch.empty_like(rows)
         kernels.add_and_normalise(
-            rows.numpy(), changes.numpy(), weight.detach().numpy(), bias.detach().numpy(),
-            epsilon, rate > 0, tuple(masks), normal.numpy(), spread.numpy(), sums.numpy(),
-        )  # fmt: skip
-        if any(ctx.needs_input_grad):
+            rows.numpy(),
+            changes.numpy(),
+            weight.detach().numpy(),
+            bias.detach().numpy(),
+            epsilon,
+            rate > 0,
+            masks,
+            normal.numpy(),
+            spread.numpy(),
+            sums.numpy(),
+        )
+        if ctx is not None:
             ctx.save_for_backward(normal, spread, weight)
-            ctx.is_dropped, ctx.masks = rate > 0, tuple(masks)
+            ctx.is_dropped, ctx.masks = rate > 0, masks
         return sums.view(features.shape)
 
     @staticmethod
@@ -49,12 +61,20 @@ class _Residual(torch.autograd.Function):
         from slrctl.core.model.fast.kernels import residual as kernels
 
         normal, spread, weight = ctx.saved_tensors
-        of_sums = gradients[0].contiguous()
+        of_sums = gradients[0].reshape(normal.shape)
         of_rows, of_changes = torch.empty_like(of_sums), torch.empty_like(of_sums)
         of_weight, of_bias = torch.zeros_like(weight), torch.zeros_like(weight)
         kernels.add_and_normalise_back(
-            of_sums.view(normal.shape).numpy(), normal.numpy(), spread.numpy(), weight.detach().numpy(),
-            ctx.is_dropped, ctx.masks, of_rows.view(normal.shape).numpy(),
-            of_changes.view(normal.shape).numpy(), of_weight.numpy(), of_bias.numpy(),
-        )  # fmt: skip
-        return of_rows, of_changes, of_weight, of_bias, None, None
+            of_sums.numpy(),
+            normal.numpy(),
+            spread.numpy(),
+            weight.detach().numpy(),
+            ctx.is_dropped,
+            ctx.masks,
+            of_rows.numpy(),
+            of_changes.numpy(),
+            of_weight.numpy(),
+            of_bias.numpy(),
+        )
+        shape = gradients[0].shape
+        return of_rows.view(shape), of_changes.view(shape), of_weight, of_bias, None, None

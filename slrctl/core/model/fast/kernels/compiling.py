@@ -1,26 +1,60 @@
 """How kernels are compiled: by numba, when they are first called, and kept for later processes."""
 
+import hashlib
 import inspect
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numba
+from numba.core import config as numba_config
+
+from slrctl.cache_folder import user_cache_folder
 
 # What a compiler may assume of sums: that they can be taken in any order. It must not assume that
 # there is no NaN, for a training that diverges is noticed by it.
 _ANY_ORDER = {"contract", "reassoc", "nsz", "arcp"}
+_config: Any = numba_config
 
 
 def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile a function of arrays and numbers to machine code; it runs without Python's lock.
-
-    Where nothing can be written, neither beside this file nor in the user's cache, it is compiled
-    anew in every process.
-    """
+    """Compile a function of arrays and numbers to machine code; it runs without Python's lock."""
     # A checker of shapes may have wrapped it; machine code is checked where it is called from.
     function = inspect.unwrap(function)
     options = {"nogil": True, "fastmath": _ANY_ORDER, "error_model": "numpy"}
     try:
-        return numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # "cannot cache function": no place to keep it
+        with _kept_in(_folder()):
+            return numba.njit(cache=True, **options)(function)
+    except RuntimeError:  # nothing can be written anywhere: compiled anew in every process
         return numba.njit(**options)(function)
+
+
+@cache
+def _folder() -> Path:
+    """Where machine code of these sources is kept: where Python's own is, or the user's caches are.
+
+    Code of one file holds that of others which it calls, and numba looks at changes of the one
+    only; so all that belongs together has a folder of its own.
+    """
+    here = Path(__file__).parent
+    sources = hashlib.blake2b(digest_size=8)
+    for path in sorted(here.glob("*.py")):
+        sources.update(path.read_bytes())
+    bytecode = here / "__pycache__"
+    is_writable = os.access(bytecode if bytecode.exists() else here, os.W_OK)
+    chosen = _config.CACHE_DIR or (bytecode if is_writable else user_cache_folder())
+    return Path(chosen) / f"kernels-{sources.hexdigest()}"
+
+
+@contextmanager
+def _kept_in(folder: Path) -> Iterator[None]:
+    """Let numba choose this folder inside the block, and afterwards as before."""
+    before = _config.CACHE_DIR
+    _config.CACHE_DIR = str(folder)
+    try:
+        yield
+    finally:
+        _config.CACHE_DIR = before

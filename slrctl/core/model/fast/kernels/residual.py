@@ -7,7 +7,9 @@ from slrctl.core.model.fast.kernels.masks import drop_row
 
 
 @kernel
-def add_and_normalise(rows, changes, weight, bias, epsilon, is_dropped, masks, normal, spread, sums):
+def add_and_normalise(
+    rows, changes, weight, bias, epsilon, is_dropped, masks, normal, spread, sums
+):
     """Normalise each row plus its change, the change dropped in part and scaled up.
 
     Args:
