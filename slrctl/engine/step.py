@@ -39,7 +39,7 @@ class StepModule(nn.Module):
         with arithmetic(self.precision, self.device), record_function("forward"):
             output = self.model(
                 batch,
-                return_attention=self.loss.needs_attention,
+                return_hand_attention=self.loss.needs_attention,
                 return_features=self.loss.needs_features,
                 return_layer_features=self.loss.needs_layer_features,
             )

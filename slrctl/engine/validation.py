@@ -57,7 +57,7 @@ def validate(
         batch = batch.to(device)
         output = model(
             batch,
-            return_attention=has_maps,
+            return_hand_attention=has_maps,
             return_features=has_maps,
             return_layer_features=has_maps and loss.needs_layer_features,
         )
@@ -120,7 +120,7 @@ def _stop_if_not_finite(metrics: dict[str, Any], epoch: int) -> None:
 
 
 def _of_maps(output: SiFormerOutput, batch: ClipBatch, loss: CrossModalConsistencyLoss) -> _Kept:
-    maps, features = output.attention, output.features
+    maps, features = output.hand_attention, output.features
     if maps is None or features is None:
         raise ValueError("the model gave no maps; it has no cross-attention")
     left, right = batch.left_is_present, batch.right_is_present

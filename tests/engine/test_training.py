@@ -11,6 +11,7 @@ import torch
 from torch.testing import assert_close
 
 from slrctl.core.data.dataset import canonical_dataset
+from slrctl.core.model import fast
 from slrctl.engine.run_batches import training_data
 from slrctl.engine.state import EpochTotals, Progress, TrainingState
 from slrctl.engine.training import BatchReport, EpochReport, train_epochs
@@ -283,6 +284,23 @@ def test_the_first_five_losses_are_the_golden_ones(settings, tiny_parts):
     # Relative, for another processor sums in another order.
     assert len(curve) == 5
     assert_close(torch.tensor(curve), torch.tensor(golden), rtol=1e-4, atol=0)
+
+
+def test_the_plain_path_takes_the_same_steps(settings, tiny_parts):
+    state, reports = trained(settings, tiny_parts, steps=5)
+    with fast.plain_path():
+        plain, plain_reports = trained(settings, tiny_parts, steps=5)
+
+    losses, expected = (
+        [report.means["loss"] for report in these if isinstance(report, BatchReport)]
+        for these in (reports, plain_reports)
+    )
+    assert_close(torch.tensor(losses), torch.tensor(expected), rtol=1e-5, atol=0)
+    weights, others = (one.model.state_dict() for one in (state, plain))
+    # A step of Adam's has one length, however small the gradient: what is 0 but for rounding, as
+    # that of a key's bias is, moves a weight either way.
+    moved = {name: weight for name, weight in weights.items() if "key_projection.bias" not in name}
+    assert_close(moved, {name: others[name] for name in moved}, rtol=1e-3, atol=1e-4)
 
 
 def test_totals_weigh_every_mean_by_its_count():

@@ -56,7 +56,8 @@ def consistency_loss(
 
 def mean_over_heads(weights: Tensor) -> Float[Tensor, "B T T"]:
     weights = weights.to(torch.promote_types(weights.dtype, torch.float32))
-    return weights.mean(1) if weights.ndim == 4 else weights
+    # Not `mean`: the gradient of a sum, the same for all heads, needs no memory for each.
+    return weights.sum(1) / weights.shape[1] if weights.ndim == 4 else weights
 
 
 def log_distribution(

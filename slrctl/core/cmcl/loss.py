@@ -17,7 +17,7 @@ from slrctl.core.cmcl.cycle import cycle_loss
 from slrctl.core.cmcl.projections import StreamProjections, stream_means
 from slrctl.core.cmcl.schedule import adaptive_factor, default_warmup
 from slrctl.core.cmcl.temporal import temporal_loss
-from slrctl.core.model.fusion import CrossModalAttention, Streams
+from slrctl.core.model.fusion import HandAttention, Streams
 from slrctl.core.model.initial_values import initialise, own_draws
 from slrctl.core.model.siformer import SiFormerOutput
 from slrctl.settings import CMCLSettings, Settings
@@ -93,8 +93,8 @@ class CrossModalConsistencyLoss(nn.Module):
         """Return the loss and its terms, in float32 whatever the model's arithmetic.
 
         Args:
-            output: with attention if `needs_attention`, with features if `needs_features`, with
-                layer features if `needs_layer_features`.
+            output: with hand attention if `needs_attention`, with features if `needs_features`,
+                with layer features if `needs_layer_features`.
             batch: must hold targets.
             epoch: counted from 0; the lambdas may follow it.
             weights: what the clips count for, where they are a part of a batch.
@@ -126,11 +126,11 @@ class CrossModalConsistencyLoss(nn.Module):
         self, output: SiFormerOutput, batch: ClipBatch, weights: TermWeights = WHOLE
     ) -> Float[Tensor, ""]:
         """The consistency term alone, in the form the settings name."""
-        if output.attention is None:
+        if output.hand_attention is None:
             raise ValueError(
-                "consistency needs the maps: call the model with return_attention=True"
+                "consistency needs the maps: call the model with return_hand_attention=True"
             )
-        return consistency_term(output.attention, batch, self.settings, weights)
+        return consistency_term(output.hand_attention, batch, self.settings, weights)
 
     def alignment(
         self, output: SiFormerOutput, batch: ClipBatch, gather: Gather = own_rows
@@ -187,7 +187,7 @@ class CrossModalConsistencyLoss(nn.Module):
 
 
 def consistency_term(
-    attention: CrossModalAttention,
+    attention: HandAttention,
     batch: ClipBatch,
     settings: CMCLSettings,
     weights: TermWeights = WHOLE,

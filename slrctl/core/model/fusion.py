@@ -1,5 +1,6 @@
 """Cross-modal attention fusion: the three streams read one another, frame by frame."""
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 import torch
@@ -38,6 +39,13 @@ class CrossModalAttention(NamedTuple):
     right_to_body: Float[Tensor, "B H T T"]
     body_to_left: Float[Tensor, "B H T T"]
     body_to_right: Float[Tensor, "B H T T"]
+
+
+class HandAttention(NamedTuple):
+    """The two maps between the hands, which are all that CMCL needs."""
+
+    left_to_right: Float[Tensor, "B H T T"]
+    right_to_left: Float[Tensor, "B H T T"]
 
 
 class DirectedAttention(nn.Module):
@@ -94,27 +102,28 @@ class CrossModalAttentionFusion(nn.Module):
         self.update_body = GatedUpdate(body_dim)
 
     def forward(
-        self, streams: Streams, present: StreamPresence, *, return_attention: bool = True
-    ) -> tuple[Streams, CrossModalAttention | None]:
-        """Return the fused streams, of the same widths, and all six maps if asked for."""
+        self,
+        streams: Streams,
+        present: StreamPresence,
+        *,
+        wanted: Collection[str] = CrossModalAttention._fields,
+    ) -> tuple[Streams, dict[str, Float[Tensor, "B H T T"]]]:
+        """Return the fused streams, of the same widths, and the maps that are wanted, by name."""
         left, right, body = streams
-        messages, maps = zip(
-            *(
-                directed(own, other, is_present, return_attention=return_attention)
-                for directed, own, other, is_present in (
-                    (self.left_from_right, left, right, present.right_hand),
-                    (self.left_from_body, left, body, present.body),
-                    (self.right_from_left, right, left, present.left_hand),
-                    (self.right_from_body, right, body, present.body),
-                    (self.body_from_left, body, left, present.left_hand),
-                    (self.body_from_right, body, right, present.right_hand),
-                )
-            ),
-            strict=True,
-        )
+        messages, maps = [], {}
+        for name, directed, own, other, is_present in (
+            ("left_to_right", self.left_from_right, left, right, present.right_hand),
+            ("left_to_body", self.left_from_body, left, body, present.body),
+            ("right_to_left", self.right_from_left, right, left, present.left_hand),
+            ("right_to_body", self.right_from_body, right, body, present.body),
+            ("body_to_left", self.body_from_left, body, left, present.left_hand),
+            ("body_to_right", self.body_from_right, body, right, present.right_hand),
+        ):
+            message, maps[name] = directed(own, other, is_present, return_attention=name in wanted)
+            messages.append(message)
         fused = Streams(
             self.update_left(left, *messages[0:2]),
             self.update_right(right, *messages[2:4]),
             self.update_body(body, *messages[4:6]),
         )
-        return fused, CrossModalAttention(*maps) if return_attention else None
+        return fused, {name: maps[name] for name in wanted}

@@ -12,6 +12,7 @@ from slrctl.core.model.encoder import StreamEncoder
 from slrctl.core.model.fusion import (
     CrossModalAttention,
     CrossModalAttentionFusion,
+    HandAttention,
     StreamPresence,
     Streams,
 )
@@ -23,13 +24,15 @@ from slrctl.settings import ModelSettings
 class SiFormerOutput(NamedTuple):
     """What a model says of a batch; all but the logits only where it was asked for.
 
-    `features` are the fused streams, `layer_features` the streams after every encoder layer.
+    `hand_attention` are the two maps between the hands, which come with `attention` too. `features`
+    are the fused streams, `layer_features` the streams after every encoder layer.
     """
 
     logits: Float[Tensor, "B K"]
     attention: CrossModalAttention | None = None
     features: Streams | None = None
     layer_features: tuple[Streams, ...] | None = None
+    hand_attention: HandAttention | None = None
 
 
 class SiFormer(nn.Module):
@@ -64,6 +67,7 @@ class SiFormer(nn.Module):
         return_attention: bool = False,
         return_features: bool = False,
         return_layer_features: bool = False,
+        return_hand_attention: bool = False,
     ) -> SiFormerOutput:
         """Classify a batch; asking for attention or features changes no bit of the logits.
 
@@ -71,7 +75,7 @@ class SiFormer(nn.Module):
             ValueError: a clip is longer than `max_frames`, or attention is asked of a model
                 without cross-attention.
         """
-        if return_attention and self.fusion is None:
+        if (return_attention or return_hand_attention) and self.fusion is None:
             raise ValueError(
                 "attention was asked of a model without cross-attention; "
                 "build it with model.cross_attention = true"
@@ -81,14 +85,18 @@ class SiFormer(nn.Module):
         body, body_layers = self.body_encoder(batch.body, batch.is_valid)
         streams = Streams(left, right, body)
         layers = zip(left_layers, right_layers, body_layers, strict=True)
-        attention = None
+        wanted = CrossModalAttention._fields if return_attention else ()
+        if return_hand_attention and not return_attention:
+            wanted = HandAttention._fields
+        maps = {}
         if self.fusion is not None:
             present = StreamPresence(batch.left_is_present, batch.right_is_present, batch.is_valid)
-            streams, attention = self.fusion(streams, present, return_attention=return_attention)
+            streams, maps = self.fusion(streams, present, wanted=wanted)
         clip_features = self.decoder(torch.cat(streams, dim=-1), batch.is_valid)
         return SiFormerOutput(
             logits=self.classifier(clip_features),
-            attention=attention,
+            attention=CrossModalAttention(**maps) if return_attention else None,
             features=streams if return_features else None,
             layer_features=tuple(map(Streams._make, layers)) if return_layer_features else None,
+            hand_attention=HandAttention(*map(maps.get, HandAttention._fields)) if maps else None,
         )

@@ -31,13 +31,14 @@ class Spoter(nn.Module):
         return_attention: bool = False,
         return_features: bool = False,
         return_layer_features: bool = False,
+        return_hand_attention: bool = False,
     ) -> SiFormerOutput:
         """Classify a batch: logits `B K`. There are no streams, so neither maps nor features.
 
         Raises:
             ValueError: attention between the streams, or their features, was asked for.
         """
-        if return_attention or return_features or return_layer_features:
+        if return_attention or return_features or return_layer_features or return_hand_attention:
             raise ValueError(
                 "spoter has one stream, so it has no cross-modal attention and no features to "
                 "give; build model.name = 'siformer' for them"

@@ -33,7 +33,7 @@ def test_the_loss_is_the_sum_of_its_weighted_terms(output, batch):
 def test_without_lambdas_it_is_cross_entropy_and_needs_no_maps(output, batch):
     loss = CrossModalConsistencyLoss(CMCLSettings())
 
-    terms = loss(output._replace(attention=None, features=None), batch)
+    terms = loss(output._replace(hand_attention=None, features=None), batch)
 
     assert_close(terms.total, F.cross_entropy(output.logits, batch.target))
     assert (terms.consistency, terms.alignment) == (None, None)
@@ -131,5 +131,5 @@ def test_the_terms_are_float32_under_autocast(tiny_settings, batch, num_classes)
 
 
 def test_missing_maps_are_named(output, batch):
-    with pytest.raises(ValueError, match="return_attention=True"):
-        CrossModalConsistencyLoss(BALANCED)(output._replace(attention=None), batch)
+    with pytest.raises(ValueError, match="return_hand_attention=True"):
+        CrossModalConsistencyLoss(BALANCED)(output._replace(hand_attention=None), batch)

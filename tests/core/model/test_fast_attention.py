@@ -154,7 +154,7 @@ def test_the_whole_model_and_its_loss_equal_those_of_the_plain_path(
     def gradients():
         model.zero_grad()
         torch.manual_seed(5)
-        total = loss(model(batch, return_attention=True, return_features=True), batch).total
+        total = loss(model(batch, return_hand_attention=True, return_features=True), batch).total
         total.backward()
         return total.detach(), {name: p.grad for name, p in model.named_parameters()}
 

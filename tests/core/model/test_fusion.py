@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from slrctl.core.model import SiFormer
 from slrctl.core.model.fusion import CrossModalAttentionFusion, StreamPresence, Streams
 from slrctl.core.model.initial_values import initialise
 
@@ -53,7 +54,7 @@ def test_a_map_spreads_over_the_frames_where_the_other_part_is_present(
     fusion, streams, present, direction, other
 ):
     _, attention = fusion(streams, present)
-    weights, keys = getattr(attention, direction), getattr(present, other)
+    weights, keys = attention[direction], getattr(present, other)
 
     expected = keys.any(-1).float()[:, None, None].expand(B, HEADS, T)
     assert_close(weights.sum(-1), expected)
@@ -113,8 +114,21 @@ def test_swapping_hands_and_their_weights_swaps_the_results(fusion, streams, pre
 
     assert_close(mirrored.left_hand, fused.right_hand)
     assert_close(mirrored.body, fused.body)
-    assert_close(mirrored_attention.left_to_right, attention.right_to_left)
+    assert_close(mirrored_attention["left_to_right"], attention["right_to_left"])
 
 
 def _other_side(name: str) -> str:
     return name.replace("left", "\0").replace("right", "left").replace("\0", "right")
+
+
+def test_the_maps_between_the_hands_are_those_among_all_six(tiny_settings, batch, num_classes):
+    model = SiFormer(tiny_settings.model, num_classes, seed=1).eval()
+
+    hands = model(batch, return_hand_attention=True)
+    every = model(batch, return_attention=True)
+
+    assert hands.attention is None
+    for name in ("left_to_right", "right_to_left"):
+        assert torch.equal(getattr(hands.hand_attention, name), getattr(every.attention, name))
+        assert torch.equal(getattr(every.hand_attention, name), getattr(every.attention, name))
+    assert torch.equal(hands.logits, every.logits)

@@ -48,10 +48,10 @@ def test_a_second_process_finds_what_the_first_compiled(tmp_path):
 @pytest.mark.usefixtures("_forgetful")
 def test_code_of_other_sources_is_kept_elsewhere(tmp_path, monkeypatch):
     monkeypatch.setattr(compiling._config, "CACHE_DIR", "")
-    folders = []
+    sources, folders = Path(compiling.__file__).parent, []
     for text in ("one", "one", "another"):
         shutil.rmtree(tmp_path / "kernels", ignore_errors=True)
-        shutil.copytree(Path(compiling.__file__).parent, tmp_path / "kernels")
+        shutil.copytree(sources, tmp_path / "kernels")
         (tmp_path / "kernels" / "masks.py").write_text(text)
         monkeypatch.setattr(compiling, "__file__", str(tmp_path / "kernels" / "compiling.py"))
         compiling._folder.cache_clear()

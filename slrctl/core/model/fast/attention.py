@@ -149,7 +149,7 @@ class _Attention(torch.autograd.Function):
             ctx.masks,
             divisors.numpy(),
             of_heads.numpy(),
-            _NO_MAPS if of_maps is None else of_maps.contiguous().numpy(),
+            _NO_MAPS if of_maps is None else _apart(of_maps),
             of_query.numpy(),
             of_key_value.numpy(),
         )
@@ -166,3 +166,10 @@ class _Attention(torch.autograd.Function):
             of_value_weight, of_value_bias,
             of_output.t() @ heads.flatten(0, 1), of_output.sum(0),
         )  # fmt: skip
+
+
+def _apart(of_maps: Float[Tensor, "B H Q T"]) -> np.ndarray:
+    """The gradient of the maps; of one head only where it is the same for all, as of a mean."""
+    if of_maps.stride(1) == 0:
+        of_maps = of_maps[:, :1]
+    return of_maps.contiguous().numpy()

@@ -100,8 +100,8 @@ def attend_back(
 ):  # fmt: skip
     """The way back: write the gradients of queries, keys and values, shaped like these.
 
-    Args as above, and `of_heads`, `B Q D`, and `of_maps`, like the maps or empty: the gradients of
-    what `attend` wrote.
+    Args as above, and the gradients of what `attend` wrote: `of_heads`, `B Q D`, and `of_maps`,
+    like the maps, or of one head where it is the same for all, or empty.
     """
     num_clips, num_queries, width = query.shape
     num_keys, head_dim = key_value.shape[1], width // num_heads
@@ -152,8 +152,9 @@ def attend_back(
                         row = (clip * num_heads + head) * num_queries + start + i
                         drop_two_rows(kept, of_shares, i, num_keys, row, masks)
                     if of_maps.size > 0:
+                        alike = head % of_maps.shape[1]
                         for t in range(num_keys):
-                            of_shares[i, t] += of_maps[clip, head, start + i, t]
+                            of_shares[i, t] += of_maps[clip, alike, start + i, t]
                     _through_softmax(of_shares, shares, i)
                 row_products(of_queries, of_shares, keys)
                 add_product(of_keys, queries_across, of_shares)
