@@ -18,7 +18,7 @@ from slrctl.core.model.fast.random_words import draw_masks, keep_scale
 
 # Products whose result has a multiple of this many columns run at the full rate of the processor.
 _VECTOR = 16
-_BYTES_OF_BLOCK = 2**21  # units and their gradient stay in the cache
+_BYTES_OF_BLOCK = 2**21  # at most, of units: they and their gradient stay in the cache
 _BITS = {torch.float32: torch.int32, torch.bfloat16: torch.int16}
 
 
@@ -51,7 +51,7 @@ def _predict(
 ) -> Float[Tensor, "N D"]:
     """Without dropout or a way back: the same products, with less to prepare for."""
     dtype = expand_weight.dtype
-    blocks = rows.to(dtype).split(_rows_of_block(len(expand_bias), dtype))
+    blocks = rows.to(dtype).split(_rows_of_block(len(rows), len(expand_bias), dtype))
     weight = _padded(contract_weight)
     return torch.cat(
         [
@@ -81,7 +81,7 @@ class _FeedForward(torch.autograd.Function):
         # Scaling the weights makes up for the dropped units without a pass over the others.
         to_output = _padded((contract_weight * keep_scale(rate)).to(dtype))
         is_trained = any(ctx.needs_input_grad)
-        size = _rows_of_block(num_units, dtype)
+        size = _rows_of_block(len(rows), num_units, dtype)
         hidden = torch.empty(len(rows) if is_trained else size, num_units, dtype=dtype)
         bits, negative_infinity = _bits(hidden), _bits(torch.tensor([-torch.inf], dtype=dtype))[0]
         masks = tuple(draw_masks(len(rows), num_units, rate))
@@ -110,8 +110,8 @@ class _FeedForward(torch.autograd.Function):
         to_inputs = _padded(expand_weight.to(dtype).t())
         of_expand = rows.new_zeros(width + 1, hidden.shape[1])
         of_contract = torch.zeros_like(contract_weight)
-        size = _rows_of_block(hidden.shape[1], dtype)
-        of_units = torch.empty(min(size, len(rows)), hidden.shape[1], dtype=dtype)
+        size = _rows_of_block(*hidden.shape, dtype)
+        of_units = torch.empty(size, hidden.shape[1], dtype=dtype)
         of_bits, bits, of_rows = _bits(of_units), _bits(hidden), []
         blocks = (gradients[0].to(dtype), _beside_ones(rows, dtype), hidden)
         blocks = zip(*(block.split(size) for block in blocks), strict=True)
@@ -133,8 +133,11 @@ class _FeedForward(torch.autograd.Function):
         )
 
 
-def _rows_of_block(num_units: int, dtype: torch.dtype) -> int:
-    return max(1, _BYTES_OF_BLOCK // (num_units * dtype.itemsize))
+def _rows_of_block(num_rows: int, num_units: int, dtype: torch.dtype) -> int:
+    """How many rows are in each of as few blocks, of nearly one size, as the cache allows."""
+    most = max(1, _BYTES_OF_BLOCK // (num_units * dtype.itemsize))
+    num_blocks = max(1, -(-num_rows // most))
+    return max(1, -(-num_rows // num_blocks))
 
 
 def _bits(numbers: Tensor) -> Any:
