@@ -6,6 +6,7 @@ They are kept for the backward pass, where a unit lets the gradient through exac
 above 0, so no mask is kept.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -35,30 +36,41 @@ def feed_forward(
     dtype = arithmetic_type(features)
     rows = features.flatten(0, -2)
     with torch.autocast("cpu", enabled=False):
-        if torch.is_grad_enabled() or rate:
+        if torch.is_grad_enabled():
             result: Tensor = _FeedForward.apply(rows, *expand, *contract, rate, dtype)  # pyright: ignore[reportAssignmentType]
         else:
-            result = _predict(rows, *(x.to(dtype) for x in (*expand, *contract)))
+            result = _forward(rows, *expand, *contract, rate, dtype)
     return result.view(features.shape)
 
 
-def _predict(
+def _forward(
     rows: Float[Tensor, "N D"],
     expand_weight: Float[Tensor, "F D"],
     expand_bias: Float[Tensor, " F"],
     contract_weight: Float[Tensor, "D F"],
     contract_bias: Float[Tensor, " D"],
+    rate: float,
+    dtype: torch.dtype,
+    hidden: list[Tensor] | None = None,
 ) -> Float[Tensor, "N D"]:
-    """Without dropout or a way back: the same products, with less to prepare for."""
-    dtype = expand_weight.dtype
-    blocks = rows.to(dtype).split(_rows_of_block(len(rows), len(expand_bias), dtype))
-    weight = _padded(contract_weight)
-    return torch.cat(
-        [
-            _contract(torch.addmm(expand_bias, block, expand_weight.t()).relu_(), weight)
-            for block in blocks
-        ]
-    )[:, : len(contract_bias)].add(contract_bias.to(rows.dtype))
+    """The result; the hidden units of each block are added to the list, if there is one."""
+    from slrctl.core.model.fast.kernels.hidden_units import rectify
+
+    num_units = len(expand_bias)
+    expand = _expansion(expand_weight, expand_bias, dtype)
+    # Scaling the weights makes up for the dropped units without a pass over the others.
+    to_output = _padded((contract_weight * keep_scale(rate)).to(dtype))
+    size = _rows_of_block(len(rows), num_units, dtype)
+    masks = tuple(draw_masks(len(rows), num_units, rate))
+    negative_infinity = _bits(torch.tensor([-torch.inf], dtype=dtype))[0]
+    results = []
+    for number, block in enumerate(rows.split(size)):
+        units = expand(block)
+        rectify(_bits(units), negative_infinity, number * size, rate > 0, masks)
+        results.append(_contract(units, to_output))
+        if hidden is not None:
+            hidden.append(units)
+    return torch.cat(results)[:, : len(contract_bias)].add(contract_bias)
 
 
 class _FeedForward(torch.autograd.Function):
@@ -73,52 +85,32 @@ class _FeedForward(torch.autograd.Function):
         rate: float,
         dtype: torch.dtype,
     ) -> Float[Tensor, "N D"]:
-        from slrctl.core.model.fast.kernels.hidden_units import rectify
-
-        inputs = _beside_ones(rows, dtype)
-        to_hidden = torch.cat([expand_weight, expand_bias[:, None]], dim=1).to(dtype).t()
-        num_units = len(expand_bias)
-        # Scaling the weights makes up for the dropped units without a pass over the others.
-        to_output = _padded((contract_weight * keep_scale(rate)).to(dtype))
-        is_trained = any(ctx.needs_input_grad)
-        size = _rows_of_block(len(rows), num_units, dtype)
-        hidden = torch.empty(len(rows) if is_trained else size, num_units, dtype=dtype)
-        bits, negative_infinity = _bits(hidden), _bits(torch.tensor([-torch.inf], dtype=dtype))[0]
-        masks = tuple(draw_masks(len(rows), num_units, rate))
-        results = []
-        for number, block in enumerate(inputs.split(size)):
-            start = number * size
-            first = start if is_trained else 0
-            units = hidden[first : first + len(block)]
-            torch.mm(block, to_hidden, out=units)
-            rectify(bits[first : first + len(block)], negative_infinity, start, rate > 0, masks)
-            results.append(_contract(units, to_output))
-        if is_trained:
-            ctx.save_for_backward(rows, expand_weight, contract_weight, hidden)
-            ctx.rate = rate
-        result = torch.cat(results)[:, : len(contract_bias)]
-        return torch.add(result, contract_bias)
+        hidden: list[Tensor] = []
+        weights = (expand_weight, expand_bias, contract_weight, contract_bias)
+        result = _forward(rows, *weights, rate, dtype, hidden)
+        ctx.save_for_backward(rows, expand_weight, contract_weight, *hidden)
+        ctx.rate = rate
+        return result
 
     @staticmethod
     @torch.autocast("cpu", enabled=False)
     def backward(ctx: Any, *gradients: Float[Tensor, "N D"]) -> tuple[Tensor | None, ...]:
         from slrctl.core.model.fast.kernels.hidden_units import let_through
 
-        rows, expand_weight, contract_weight, hidden = ctx.saved_tensors
-        dtype, width, scale = hidden.dtype, rows.shape[1], keep_scale(ctx.rate)
+        rows, expand_weight, contract_weight, *hidden = ctx.saved_tensors
+        dtype, num_units = hidden[0].dtype, hidden[0].shape[1]
+        width, size, scale = rows.shape[1], len(hidden[0]), keep_scale(ctx.rate)
         scaled = (contract_weight * scale).to(dtype)
         to_inputs = _padded(expand_weight.to(dtype).t())
-        of_expand = rows.new_zeros(width + 1, hidden.shape[1])
+        of_expand = rows.new_zeros(width + 1, num_units)
         of_contract = torch.zeros_like(contract_weight)
-        size = _rows_of_block(*hidden.shape, dtype)
-        of_units = torch.empty(size, hidden.shape[1], dtype=dtype)
-        of_bits, bits, of_rows = _bits(of_units), _bits(hidden), []
-        blocks = (gradients[0].to(dtype), _beside_ones(rows, dtype), hidden)
-        blocks = zip(*(block.split(size) for block in blocks), strict=True)
-        for number, (gradient, inputs, units) in enumerate(blocks):
-            of_block = of_units[: len(gradient)]
+        of_units, of_rows = torch.empty_like(hidden[0]), []
+        of_bits = _bits(of_units)
+        blocks = (gradients[0].to(dtype).split(size), _beside_ones(rows, dtype).split(size), hidden)
+        for gradient, inputs, units in zip(*blocks, strict=True):
+            of_block = of_units[: len(units)]
             torch.mm(gradient, scaled, out=of_block)
-            let_through(of_bits, bits[number * size :][: len(gradient)])
+            let_through(of_bits, _bits(units))
             _accumulate(of_expand, inputs, of_block)
             _accumulate(of_contract, gradient, units)
             of_rows.append(_contract(of_block, to_inputs))
@@ -157,9 +149,24 @@ def _padded(weight: Float[Tensor, "D F"]) -> Float[Tensor, "_ F"]:
     return F.pad(weight, (0, 0, 0, -len(weight) % _VECTOR)).contiguous()
 
 
+def _expansion(
+    weight: Float[Tensor, "F D"], bias: Float[Tensor, " F"], dtype: torch.dtype
+) -> Callable[[Float[Tensor, "R D"]], Float[Tensor, "R F"]]:
+    """What makes hidden units of rows, before the ReLU: oneDNN in float32, torch otherwise."""
+    if _is_onednns(dtype):
+        return lambda rows: torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], "")
+    beside = torch.cat([weight, bias[:, None]], dim=1).to(dtype).t()
+    return lambda rows: torch.mm(_beside_ones(rows, dtype), beside)
+
+
+def _is_onednns(dtype: torch.dtype) -> bool:
+    """Whether oneDNN's products of a few columns are faster than torch's own."""
+    return dtype == torch.float32 and torch.backends.mkldnn.is_available()
+
+
 def _contract(units: Tensor, weight: Tensor) -> Tensor:
     """A product with many terms and few results; oneDNN's kernel has the better shape for it."""
-    if units.dtype == torch.float32 and torch.backends.mkldnn.is_available():
+    if _is_onednns(units.dtype):
         return torch.ops.mkldnn._linear_pointwise(units, weight, None, "none", [], "")
     return torch.mm(units, weight.t())
 
