@@ -38,7 +38,7 @@ from slrctl.engine.evaluation import predict
 from slrctl.engine.run_batches import training_data
 from slrctl.engine.runtime import arithmetic, keep_freed_memory
 from slrctl.engine.state import TrainingState
-from slrctl.engine.threads import map_in_threads
+from slrctl.engine.threads import map_in_threads, one_thread
 from slrctl.engine.training import EpochReport, TrainingData, train_epochs
 from slrctl.layers import read_overrides, resolve
 from slrctl.settings import Settings
@@ -254,13 +254,14 @@ def one_clip(rounds: int) -> None:
         batch = collate([type(clip)(clip.clip_id, clip.gloss, prepared)])
         return int(model(batch).logits.argmax())
 
-    for _ in range(5):
-        label()
     seconds = []
-    for _ in range(20 * rounds):
-        started = time.perf_counter()
-        label()
-        seconds.append(time.perf_counter() - started)
+    with one_thread():  # as in `slrctl evaluate`
+        for _ in range(5):
+            label()
+        for _ in range(20 * rounds):
+            started = time.perf_counter()
+            label()
+            seconds.append(time.perf_counter() - started)
     print(f"\none clip of 40 frames, landmarks to label: {1e3 * statistics.median(seconds):.1f} ms")
 
 
