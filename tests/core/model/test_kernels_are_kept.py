@@ -1,5 +1,6 @@
 """Machine code is compiled once and kept for later processes, apart from that of other sources."""
 
+import errno
 import os
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 import numba
 import numpy as np
 import pytest
+from numba.core.caching import IndexDataCacheFile
 
 from slrctl.core.model.fast.kernels import compiling
 from slrctl.core.model.fast.kernels.compiling import kernel
@@ -27,22 +29,44 @@ def _forgetful():
     compiling._folder.cache_clear()
 
 
+def said_by_a_process(folder: Path) -> list[str]:
+    """What a padded length is, and how many functions were found compiled."""
+    return subprocess.run(
+        [sys.executable, "-c", SUM_UP],
+        env=os.environ | {"NUMBA_CACHE_DIR": str(folder)},
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.split()
+
+
 def test_a_second_process_finds_what_the_first_compiled(tmp_path):
-    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
-
-    said = [
-        subprocess.run(
-            [sys.executable, "-c", SUM_UP],
-            env=environment,
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout.split()
-        for _ in range(2)
-    ]
-
-    assert said == [["32", "0"], ["32", "1"]]
+    assert [said_by_a_process(tmp_path) for _ in range(2)] == [["32", "0"], ["32", "1"]]
     assert len(list(tmp_path.rglob("*.nbc"))) == 1
+
+
+@pytest.mark.parametrize("kind", ["*.nbi", "*.nbc"])
+def test_what_cannot_be_read_again_is_compiled_again(tmp_path, kind):
+    said_by_a_process(tmp_path)
+    for path in tmp_path.rglob(kind):
+        path.write_bytes(path.read_bytes()[:20])
+
+    assert said_by_a_process(tmp_path) == ["32", "0"]
+
+
+def test_a_full_disk_stops_no_kernel(tmp_path, monkeypatch):
+    monkeypatch.setattr(compiling._config, "CACHE_DIR", str(tmp_path))
+
+    @kernel
+    def triple(number):
+        return 3 * number
+
+    def fill_disk(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(IndexDataCacheFile, "_save_data", fill_disk)
+
+    assert triple(2) == 6
 
 
 @pytest.mark.usefixtures("_forgetful")

@@ -4,7 +4,7 @@ import hashlib
 import inspect
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,9 +27,24 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     options = {"nogil": True, "fastmath": _ANY_ORDER, "error_model": "numpy"}
     try:
         with _kept_in(_folder()):
-            return numba.njit(cache=True, **options)(function)
+            return _forgiving(numba.njit(cache=True, **options)(function))
     except RuntimeError:  # nothing can be written anywhere: compiled anew in every process
         return numba.njit(**options)(function)
+
+
+def _forgiving(compiled: Any) -> Callable[..., Any]:
+    """Compile anew what cannot be read again, and go on where it cannot be kept: a full disk."""
+    for name in ("load_overload", "save_overload"):
+        setattr(compiled._cache, name, _none_on_failure(getattr(compiled._cache, name)))
+    return compiled
+
+
+def _none_on_failure(method: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*arguments: Any) -> Any:
+        with suppress(Exception):
+            return method(*arguments)
+
+    return call
 
 
 @cache
