@@ -131,6 +131,9 @@ def _serve() -> None:
     import sklearn.metrics  # noqa: F401
     import torch._dynamo
 
+    import slrctl.core.model.fast.kernels.attention
+    import slrctl.core.model.fast.kernels.hidden_units
+    import slrctl.core.model.fast.kernels.residual
     import slrctl.engine.run
     import slrctl.reports.figures  # noqa: F401
 
