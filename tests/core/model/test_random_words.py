@@ -123,15 +123,14 @@ def test_a_row_wider_than_a_mask_is_refused():
 
 
 def test_a_word_worked_by_hand_decides_an_element_and_the_one_below_it():
-    table = np.array([7, 2**31 - 5, 40_000, -3], np.int32)
-    masks = Masks(table, np.array([[0, 2, 3]]), 2, -(2**31) + 2**30, 4 / 3)  # of a rate of 1/4
+    table = np.array([7, 2**31 - 5, 40_000, 2], np.int32)
+    masks = Masks(table, np.array([[0, 2, 3]]), 2, 0, 2.0)  # a rate of 1/2: what is not negative
 
-    # 7 + 3 * 40,000 = 120,007 = 1 * 65,536 + 54,471: 54,471 is kept as 54,471 - 65,536, which is
-    # below -16,384 no more; the high half, 1, is kept too, for halves count from -32,768.
-    # 2^31 - 5 - 9 = 2^31 - 14: its halves are 32,767 and 65,522.
+    # 7 + 3 * 40,000 = 1 * 65,536 + 54,471: as 16 bits with a sign 1 above and -11,065 below.
+    # 2^31 - 5 + 3 * 2 = 2^31 + 1 is -2^31 + 1 in 32 bits: -32,768 above and 1 below.
     keep = keep_mask(masks, 2, 2)
 
-    assert keep.tolist() == [[True, True], [True, True]]
+    assert keep.tolist() == [[False, True], [True, False]]
 
 
 @pytest.mark.parametrize("width", [1, 6, 205])
