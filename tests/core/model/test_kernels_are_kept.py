@@ -15,10 +15,61 @@ from numba.core.caching import IndexDataCacheFile
 from slrctl.core.model.fast.kernels import compiling
 from slrctl.core.model.fast.kernels.compiling import kernel
 
-SUM_UP = """
+DROP = """
 import numpy as np
-from slrctl.core.model.fast.kernels.products import padded
-print(padded(17, 16), len(padded.stats.cache_hits))
+from slrctl.core.model.fast.kernels.hidden_units import let_through
+gradient = np.array([[1, 2, 3]], np.int32)
+let_through(gradient, np.array([[0, 1, 0]], np.int32))
+print(gradient.sum(), len(let_through.stats.cache_hits))
+"""
+# Every kernel, for clips of several lengths, some with a row whose scores are large.
+RUN_ALL = """
+import hashlib
+import numpy as np
+import torch
+from slrctl.core.model.fast.kernels import attention, hidden_units, residual
+from slrctl.core.model.fast.random_words import draw_masks
+from slrctl.core.seeding import scoped_seed
+
+draws = np.random.default_rng(0)
+digest = hashlib.sha256()
+
+def normal(*shape):
+    return draws.standard_normal(shape).astype(np.float32)
+
+def run(function, *arguments):
+    function(*arguments)
+    for argument in arguments:
+        if isinstance(argument, np.ndarray):
+            digest.update(np.ascontiguousarray(argument).tobytes())
+
+with scoped_seed(1, torch.device("cpu")):
+    for num_queries, num_keys in ((60, 60), (36, 51), (5, 7)):
+        query, key_value = normal(3, num_queries, 42), normal(3, num_keys, 84)
+        query[:, 0] *= 30
+        options = draws.random((3, num_keys)) > 0.1, 3, True
+        masks = tuple(draw_masks(9 * num_queries, num_keys, 0.1))
+        heads, maps = np.empty_like(query), normal(3, 3, num_queries, num_keys)
+        divisors = np.empty((2, 3, 3, num_queries), np.float32)
+        run(attention.attend, query, key_value, *options, masks, heads, divisors, maps)
+        for of_maps in (maps, maps[:, :1].copy(), np.empty((0, 0, 0, 0), np.float32)):
+            gradients = normal(3, num_queries, 42), of_maps
+            written = np.empty_like(query), np.empty_like(key_value)
+            run(attention.attend_back, query, key_value, *options, masks, divisors, *gradients,
+                *written)
+    for width in (42, 24):
+        rows, weight = normal(100, width), normal(width)
+        masks = tuple(draw_masks(100, width, 0.1))
+        written = np.empty_like(rows), np.empty(100, np.float32), np.empty_like(rows)
+        run(residual.add_and_normalise, rows, normal(100, width), weight, weight, 1e-5, True, masks,
+            *written)
+        run(residual.add_and_normalise_back, rows, *written[:2], weight, True, masks,
+            *(np.zeros_like(x) for x in (rows, rows, weight, weight)))
+    units = normal(100, 200)
+    masks = tuple(draw_masks(100, 200, 0.1))
+    run(hidden_units.rectify, units.view(np.int32), np.int32(-8388608), 0, True, masks)
+    run(hidden_units.let_through, normal(100, 200).view(np.int32), units.view(np.int32))
+print(digest.hexdigest(), len(attention.attend_back.stats.cache_hits))
 """
 
 
@@ -29,10 +80,10 @@ def _forgetful():
     compiling._folder.cache_clear()
 
 
-def said_by_a_process(folder: Path) -> list[str]:
-    """What a padded length is, and how many functions were found compiled."""
+def said_by_a_process(folder: Path, script: str = DROP) -> list[str]:
+    """What a kernel has computed, and how many versions of it were found compiled."""
     return subprocess.run(
-        [sys.executable, "-c", SUM_UP],
+        [sys.executable, "-c", script],
         env=os.environ | {"NUMBA_CACHE_DIR": str(folder)},
         check=True,
         capture_output=True,
@@ -41,7 +92,7 @@ def said_by_a_process(folder: Path) -> list[str]:
 
 
 def test_a_second_process_finds_what_the_first_compiled(tmp_path):
-    assert [said_by_a_process(tmp_path) for _ in range(2)] == [["32", "0"], ["32", "1"]]
+    assert [said_by_a_process(tmp_path) for _ in range(2)] == [["2", "0"], ["2", "1"]]
     assert len(list(tmp_path.rglob("*.nbc"))) == 1
 
 
@@ -51,7 +102,15 @@ def test_what_cannot_be_read_again_is_compiled_again(tmp_path, kind):
     for path in tmp_path.rglob(kind):
         path.write_bytes(path.read_bytes()[:20])
 
-    assert said_by_a_process(tmp_path) == ["32", "0"]
+    assert said_by_a_process(tmp_path) == ["2", "0"]
+
+
+@pytest.mark.slow
+def test_a_process_that_compiles_the_kernels_computes_the_bits_of_one_that_reads_them(tmp_path):
+    (compiled, no_hits), (read, hits) = (said_by_a_process(tmp_path, RUN_ALL) for _ in range(2))
+
+    assert (no_hits, hits) == ("0", "1")
+    assert compiled == read
 
 
 def test_a_full_disk_stops_no_kernel(tmp_path, monkeypatch):

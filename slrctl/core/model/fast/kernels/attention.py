@@ -6,7 +6,7 @@ small enough, the product of lengths (Cauchy and Schwarz), which costs no pass o
 
 import numpy as np
 
-from slrctl.core.model.fast.kernels.compiling import kernel
+from slrctl.core.model.fast.kernels.compiling import kernel, part
 from slrctl.core.model.fast.kernels.masks import drop_row, drop_two_rows
 from slrctl.core.model.fast.kernels.products import (
     TILE,
@@ -166,7 +166,7 @@ def attend_back(
             transpose_out(of_key_value[clip, :, second : second + head_dim], of_values)
 
 
-@kernel
+@part
 def _raise_barrier(barrier, is_attended):
     """0 where a key is attended to; elsewhere a number that no score comes up to."""
     barrier[:] = _NEVER
@@ -175,7 +175,7 @@ def _raise_barrier(barrier, is_attended):
             barrier[t] = 0
 
 
-@kernel
+@part
 def _longest(keys, barrier):
     """The length of the longest key that is attended to."""
     longest = np.float32(0)
@@ -188,7 +188,7 @@ def _longest(keys, barrier):
     return np.sqrt(longest)
 
 
-@kernel
+@part
 def _length(rows, i):
     square = np.float32(0)
     for d in range(rows.shape[1]):
@@ -196,7 +196,7 @@ def _length(rows, i):
     return np.sqrt(square)
 
 
-@kernel
+@part
 def _highest(rows, i, barrier):
     """The highest score of a key that is attended to; 0 where there is none."""
     highest = _NEVER
@@ -206,7 +206,7 @@ def _highest(rows, i, barrier):
     return highest if highest > _NEVER else np.float32(0)
 
 
-@kernel
+@part
 def _exponentiate(rows, i, barrier, offset, factor):
     """Turn scores of a row into powers of 2 times a factor, 0 behind the barrier; give the sum."""
     total = np.float32(0)
@@ -217,7 +217,7 @@ def _exponentiate(rows, i, barrier, offset, factor):
     return total
 
 
-@kernel
+@part
 def _power_of_2(x):
     """Accurate to 2e-7; 0 below what float32 holds at full precision."""
     whole = np.floor(x + np.float32(0.5))
@@ -232,7 +232,7 @@ def _power_of_2(x):
     return np.float32(0) if x < _LEAST_POWER else power
 
 
-@kernel
+@part
 def _through_softmax(gradients, shares, i):
     """From the gradient of a row's shares to that of its scores, in place."""
     mean = np.float32(0)

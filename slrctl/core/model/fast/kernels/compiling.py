@@ -17,6 +17,7 @@ from slrctl.cache_folder import user_cache_folder
 # What a compiler may assume of sums: that they can be taken in any order. It must not assume that
 # there is no NaN, for a training that diverges is noticed by it.
 _ANY_ORDER = {"contract", "reassoc", "nsz", "arcp"}
+_OPTIONS = {"nogil": True, "fastmath": _ANY_ORDER, "error_model": "numpy"}
 _config: Any = numba_config
 
 
@@ -24,12 +25,20 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile a function of arrays and numbers to machine code; it runs without Python's lock."""
     # A checker of shapes may have wrapped it; machine code is checked where it is called from.
     function = inspect.unwrap(function)
-    options = {"nogil": True, "fastmath": _ANY_ORDER, "error_model": "numpy"}
     try:
         with _kept_in(_folder()):
-            return _forgiving(numba.njit(cache=True, **options)(function))
+            return _forgiving(numba.njit(cache=True, **_OPTIONS)(function))
     except RuntimeError:  # nothing can be written anywhere: compiled anew in every process
-        return numba.njit(**options)(function)
+        return numba.njit(**_OPTIONS)(function)
+
+
+def part(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Something that kernels are made of: it becomes code of each one that calls it.
+
+    Were it a function of its own, a process that compiles a kernel would run another copy of it,
+    with other roundings, than one that reads the kernel from its file.
+    """
+    return numba.njit(forceinline=True, **_OPTIONS)(inspect.unwrap(function))
 
 
 def _forgiving(compiled: Any) -> Callable[..., Any]:

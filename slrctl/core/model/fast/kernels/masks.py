@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from slrctl.core.model.fast.kernels.compiling import kernel
+from slrctl.core.model.fast.kernels.compiling import part
 
 
-@kernel
+@part
 def drop_row(values, i, width, row, masks):
     """Zero what row number `row` of the masks drops of the row `i` of some values.
 
@@ -18,7 +18,7 @@ def drop_row(values, i, width, row, masks):
         values[i, t] = values[i, t] if word >= lowest_kept else nothing
 
 
-@kernel
+@part
 def drop_two_rows(values, others, i, width, row, masks):
     """The same of two arrays at once."""
     first, second, multiplier, lowest_kept, shift = _words_of_row(width, row, masks)
@@ -30,7 +30,7 @@ def drop_two_rows(values, others, i, width, row, masks):
         others[i, t] = others[i, t] if is_kept else nothing
 
 
-@kernel
+@part
 def _words_of_row(width, row, masks):
     """Both stretches of the table, and what makes of them the 16 bits of each element."""
     table, keys, rows_of_block, lowest_kept, _ = masks

@@ -5,19 +5,19 @@ The long axis is that of the frames, padded to a whole number of vectors.
 
 import numpy as np
 
-from slrctl.core.model.fast.kernels.compiling import kernel
+from slrctl.core.model.fast.kernels.compiling import part
 
 VECTOR = 16  # float32 numbers in the widest register
 TILE = 4
 
 
-@kernel
+@part
 def padded(length, multiple):
     """The least multiple that is not below the length."""
     return -(-length // multiple) * multiple
 
 
-@kernel
+@part
 def transpose_in(target, source):
     """Write `T d` transposed into `D T'`, with zeros around it."""
     num_frames, width = source.shape
@@ -27,7 +27,7 @@ def transpose_in(target, source):
             target[column, frame] = source[frame, column]
 
 
-@kernel
+@part
 def transpose_out(target, source):
     """The way back, without the padding."""
     num_frames, width = target.shape
@@ -36,7 +36,7 @@ def transpose_out(target, source):
             target[frame, column] = source[column, frame]
 
 
-@kernel
+@part
 def set_product(product, left, right):
     """Write `left` (R x D) times `right` (D x T); R and D are multiples of 4."""
     for i in range(0, left.shape[0], TILE):
@@ -45,7 +45,7 @@ def set_product(product, left, right):
             _add_tile(product, left, right, i, j)
 
 
-@kernel
+@part
 def add_product(total, left, right):
     """The same, added to what is there."""
     for i in range(0, left.shape[0], TILE):
@@ -53,7 +53,7 @@ def add_product(total, left, right):
             _add_tile(total, left, right, i, j)
 
 
-@kernel
+@part
 def _set_tile(c, a, b, i):
     a00, a01, a02, a03 = a[i, 0], a[i, 1], a[i, 2], a[i, 3]
     a10, a11, a12, a13 = a[i + 1, 0], a[i + 1, 1], a[i + 1, 2], a[i + 1, 3]
@@ -67,7 +67,7 @@ def _set_tile(c, a, b, i):
         c[i + 3, t] = a30 * b0 + a31 * b1 + a32 * b2 + a33 * b3
 
 
-@kernel
+@part
 def _add_tile(c, a, b, i, j):
     a00, a01, a02, a03 = a[i, j], a[i, j + 1], a[i, j + 2], a[i, j + 3]
     a10, a11, a12, a13 = a[i + 1, j], a[i + 1, j + 1], a[i + 1, j + 2], a[i + 1, j + 3]
@@ -81,7 +81,7 @@ def _add_tile(c, a, b, i, j):
         c[i + 3, t] += a30 * b0 + a31 * b1 + a32 * b2 + a33 * b3
 
 
-@kernel
+@part
 def row_products(products, left, right):
     """Products of each row of `left` (R x T) with each of `right` (D x T), into R x D."""
     for i in range(0, left.shape[0], TILE):
@@ -89,7 +89,7 @@ def row_products(products, left, right):
             _multiply_rows(products, left, right, i, j)
 
 
-@kernel
+@part
 def _multiply_rows(c, a, b, i, j):
     c00 = c01 = c02 = c03 = np.float32(0)
     c10 = c11 = c12 = c13 = np.float32(0)
