@@ -1,7 +1,7 @@
 """One training step: gradients of the parts of a batch, added up, and the optimizer's update."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from typing import NamedTuple
 
@@ -184,30 +184,34 @@ def _side_by_side(
                 of_weights = torch.autograd.grad(terms.total, weights, allow_unused=True)
         return _PieceGradients(_Sums.of(terms, logits, piece.clips), of_terms, list(of_weights))
 
-    first, *others = computed = list(map_in_threads(work, pieces))
-    sums, of_terms, _ = first
-    for other in others:
-        sums = sums.plus(other.sums)
-        of_terms = {name: own + other.of_terms[name] for name, own in of_terms.items()}
+    sums, of_terms = _Sums(), dict[str, Tensor]()
+    of_weights: dict[nn.Parameter, Tensor] = {}
+    for piece in map_in_threads(work, pieces):
+        sums = sums.plus(piece.sums)
+        for name, gradient in piece.of_terms.items():
+            of_terms[name] = of_terms.get(name, 0.0) + gradient
+        _add_to(of_weights, zip(weights, piece.of_weights, strict=True))
     sums = sums.of_all(workers)
     _stop_if_not_finite(state, sums, [piece.clips for piece in pieces], workers)
-    of_weights = zip(*(piece.of_weights for piece in computed), strict=True)
-    with one_thread():  # sums are short, and threads would meet after each
-        for weight, gradients in zip(weights, of_weights, strict=True):
-            weight.grad = _summed(gradients)
+    with one_thread():  # each is short, and threads would meet after it
+        for weight, gradient in of_weights.items():
+            # The fused optimizer goes through memory as the weight lies, whatever the strides.
+            weight.grad = gradient.contiguous()
     return sums, of_terms
 
 
-def _summed(gradients: Sequence[Tensor | None]) -> Tensor | None:
-    """The sum of what the pieces ask of a weight, none of which may reach it."""
-    there = [gradient for gradient in gradients if gradient is not None]
-    if not there:
-        return None
-    # The fused optimizer goes through memory as the weight lies, whatever the strides.
-    total = there[0].clone(memory_format=torch.contiguous_format)
-    for gradient in there[1:]:
-        total += gradient
-    return total
+def _add_to(
+    sums: dict[nn.Parameter, Tensor], gradients: Iterable[tuple[nn.Parameter, Tensor | None]]
+) -> None:
+    """Add what a piece asks of the weights, none of which it may reach, in their gradients' order.
+
+    A gradient need not lie in memory as its weight does; those of one weight all lie alike.
+    """
+    there = {weight: gradient for weight, gradient in gradients if gradient is not None}
+    known = [weight for weight in there if weight in sums]
+    if known:
+        torch._foreach_add_([sums[weight] for weight in known], [there[w] for w in known])
+    sums.update((weight, there[weight]) for weight in there if weight not in sums)
 
 
 def _dropout_seed(state: TrainingState, part: int) -> int:

@@ -24,8 +24,8 @@ def map_in_threads(function: Callable[[Item], Result], items: Iterable[Item]) ->
     """Yield the results in the order of the items, as many at a time as torch has threads.
 
     A thread computes as if it were alone, so results do not depend on how many there are; not even
-    a single item gets more than one, for operations are too short to be worth a meeting. A
-    profiler, which sees one thread, is shown the same work one after the other.
+    a single item gets more than one, for operations are too short to be worth a meeting. So does
+    the caller, with each result while later ones are computed. A profiler, which sees one thread, is shown the same work one after the other.
 
     Args:
         function: draws random numbers from a generator of its own only; whether gradients are
@@ -42,6 +42,7 @@ def map_in_threads(function: Callable[[Item], Result], items: Iterable[Item]) ->
             yield result
         return
     waiting: deque[Future[Result]] = deque()
+    torch.set_num_threads(1)
     try:
         with ThreadPoolExecutor(len(first), "slrctl", torch.set_num_threads, (1,)) as pool:
             for item in items:
