@@ -210,7 +210,8 @@ def _add_to(
     there = {weight: gradient for weight, gradient in gradients if gradient is not None}
     known = [weight for weight in there if weight in sums]
     if known:
-        torch._foreach_add_([sums[weight] for weight in known], [there[w] for w in known])
+        sums_there = [sums[weight] for weight in known]
+        torch._foreach_add_(sums_there, [there[weight] for weight in known])  # pyright: ignore[reportPrivateImportUsage]
     sums.update((weight, there[weight]) for weight in there if weight not in sums)
 
 

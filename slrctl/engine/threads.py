@@ -25,7 +25,8 @@ def map_in_threads(function: Callable[[Item], Result], items: Iterable[Item]) ->
 
     A thread computes as if it were alone, so results do not depend on how many there are; not even
     a single item gets more than one, for operations are too short to be worth a meeting. So does
-    the caller, with each result while later ones are computed. A profiler, which sees one thread, is shown the same work one after the other.
+    the caller, with each result while later ones are computed. A profiler sees one thread, so it is
+    shown the same work one after the other.
 
     Args:
         function: draws random numbers from a generator of its own only; whether gradients are

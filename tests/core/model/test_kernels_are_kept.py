@@ -47,7 +47,7 @@ with scoped_seed(1, torch.device("cpu")):
     for num_queries, num_keys in ((60, 60), (36, 51), (5, 7)):
         query, key_value = normal(3, num_queries, 42), normal(3, num_keys, 84)
         query[:, 0] *= 30
-        options = draws.random((3, num_keys)) > 0.1, 3, True
+        options = 0, draws.random((3, num_keys)) > 0.1, 3, True
         masks = tuple(draw_masks(9 * num_queries, num_keys, 0.1))
         heads, maps = np.empty_like(query), normal(3, 3, num_queries, num_keys)
         divisors = np.empty((2, 3, 3, num_queries), np.float32)

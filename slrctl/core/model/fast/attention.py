@@ -45,7 +45,9 @@ def attend(
         to attend to has weights and messages of 0.
     """
     parameters = [p for linear in projections for p in (linear.weight, linear.bias)]
-    inputs = own.float(), other.float(), is_attended.contiguous()
+    is_of_itself = other is own
+    own = own.float()
+    inputs = own, own if is_of_itself else other.float(), is_attended.contiguous()
     with torch.autocast("cpu", enabled=False):
         if torch.is_grad_enabled():
             return _Attention.apply(*inputs, num_heads, rate, return_weights, *parameters)  # pyright: ignore[reportReturnType]
@@ -53,11 +55,38 @@ def attend(
         return messages, maps
 
 
+class _Projected(NamedTuple):
+    """Queries, and keys beside values. Those of one stream are one array, queries first."""
+
+    query: Float[Tensor, "B Q _"]
+    key_value: Float[Tensor, "B T _"]
+    first_key: int
+
+    @classmethod
+    def of(
+        cls,
+        own: Float[Tensor, "B Q D"],
+        other: Float[Tensor, "B T E"],
+        weights: tuple[Tensor, ...],
+        biases: tuple[Tensor, ...],
+    ) -> "_Projected":
+        if other is own:
+            together = _project(own, torch.cat(weights), torch.cat(biases))
+            return cls(together, together, own.shape[2])
+        query = _project(own, weights[0], biases[0])
+        return cls(query, _project(other, torch.cat(weights[1:]), torch.cat(biases[1:])), 0)
+
+
+def _project(
+    frames: Float[Tensor, "B T D"], weight: Float[Tensor, "F D"], bias: Float[Tensor, " F"]
+) -> Float[Tensor, "B T F"]:
+    return torch.addmm(bias, frames.flatten(0, 1), weight.t()).view(*frames.shape[:2], -1)
+
+
 class _Computed(NamedTuple):
     """What the way back needs of the way there."""
 
-    query: Float[Tensor, "B Q D"]
-    key_value: Float[Tensor, "B T _"]
+    projected: _Projected
     heads: Float[Tensor, "B Q D"]
     divisors: Float[Tensor, "2 B H Q"]
     masks: Masks
@@ -74,21 +103,17 @@ def _attend(
 ) -> tuple[Float[Tensor, "B Q D"], Float[Tensor, "B H Q T"] | None, _Computed]:
     from slrctl.core.model.fast.kernels import attention as kernels
 
-    parameters = [parameter.detach() for parameter in parameters]
-    weights, biases = parameters[::2], parameters[1::2]
+    weights, biases = tuple(parameters[::2]), tuple(parameters[1::2])
     (num_clips, num_queries, _), num_keys = own.shape, other.shape[1]
-    query = torch.addmm(biases[0], own.detach().flatten(0, 1), weights[0].t())
-    key_value = torch.addmm(
-        torch.cat(biases[1:3]), other.detach().flatten(0, 1), torch.cat(weights[1:3]).t()
-    )
-    query, key_value = query.view(*own.shape[:2], -1), key_value.view(*other.shape[:2], -1)
+    projected = _Projected.of(own, other, weights[:3], biases[:3])
     masks = draw_masks(num_clips * num_heads * num_queries, num_keys, rate)
-    heads = torch.empty_like(query)
-    divisors = query.new_empty(2, num_clips, num_heads, num_queries)
-    maps = query.new_empty(*divisors.shape[1:], num_keys) if return_weights else None
+    heads = own.new_empty(num_clips, num_queries, len(weights[0]))
+    divisors = own.new_empty(2, num_clips, num_heads, num_queries)
+    maps = own.new_empty(*divisors.shape[1:], num_keys) if return_weights else None
     kernels.attend(
-        query.numpy(),
-        key_value.numpy(),
+        projected.query.numpy(),
+        projected.key_value.numpy(),
+        projected.first_key,
         is_attended.numpy(),
         num_heads,
         rate > 0,
@@ -97,11 +122,11 @@ def _attend(
         divisors.numpy(),
         _NO_MAPS if maps is None else maps.numpy(),
     )
-    messages = torch.addmm(biases[3], heads.flatten(0, 1), weights[3].t()).view(own.shape)
+    messages = _project(heads, weights[3], biases[3])
     has_key = is_attended.any(-1)
     if not bool(has_key.all()):
         messages *= has_key[:, None, None]
-    return messages, maps, _Computed(query, key_value, heads, divisors, masks)
+    return messages, maps, _Computed(projected, heads, divisors, masks)
 
 
 class _Attention(torch.autograd.Function):
@@ -119,7 +144,9 @@ class _Attention(torch.autograd.Function):
         messages, maps, computed = _attend(
             own, other, is_attended, num_heads, rate, return_weights, parameters
         )
-        *tensors, masks = computed
+        projected, heads, divisors, masks = computed
+        ctx.first_key, ctx.is_of_itself = projected.first_key, other is own
+        tensors = (*projected[:2], heads, divisors)
         ctx.save_for_backward(own, other, is_attended, *tensors, *parameters[::2])
         ctx.num_heads, ctx.is_dropped, ctx.masks = num_heads, rate > 0, tuple(masks)
         ctx.set_materialize_grads(False)
@@ -130,19 +157,19 @@ class _Attention(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         from slrctl.core.model.fast.kernels import attention as kernels
 
-        own, other, is_attended, *tensors = ctx.saved_tensors
-        query, key_value, heads, divisors, *weights = tensors
+        own, other, is_attended, query, key_value, heads, divisors, *weights = ctx.saved_tensors
         of_messages, of_maps = gradients
         of_output = own.new_zeros(own.shape) if of_messages is None else of_messages
         has_key = is_attended.any(-1)
         if not bool(has_key.all()):
             of_output = of_output * has_key[:, None, None]
-        of_output = of_output.flatten(0, 1)
-        of_heads = (of_output @ weights[3]).view(heads.shape)
-        of_query, of_key_value = torch.empty_like(query), torch.empty_like(key_value)
+        of_heads, of_output_weight, of_output_bias = _back(of_output, heads, weights[3])
+        of_query = torch.empty_like(query)
+        of_key_value = of_query if ctx.is_of_itself else torch.empty_like(key_value)
         kernels.attend_back(
             query.numpy(),
             key_value.numpy(),
+            ctx.first_key,
             is_attended.numpy(),
             ctx.num_heads,
             ctx.is_dropped,
@@ -153,19 +180,28 @@ class _Attention(torch.autograd.Function):
             of_query.numpy(),
             of_key_value.numpy(),
         )
-        of_query, of_key_value = of_query.flatten(0, 1), of_key_value.flatten(0, 1)
-        of_key_value_weight = of_key_value.t() @ other.flatten(0, 1)
-        of_key_weight, of_value_weight = of_key_value_weight.chunk(2)
-        of_key_bias, of_value_bias = of_key_value.sum(0).chunk(2)
-        return (
-            (of_query @ weights[0]).view(own.shape),
-            (of_key_value @ torch.cat(weights[1:3])).view(other.shape),
-            None, None, None, None,
-            of_query.t() @ own.flatten(0, 1), of_query.sum(0),
-            of_key_weight, of_key_bias,
-            of_value_weight, of_value_bias,
-            of_output.t() @ heads.flatten(0, 1), of_output.sum(0),
-        )  # fmt: skip
+        if ctx.is_of_itself:
+            of_own, of_weights, of_biases = _back(of_query, own, torch.cat(weights[:3]))
+            of_others = None
+            of_projections = of_weights.chunk(3), of_biases.chunk(3)
+        else:
+            of_own, *of_first = _back(of_query, own, weights[0])
+            of_others, *of_rest = _back(of_key_value, other, torch.cat(weights[1:3]))
+            of_projections = (
+                (one, *two.chunk(2)) for one, two in zip(of_first, of_rest, strict=True)
+            )
+        of_parameters = [p for pair in zip(*of_projections, strict=True) for p in pair]
+        of_parameters += [of_output_weight, of_output_bias]
+        return of_own, of_others, None, None, None, None, *of_parameters
+
+
+def _back(
+    gradient: Float[Tensor, "B T F"], inputs: Float[Tensor, "B T D"], weight: Float[Tensor, "F D"]
+) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "F D"], Float[Tensor, " F"]]:
+    """The gradients of the inputs, the weight and the bias of a linear map."""
+    rows = gradient.flatten(0, 1)
+    of_inputs = (rows @ weight).view(inputs.shape)
+    return of_inputs, rows.t() @ inputs.flatten(0, 1), rows.sum(0)
 
 
 def _apart(of_maps: Float[Tensor, "B H Q T"]) -> np.ndarray:

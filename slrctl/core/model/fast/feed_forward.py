@@ -58,8 +58,7 @@ def _forward(
 
     num_units = len(expand_bias)
     expand = _expansion(expand_weight, expand_bias, dtype)
-    # Scaling the weights makes up for the dropped units without a pass over the others.
-    to_output = _padded((contract_weight * keep_scale(rate)).to(dtype))
+    to_output = _padded(contract_weight.to(dtype), 0)
     size = _rows_of_block(len(rows), num_units, dtype)
     masks = tuple(draw_masks(len(rows), num_units, rate))
     negative_infinity = _bits(torch.tensor([-torch.inf], dtype=dtype))[0]
@@ -70,7 +69,9 @@ def _forward(
         results.append(_contract(units, to_output))
         if hidden is not None:
             hidden.append(units)
-    return torch.cat(results)[:, : len(contract_bias)].add(contract_bias)
+    outputs = torch.cat(results)[:, : len(contract_bias)]
+    # What makes up for the dropped units comes where there is least to multiply.
+    return torch.add(contract_bias, outputs, alpha=keep_scale(rate))
 
 
 class _FeedForward(torch.autograd.Function):
@@ -99,17 +100,18 @@ class _FeedForward(torch.autograd.Function):
 
         rows, expand_weight, contract_weight, *hidden = ctx.saved_tensors
         dtype, num_units = hidden[0].dtype, hidden[0].shape[1]
-        width, size, scale = rows.shape[1], len(hidden[0]), keep_scale(ctx.rate)
-        scaled = (contract_weight * scale).to(dtype)
-        to_inputs = _padded(expand_weight.to(dtype).t())
+        width, size = rows.shape[1], len(hidden[0])
+        from_outputs = contract_weight.to(dtype)
+        to_inputs = _padded(expand_weight.to(dtype), 1).t()
+        of_outputs = (gradients[0] * keep_scale(ctx.rate)).to(dtype)
         of_expand = rows.new_zeros(width + 1, num_units)
         of_contract = torch.zeros_like(contract_weight)
         of_units, of_rows = torch.empty_like(hidden[0]), []
         of_bits = _bits(of_units)
-        blocks = (gradients[0].to(dtype).split(size), _beside_ones(rows, dtype).split(size), hidden)
+        blocks = (of_outputs.split(size), _beside_ones(rows, dtype).split(size), hidden)
         for gradient, inputs, units in zip(*blocks, strict=True):
             of_block = of_units[: len(units)]
-            torch.mm(gradient, scaled, out=of_block)
+            torch.mm(gradient, from_outputs, out=of_block)
             let_through(of_bits, _bits(units))
             _accumulate(of_expand, inputs, of_block)
             _accumulate(of_contract, gradient, units)
@@ -118,7 +120,7 @@ class _FeedForward(torch.autograd.Function):
             torch.cat(of_rows)[:, :width].to(rows.dtype),
             of_expand[:width].t(),
             of_expand[width],
-            of_contract.mul_(scale),
+            of_contract,
             gradients[0].sum(0),
             None,
             None,
@@ -145,8 +147,10 @@ def _beside_ones(rows: Float[Tensor, "N D"], dtype: torch.dtype) -> Float[Tensor
     return inputs
 
 
-def _padded(weight: Float[Tensor, "D F"]) -> Float[Tensor, "_ F"]:
-    return F.pad(weight, (0, 0, 0, -len(weight) % _VECTOR)).contiguous()
+def _padded(weight: Float[Tensor, "_ _"], axis: int) -> Float[Tensor, "_ _"]:
+    """The weights with zeros for results up to a whole number of vectors, along this axis."""
+    further = -weight.shape[axis] % _VECTOR
+    return F.pad(weight, (0, further) if axis == 1 else (0, 0, 0, further))
 
 
 def _expansion(

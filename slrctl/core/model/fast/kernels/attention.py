@@ -34,12 +34,15 @@ _C1, _C2, _C3, _C4, _C5, _C6 = (
 
 
 @kernel
-def attend(query, key_value, is_attended, num_heads, is_dropped, masks, heads, divisors, maps):
+def attend(
+    query, key_value, first_key, is_attended, num_heads, is_dropped, masks, heads, divisors, maps
+):
     """Average the values of each head under the softmax of its scores.
 
     Args:
-        query: `B Q D`, with the heads beside one another.
-        key_value: `B T 2D`, keys before values.
+        query: `B Q D` or wider: queries come first, with the heads beside one another.
+        key_value: `B T 2D` or wider, keys before values; it may be the same array.
+        first_key: the column where the keys begin.
         is_attended: `B T`; the weight of any other key is 0.
         num_heads: H.
         is_dropped: whether dropout is applied to the weights.
@@ -48,7 +51,7 @@ def attend(query, key_value, is_attended, num_heads, is_dropped, masks, heads, d
         divisors: written, `2 B H Q`: what a row subtracts from its scores, and 1 / its sum.
         maps: written, `B H Q T`, the weights before dropout; empty if they are not wanted.
     """
-    num_clips, num_queries, width = query.shape
+    num_clips, num_queries, width = heads.shape
     num_keys, head_dim = key_value.shape[1], width // num_heads
     scale = _LOG2_E / np.sqrt(np.float32(head_dim))
     keep_scale = np.float32(masks[4]) if is_dropped else np.float32(1)
@@ -62,9 +65,10 @@ def attend(query, key_value, is_attended, num_heads, is_dropped, masks, heads, d
     for clip in range(num_clips):
         _raise_barrier(barrier, is_attended[clip])
         for head in range(num_heads):
-            first, second = head * head_dim, width + head * head_dim
-            transpose_in(keys, key_value[clip, :, first : first + head_dim])
-            transpose_in(values, key_value[clip, :, second : second + head_dim])
+            first = head * head_dim
+            key, value = first_key + first, first_key + width + first
+            transpose_in(keys, key_value[clip, :, key : key + head_dim])
+            transpose_in(values, key_value[clip, :, value : value + head_dim])
             longest = _longest(keys, barrier)
             for start in range(0, num_queries, _QUERIES):
                 count = min(_QUERIES, num_queries - start)
@@ -95,15 +99,15 @@ def attend(query, key_value, is_attended, num_heads, is_dropped, masks, heads, d
 
 @kernel
 def attend_back(
-    query, key_value, is_attended, num_heads, is_dropped, masks, divisors,
+    query, key_value, first_key, is_attended, num_heads, is_dropped, masks, divisors,
     of_heads, of_maps, of_query, of_key_value,
 ):  # fmt: skip
-    """The way back: write the gradients of queries, keys and values, shaped like these.
+    """The way back: write the gradients of queries, keys and values, where these were.
 
     Args as above, and the gradients of what `attend` wrote: `of_heads`, `B Q D`, and `of_maps`,
     like the maps, or of one head where it is the same for all, or empty.
     """
-    num_clips, num_queries, width = query.shape
+    num_clips, num_queries, width = of_heads.shape
     num_keys, head_dim = key_value.shape[1], width // num_heads
     root = np.float32(1) / np.sqrt(np.float32(head_dim))
     keep_scale = np.float32(masks[4]) if is_dropped else np.float32(1)
@@ -124,9 +128,10 @@ def attend_back(
     for clip in range(num_clips):
         _raise_barrier(barrier, is_attended[clip])
         for head in range(num_heads):
-            first, second = head * head_dim, width + head * head_dim
-            transpose_in(keys, key_value[clip, :, first : first + head_dim])
-            transpose_in(values, key_value[clip, :, second : second + head_dim])
+            first = head * head_dim
+            key, value = first_key + first, first_key + width + first
+            transpose_in(keys, key_value[clip, :, key : key + head_dim])
+            transpose_in(values, key_value[clip, :, value : value + head_dim])
             of_keys[:] = 0
             of_values[:] = 0
             for start in range(0, num_queries, _QUERIES):
@@ -162,8 +167,8 @@ def attend_back(
                 for i in range(count):
                     for d in range(head_dim):
                         of_query[clip, start + i, first + d] = of_queries[i, d] * root
-            transpose_out(of_key_value[clip, :, first : first + head_dim], of_keys)
-            transpose_out(of_key_value[clip, :, second : second + head_dim], of_values)
+            transpose_out(of_key_value[clip, :, key : key + head_dim], of_keys)
+            transpose_out(of_key_value[clip, :, value : value + head_dim], of_values)
 
 
 @part
