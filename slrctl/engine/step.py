@@ -133,7 +133,7 @@ def _cut(part: ClipBatch, state: TrainingState) -> list[ClipBatch]:
 
 
 def _weights(state: TrainingState) -> list[nn.Parameter]:
-    return [*state.model.parameters(), *state.loss.parameters()]
+    return [weight for group in state.optimizer.param_groups for weight in group["params"]]
 
 
 def _one_by_one(

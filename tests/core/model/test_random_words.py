@@ -124,7 +124,8 @@ def test_a_row_wider_than_a_mask_is_refused():
 
 def test_a_word_worked_by_hand_decides_an_element_and_the_one_below_it():
     table = np.array([7, 2**31 - 5, 40_000, 2], np.int32)
-    masks = Masks(table, np.array([[0, 2, 3]]), 2, 0, 2.0)  # a rate of 1/2: what is not negative
+    # Places 0 and 2 of 2^20, multiplier 3; a rate of 1/2 keeps what is not negative.
+    masks = Masks(table, np.array([[0, 3 * 2**20 + 2, 1]]), 2, 0, 2.0)
 
     # 7 + 3 * 40,000 = 1 * 65,536 + 54,471: as 16 bits with a sign 1 above and -11,065 below.
     # 2^31 - 5 + 3 * 2 = 2^31 + 1 is -2^31 + 1 in 32 bits: -32,768 above and 1 below.

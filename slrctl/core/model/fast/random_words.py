@@ -26,15 +26,16 @@ from slrctl.core.seeding import scoped_generator
 LEVELS = 2**16  # a rate is rounded to a multiple of 1/LEVELS
 # Of a block, and so of a row: they fit behind any place of the table.
 MOST_WORDS = 2**17
-_NUM_PLACES = 2**20
+NUM_PLACES = 2**20
 _CPU = torch.device("cpu")
 
 
 class Masks(NamedTuple):
     """What the masks of rows follow from, a key for every block of rows.
 
-    A key is the two places and the multiplier. An element stays where its 16 bits, in the upper
-    half of a word, are not below `lowest_kept`; `scale` makes up for the dropped share, exactly.
+    A key is three numbers of 30 bits: the two places are the remainders of 2^20, the multiplier is
+    the odd number after twice the third. An element stays where its 16 bits, in the upper half of a
+    word, are not below `lowest_kept`; `scale` makes up for the dropped share, exactly.
     """
 
     table: Int32[np.ndarray, " words"]
@@ -67,8 +68,6 @@ def draw_masks(num_rows: int, width: int, rate: float) -> Masks:
     rows = rows_of_block(width)
     shape = (-(-num_rows // rows), 3)
     keys = torch.randint(0, 2**30, shape, generator=scoped_generator(_CPU)).numpy()
-    keys[:, :2] %= _NUM_PLACES
-    keys[:, 2] = 2 * keys[:, 2] + 1
     lowest_kept = (_threshold(rate) - LEVELS // 2) * LEVELS
     return Masks(_table(), keys, rows, lowest_kept, keep_scale(rate))
 
@@ -78,8 +77,8 @@ def keep_mask(masks: Masks, num_rows: int, width: int) -> Bool[Tensor, "num_rows
     table = torch.from_numpy(masks.table)
     keys = torch.from_numpy(masks.keys)[:, :, None]
     words_of_block = torch.arange(masks.rows_of_block // 2 * width)
-    first, second = (table[keys[:, column] + words_of_block] for column in (0, 1))
-    high = first + keys[:, 2].int() * second
+    first, second = (table[keys[:, column] % NUM_PLACES + words_of_block] for column in (0, 1))
+    high = first + (2 * keys[:, 2] + 1).int() * second
     pairs = torch.stack([high << 16, high], dim=1).unflatten(-1, (-1, width)).transpose(1, 2)
     return pairs.flatten(0, 2)[:num_rows] >= masks.lowest_kept
 
@@ -102,5 +101,5 @@ def _no_masks() -> Masks:
 @cache
 def _table() -> Int32[np.ndarray, " words"]:
     """The same in every run; what differs is where in it a block begins."""
-    words = np.random.SFC64(0).random_raw((_NUM_PLACES + MOST_WORDS) // 2)
+    words = np.random.SFC64(0).random_raw((NUM_PLACES + MOST_WORDS) // 2)
     return words.astype("<u8", copy=False).view("<i4")

@@ -60,12 +60,12 @@ def _none_on_failure(method: Callable[..., Any]) -> Callable[..., Any]:
 def _folder() -> Path:
     """Where machine code of these sources is kept: where Python's own is, or the user's caches are.
 
-    Code of one file holds that of others which it calls, and numba looks at changes of the one
-    only; so all that belongs together has a folder of its own.
+    Code of one file holds that of others which it calls, and their constants, and numba looks at
+    changes of the one only; so all that belongs together has a folder of its own.
     """
     here = Path(__file__).parent
     sources = hashlib.blake2b(digest_size=8)
-    for path in sorted(here.glob("*.py")):
+    for path in sorted(here.parent.rglob("*.py")):
         sources.update(path.read_bytes())
     bytecode = here / "__pycache__"
     is_writable = os.access(bytecode if bytecode.exists() else here, os.W_OK)

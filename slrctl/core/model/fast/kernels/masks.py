@@ -3,6 +3,7 @@
 import numpy as np
 
 from slrctl.core.model.fast.kernels.compiling import part
+from slrctl.core.model.fast.random_words import NUM_PLACES
 
 
 @part
@@ -36,8 +37,8 @@ def _words_of_row(width, row, masks):
     table, keys, rows_of_block, lowest_kept, _ = masks
     block, row_in_block = row // rows_of_block, row % rows_of_block
     place = row_in_block // 2 * width
-    first = table[keys[block, 0] + place :][:width]
-    second = table[keys[block, 1] + place :][:width]
+    first = table[keys[block, 0] % NUM_PLACES + place :][:width]
+    second = table[keys[block, 1] % NUM_PLACES + place :][:width]
     shift = 0 if row_in_block % 2 else 16
     # No more bits than a word has, or it would be computed in twice as many.
-    return first, second, np.int32(keys[block, 2]), np.int32(lowest_kept), np.int32(shift)
+    return first, second, np.int32(2 * keys[block, 2] + 1), np.int32(lowest_kept), np.int32(shift)
