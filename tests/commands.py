@@ -132,6 +132,7 @@ def _serve() -> None:
     import torch._dynamo
 
     import slrctl.core.model.fast.kernels.attention
+    import slrctl.core.model.fast.kernels.divergence
     import slrctl.core.model.fast.kernels.hidden_units
     import slrctl.core.model.fast.kernels.residual
     import slrctl.engine.run

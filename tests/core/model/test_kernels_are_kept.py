@@ -27,7 +27,7 @@ RUN_ALL = """
 import hashlib
 import numpy as np
 import torch
-from slrctl.core.model.fast.kernels import attention, hidden_units, residual
+from slrctl.core.model.fast.kernels import attention, divergence, hidden_units, residual
 from slrctl.core.model.fast.random_words import draw_masks
 from slrctl.core.seeding import scoped_seed
 
@@ -65,6 +65,11 @@ with scoped_seed(1, torch.device("cpu")):
             *written)
         run(residual.add_and_normalise_back, rows, *written[:2], weight, True, masks,
             *(np.zeros_like(x) for x in (rows, rows, weight, weight)))
+    maps = draws.random((2, 3, 2, 50, 50)).astype(np.float32)
+    present, gradients = draws.random((3, 50)) > 0.2, np.zeros((2, 3, 50, 50), np.float32)
+    for exponent in (1.0, 0.5, 5.0):
+        run(divergence.compare_rows, *maps, present, 1e-9, exponent, np.empty((3, 50), np.float32),
+            *gradients)
     units = normal(100, 200)
     masks = tuple(draw_masks(100, 200, 0.1))
     run(hidden_units.rectify, units.view(np.int32), np.int32(-8388608), 0, True, masks)

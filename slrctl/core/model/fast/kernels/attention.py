@@ -8,6 +8,7 @@ import numpy as np
 
 from slrctl.core.model.fast.kernels.compiling import kernel, part
 from slrctl.core.model.fast.kernels.masks import drop_row, drop_two_rows
+from slrctl.core.model.fast.kernels.powers import power_of_2
 from slrctl.core.model.fast.kernels.products import (
     TILE,
     VECTOR,
@@ -24,13 +25,7 @@ _QUERIES = 8
 _NEVER = np.float32(-1e30)
 # Up to this bound no weight that counts falls below 2^-120; float32 holds 2^-126.
 _LARGEST_BOUND = np.float32(60)
-_LEAST_POWER = np.float32(-126)
 _LOG2_E = np.float32(1 / np.log(2))
-# The series of 2^x: (ln 2)^n / n!
-_C1, _C2, _C3, _C4, _C5, _C6 = (
-    np.float32(np.log(2) ** n / factorial)
-    for n, factorial in zip(range(1, 7), (1, 2, 6, 24, 120, 720), strict=True)
-)
 
 
 @kernel
@@ -216,25 +211,10 @@ def _exponentiate(rows, i, barrier, offset, factor):
     """Turn scores of a row into powers of 2 times a factor, 0 behind the barrier; give the sum."""
     total = np.float32(0)
     for t in range(rows.shape[1]):
-        power = _power_of_2(rows[i, t] + (barrier[t] - offset)) * factor
+        power = power_of_2(rows[i, t] + (barrier[t] - offset)) * factor
         rows[i, t] = power
         total += power
     return total
-
-
-@part
-def _power_of_2(x):
-    """Accurate to 2e-7; 0 below what float32 holds at full precision."""
-    whole = np.floor(x + np.float32(0.5))
-    rest = x - whole
-    power = _C6 * rest + _C5
-    power = power * rest + _C4
-    power = power * rest + _C3
-    power = power * rest + _C2
-    power = power * rest + _C1
-    power = power * rest + np.float32(1)
-    power *= np.int32((np.int32(whole) + 127) << 23).view(np.float32)
-    return np.float32(0) if x < _LEAST_POWER else power
 
 
 @part

@@ -1,0 +1,51 @@
+"""Powers of 2 and logarithms that a compiler can work out for a whole vector at once."""
+
+import numpy as np
+
+from slrctl.core.model.fast.kernels.compiling import part
+
+_LEAST_POWER = np.float32(-126)
+# The series of 2^x: (ln 2)^n / n!
+_C1, _C2, _C3, _C4, _C5, _C6 = (
+    np.float32(np.log(2) ** n / factorial)
+    for n, factorial in zip(range(1, 7), (1, 2, 6, 24, 120, 720), strict=True)
+)
+_LN_2 = np.float32(np.log(2))
+_ROOT_2 = np.float32(np.sqrt(2))
+
+
+@part
+def power_of_2(x):
+    """Accurate to 2e-7; 0 below what float32 holds at full precision."""
+    whole = np.floor(x + np.float32(0.5))
+    rest = x - whole
+    power = _C6 * rest + _C5
+    power = power * rest + _C4
+    power = power * rest + _C3
+    power = power * rest + _C2
+    power = power * rest + _C1
+    power = power * rest + np.float32(1)
+    power *= np.int32((np.int32(whole) + 127) << 23).view(np.float32)
+    return np.float32(0) if x < _LEAST_POWER else power
+
+
+@part
+def logarithm(x):
+    """The natural logarithm of a normal number above 0, to 2e-7 of it or of 1; NaN stays NaN.
+
+    Of m * 2^n with m about 1, by the series of the inverse hyperbolic tangent of (m - 1) / (m + 1).
+    """
+    bits = np.float32(x).view(np.int32)
+    exponent = (bits >> 23) - 127
+    mantissa = np.int32((bits & 0x7FFFFF) | 0x3F800000).view(np.float32)
+    is_large = mantissa > _ROOT_2
+    mantissa = mantissa * np.float32(0.5) if is_large else mantissa
+    exponent = exponent + 1 if is_large else exponent
+    s = (mantissa - np.float32(1)) / (mantissa + np.float32(1))
+    square = s * s
+    series = np.float32(2 / 9) * square + np.float32(2 / 7)
+    series = series * square + np.float32(2 / 5)
+    series = series * square + np.float32(2 / 3)
+    series = series * square + np.float32(2)
+    result = series * s + np.float32(exponent) * _LN_2
+    return result if x == x else x

@@ -1,0 +1,78 @@
+"""The consistency term's kernel against the plain path, in value and gradient."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from slrctl.core.cmcl import consistency_loss
+from slrctl.core.model import fast
+
+B, H, T = 4, 3, 21
+
+
+@pytest.fixture
+def presence(rng):
+    """Some frames of every clip; no right hand in one, no left hand in another."""
+    present = torch.rand(2, B, T, generator=rng) > 0.3
+    present[0, 2] = False
+    present[1, 3] = False
+    return present[0], present[1]
+
+
+def maps_of(rng, presence, spread):
+    """Two maps as attention gives them: the larger the spread, the more weights near 0."""
+    scores = spread * torch.randn(2, B, H, T, T, generator=rng)
+    left, right = presence
+    return [
+        weights.softmax(-1) * keys[:, None, None, :]
+        for weights, keys in zip(scores, (right, left), strict=True)
+    ]
+
+
+def value_and_gradients(maps, presence, temperature):
+    maps = [weights.clone().requires_grad_() for weights in maps]
+    loss = consistency_loss(*maps, *presence, temperature=temperature)
+    return loss, *torch.autograd.grad(loss, maps)
+
+
+@pytest.mark.parametrize("spread", [0.0, 1.0, 8.0])
+@pytest.mark.parametrize("temperature", [0.1, 0.5, 1.0, 4.0])
+def test_it_equals_the_plain_path(rng, presence, spread, temperature):
+    maps = maps_of(rng, presence, spread)
+
+    results = value_and_gradients(maps, presence, temperature)
+    with fast.plain_path():
+        expected = value_and_gradients([x.double() for x in maps], presence, temperature)
+
+    # Where the maps agree the gradient is 0 but for rounding.
+    for result, reference in zip(results, expected, strict=True):
+        size = max(1.0, reference.abs().max().item())
+        assert_close(result.double(), reference, atol=2e-6 * size, rtol=1e-4)
+
+
+def test_without_gradients_the_value_is_the_same_to_the_bit(rng, presence, monkeypatch):
+    monkeypatch.setattr(fast, "FEW_FRAMES", 0)
+    maps = maps_of(rng, presence, 2.0)
+
+    with_gradients, *_ = value_and_gradients(maps, presence, 1.0)
+    with torch.no_grad():
+        without = consistency_loss(*maps, *presence)
+
+    assert torch.equal(without, with_gradients.detach())
+
+
+@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_a_weight_that_is_not_a_number_makes_the_term_none(rng, presence, number, temperature):
+    maps = maps_of(rng, presence, 1.0)
+    row, column = (int(part[0].nonzero()[0]) for part in presence)
+    place = (row, column) if number == 0 else (column, row)
+    maps[number][0, 1, *place] = torch.nan
+
+    assert consistency_loss(*maps, *presence, temperature=temperature).isnan()
+
+
+def test_the_gradient_for_all_heads_takes_the_memory_of_one(rng, presence):
+    _, *gradients = value_and_gradients(maps_of(rng, presence, 1.0), presence, 1.0)
+
+    assert [gradient.stride(1) for gradient in gradients] == [0, 0]
