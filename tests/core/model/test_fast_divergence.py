@@ -6,6 +6,7 @@ from torch.testing import assert_close
 
 from slrctl.core.cmcl import consistency_loss
 from slrctl.core.model import fast
+from slrctl.core.model.fast.divergence import kl_of_rows
 
 B, H, T = 4, 3, 21
 
@@ -48,6 +49,30 @@ def test_it_equals_the_plain_path(rng, presence, spread, temperature):
     for result, reference in zip(results, expected, strict=True):
         size = max(1.0, reference.abs().max().item())
         assert_close(result.double(), reference, atol=2e-6 * size, rtol=1e-4)
+
+
+def test_a_frame_that_no_other_looks_back_to_is_compared_with_the_floor(rng, presence):
+    maps = maps_of(rng, presence, 1.0)
+    maps[1][0, :, :, presence[0][0].nonzero()[0]] = 0.0
+
+    results = value_and_gradients(maps, presence, 0.1)  # the floor to the tenth power is 1e-90
+    with fast.plain_path():
+        expected = value_and_gradients([x.double() for x in maps], presence, 0.1)
+
+    for result, reference in zip(results, expected, strict=True):
+        size = max(1.0, reference.abs().max().item())
+        assert_close(result.double(), reference, atol=2e-6 * size, rtol=1e-4)
+
+
+def test_rounding_makes_no_divergence_negative(rng):
+    everywhere = torch.ones(200, T, dtype=torch.bool)
+    shares = torch.rand(200, 1, 1, T, generator=rng)
+    maps = (shares / shares.sum(-1, keepdim=True)).expand(-1, H, T, -1)
+    with torch.no_grad():
+        rows = kl_of_rows(maps, 3 * maps.mT, everywhere, 1e-9, 1.0)
+
+    assert rows.min() >= 0.0
+    assert rows.max() < 1e-6
 
 
 def test_without_gradients_the_value_is_the_same_to_the_bit(rng, presence, monkeypatch):
