@@ -71,6 +71,7 @@ CSV_FILES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CSV_FILES)
 def test_csv_files_train_and_evaluate_without_any_option_but_the_paths(tmp_path, shared_data, name):
     folder = shared_data / "csv"

@@ -49,6 +49,7 @@ def folder(tmp_path):
     return found
 
 
+@pytest.mark.slow
 def test_a_study_says_what_it_will_do_and_writes_every_table_and_picture(
     run, folder, tiny_path, tmp_path
 ):
@@ -71,6 +72,7 @@ def test_a_study_says_what_it_will_do_and_writes_every_table_and_picture(
     assert len(list((tmp_path / "studies" / "trials").glob("*/best.safetensors"))) == 4
 
 
+@pytest.mark.slow
 def test_the_same_command_again_repeats_nothing_and_gives_the_same_files(run, folder, tiny_path):
     arguments = ["--train", tiny_path, "--seeds=1", *TWO, *TINY]
     run(*arguments)
@@ -82,6 +84,7 @@ def test_the_same_command_again_repeats_nothing_and_gives_the_same_files(run, fo
     assert {path.name: path.read_bytes() for path in folder().iterdir()} == before
 
 
+@pytest.mark.slow
 def test_another_question_has_a_folder_of_its_own(run, tiny_path, tmp_path):
     arguments = ["--train", tiny_path, "--seeds=1", *TINY]
     for change in (
@@ -95,6 +98,7 @@ def test_another_question_has_a_folder_of_its_own(run, tiny_path, tmp_path):
     assert len(list((tmp_path / "studies").glob("cmcl-tiny*"))) == 4
 
 
+@pytest.mark.slow
 def test_a_report_says_what_was_set_and_what_each_variant_changes(run, folder, tiny_path):
     run("--train", tiny_path, "--seeds=1", *TWO, *TINY, "--set=augment.mirror=0.5")
 
@@ -107,6 +111,7 @@ def test_a_report_says_what_was_set_and_what_each_variant_changes(run, folder, t
         assert "test accuracy (95 % interval)" in text
 
 
+@pytest.mark.slow
 def test_a_report_names_the_trials_that_failed(run, folder, tiny_path):
     bad = "--variant=wild:train.learning_rate=1e30"
 
@@ -139,6 +144,7 @@ def linked_lock(folder):
     lock.symlink_to("../../precious")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("damage", "code", "message"),
     [
@@ -160,6 +166,7 @@ def test_a_study_whose_folder_was_damaged_says_so(run, tiny_path, tmp_path, dama
     assert (tmp_path / "precious").read_text() == "a thesis"
 
 
+@pytest.mark.slow
 def test_what_people_are_called_is_no_html_in_a_report(run, tiny_path, tiny_dataset, tmp_path):
     clips = [replace(clip, signer=f"<img src={clip.signer}>") for clip in tiny_dataset]
     write_parquet(clips, tiny_path)
@@ -172,6 +179,7 @@ def test_what_people_are_called_is_no_html_in_a_report(run, tiny_path, tiny_data
         assert "<img src=train1" not in text
 
 
+@pytest.mark.slow
 def test_json_is_one_object_with_the_promised_keys(run, tiny_path):
     result = run("--train", tiny_path, "--seeds=2", *TWO, *TINY, "--json")
 
@@ -184,6 +192,7 @@ def test_json_is_one_object_with_the_promised_keys(run, tiny_path):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_each_signer_tests_once_when_folds_are_asked_for(run, folder, tiny_path):
     result = run("--train", tiny_path, "--seeds=1", *TWO, *TINY, "--folds=signer")
 
@@ -195,6 +204,7 @@ def test_each_signer_tests_once_when_folds_are_asked_for(run, folder, tiny_path)
     assert {row["clips"] for row in rows} == {"4"}
 
 
+@pytest.mark.slow
 def test_chosen_people_train_and_the_others_test(run, folder, tiny_path, tiny_dataset):
     first, second, *others = sorted({clip.signer for clip in tiny_dataset})
 
@@ -209,6 +219,7 @@ def test_chosen_people_train_and_the_others_test(run, folder, tiny_path, tiny_da
     assert {row["clips"] for row in rows} == {"8"}
 
 
+@pytest.mark.slow
 def test_a_pilot_says_how_many_seeds_would_show_a_difference(run, tiny_path):
     arguments = ["--train", tiny_path, "--seeds=2", *TWO, *TINY, "--plan=0.02"]
 
@@ -260,6 +271,7 @@ def test_ray_goes_with_an_address_or_without(run, tiny_path, arguments, workers)
     assert workers in plain(result)
 
 
+@pytest.mark.slow
 def test_a_variant_that_diverges_at_once_is_told_of_and_the_study_goes_on(run, tiny_path, tmp_path):
     ill = "--variant=ill:cmcl.preset=balanced,train.learning_rate=1e30,train.warmup_epochs=0"
 
@@ -308,6 +320,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 @on_linux
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_workers_that_are_still_importing_leave_with_their_study(start, commands, number):
@@ -323,6 +336,7 @@ def test_workers_that_are_still_importing_leave_with_their_study(start, commands
     wait_until(lambda: not any(map(is_alive, started)), seconds=60)
 
 
+@pytest.mark.slow
 @on_linux
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_workers_at_work_and_waiting_leave_with_their_study(start, commands, number):
@@ -338,6 +352,7 @@ def test_workers_at_work_and_waiting_leave_with_their_study(start, commands, num
     wait_until(lambda: not any(map(is_alive, started)), seconds=60)
 
 
+@pytest.mark.slow
 @on_linux
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_study_that_is_told_to_end_says_what_is_finished_on_one_line(start, commands, number):
@@ -354,6 +369,7 @@ def test_a_study_that_is_told_to_end_says_what_is_finished_on_one_line(start, co
     assert ended.stderr == ("interrupted: 0 of 2 trials are finished; the same command goes on\n")
 
 
+@pytest.mark.slow
 @on_linux
 @pytest.mark.parametrize(
     ("moment", "told"),

@@ -84,6 +84,7 @@ def test_what_commands_a_terminal_is_an_escape_in_json_too(capsys):
     assert "책" in printed
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="needs a shell that can close a stream")
 @pytest.mark.parametrize("closed", [">&-", ">&- 2>&-", "<&- >&- 2>&-"])
 def test_closed_streams_lead_nowhere_and_into_no_file(closed, tmp_path):

@@ -23,6 +23,7 @@ print(json.dumps({tag: [(e.step, e.value) for e in events.Scalars(tag)]
 """
 
 
+@pytest.mark.slow
 def test_tensorboard_shows_every_number_of_every_epoch(tiny_path, tmp_path):
     command = ["slrctl", "train", "--train", tiny_path, "--run-dir", "run", *TINY]
     start = "import sys; from slrctl.cli import main; sys.argv = sys.argv[1:]; main()"

@@ -62,6 +62,7 @@ def is_one_line(ended, *words):
     )
 
 
+@pytest.mark.slow
 def test_a_state_that_cannot_be_written_stops_the_run_and_keeps_the_last(commands, train):
     run_dir = commands.folder / "runs" / "limit"
     process = started(commands, train(run_dir, 500), run_dir)

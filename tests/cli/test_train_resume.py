@@ -69,6 +69,7 @@ def num_lines(path):
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_bits(commands, train, reference):
     run_dir = commands.folder / "runs" / "killed"
     process = commands.start(*train("killed", 5))
@@ -157,6 +158,7 @@ def test_options_that_do_not_go_with_resume_are_refused(run, arguments, message)
     assert message in result.stderr
 
 
+@pytest.mark.slow
 def test_two_runs_never_share_a_folder(commands, train, tiny_path):
     run_dir = commands.folder / "runs" / "shared"
     process = commands.start(*train("shared", 500))

@@ -124,6 +124,7 @@ def has_epochs(run_dir, count):
     return path.exists() and path.read_bytes().count(b"\n") >= count
 
 
+@pytest.mark.slow
 def test_three_processes_train_what_one_does(trained, tiny_path):
     assert_same_training(trained(3, *CMCL), trained(1, *CMCL), tiny_path)
 
@@ -183,6 +184,7 @@ def test_validation_and_test_are_those_of_one_process_to_the_bit(trained):
     assert predictions[0] == predictions[1]
 
 
+@pytest.mark.slow
 def test_a_killed_process_ends_the_others_and_another_number_goes_on(
     commands, train, trained, tiny_path
 ):

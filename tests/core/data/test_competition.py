@@ -221,6 +221,7 @@ def test_a_cut_off_file_is_left_out(two_clips, kept):
     check_refused(index, f"row 2: {path}: cannot be read as Parquet: it is cut off", "damaged file")
 
 
+@pytest.mark.slow
 def test_rows_that_take_no_room_in_the_file_are_refused_unread(two_clips):
     index, _ = two_clips
     path = index.parent / str(row(1001)["path"])

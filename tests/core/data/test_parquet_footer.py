@@ -122,6 +122,7 @@ def varint(number: int, length: int | None = None) -> bytes:
     return bytes(parts)
 
 
+@pytest.mark.slow
 def test_a_page_that_would_fill_the_memory_is_refused_whatever_its_column_claims(tmp_path):
     path = tmp_path / "signs.parquet"
     num = 60_000_000

@@ -77,6 +77,7 @@ def test_leaving_the_weights_out_changes_no_bit(attention, is_attended, rng):
     assert torch.equal(asked, alone)
 
 
+@pytest.mark.slow
 def test_the_gradients_of_the_plain_path_match_finite_differences(attention, is_attended, rng):
     attention.double().train()
 

@@ -96,11 +96,13 @@ def said_by_a_process(folder: Path, script: str = DROP) -> list[str]:
     ).stdout.split()
 
 
+@pytest.mark.slow
 def test_a_second_process_finds_what_the_first_compiled(tmp_path):
     assert [said_by_a_process(tmp_path) for _ in range(2)] == [["2", "0"], ["2", "1"]]
     assert len(list(tmp_path.rglob("*.nbc"))) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["*.nbi", "*.nbc"])
 def test_what_cannot_be_read_again_is_compiled_again(tmp_path, kind):
     said_by_a_process(tmp_path)

@@ -92,6 +92,7 @@ def test_a_set_over_what_variants_differ_in_would_treat_the_control_and_is_refus
         plan_trials(study, [1], NO_FOLDS, below, [Layer("--set", values)])
 
 
+@pytest.mark.slow
 def test_trials_run_side_by_side_finish_once_and_are_not_repeated(below, tmp_path):
     trials = plan_trials(STUDY, [1], NO_FOLDS, below, [])
 
@@ -108,6 +109,7 @@ def test_trials_run_side_by_side_finish_once_and_are_not_repeated(below, tmp_pat
     assert all(len(result.curve) == 2 for result in finished.values())
 
 
+@pytest.mark.slow
 def test_a_trial_is_the_run_that_train_would_make(below, tmp_path):
     (trial, _) = plan_trials(STUDY, [1], NO_FOLDS, below, [])
     list(run_locally([trial], tmp_path / "trials", jobs=1, threads=1))
@@ -119,6 +121,7 @@ def test_a_trial_is_the_run_that_train_would_make(below, tmp_path):
     assert read_result(one)._replace(seconds=0) == read_result(other)._replace(seconds=0)
 
 
+@pytest.mark.slow
 def test_a_trial_that_diverges_is_told_of_and_the_others_go_on(below, tmp_path):
     diverging = {"train": {"learning_rate": 1e30, "clip_gradient": 0.0}}
     study = Study("s", {"well": STUDY.variants["wide"], "ill": diverging}, "ill")
