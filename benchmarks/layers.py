@@ -1,4 +1,4 @@
-"""The parts of an encoder layer beside torch's own modules: one way there and back, with dropout.
+"""The parts of a layer, and the consistency term, beside torch's own: one way there and back.
 
 Six clips of 204 frames and one thread, as a piece of a training batch has. Each round times both
 sides in turn; the table has the medians.
@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from slrctl.core.cmcl import consistency_loss
+from slrctl.core.model import fast
 from slrctl.core.model.attention import MultiHeadAttention
 from slrctl.core.model.encoder import FeedForward
 from slrctl.core.model.residual import residual
@@ -37,32 +39,46 @@ class TorchFeedForward(nn.Module):
         return self.contract(F.dropout(F.relu(self.expand(features)), RATE))
 
 
-def pairs() -> dict[str, tuple[Call, Call]]:
-    """Of each part, torch's and ours."""
+def pairs() -> dict[str, tuple[Call, Call, Tensor]]:
+    """Of each part, torch's and ours, and what both are given; dropout is on."""
     torchs, ours = (
         nn.MultiheadAttention(WIDTH, HEADS, RATE, batch_first=True),
         MultiHeadAttention(WIDTH, HEADS, RATE),
     )
     everywhere = torch.ones(CLIPS, FRAMES, dtype=torch.bool)
     norm = nn.LayerNorm(WIDTH)
+    frames = torch.randn(CLIPS, FRAMES, WIDTH, requires_grad=True)
+    maps = torch.randn(2, CLIPS, HEADS, FRAMES, FRAMES).softmax(-1).requires_grad_()
+
+    def consistency(maps: Tensor) -> Tensor:
+        forth, back = maps
+        return consistency_loss(forth, back, everywhere, everywhere)
+
+    def plain_consistency(maps: Tensor) -> Tensor:
+        with fast.plain_path():
+            return consistency(maps)
+
     return {
-        "feed-forward": (TorchFeedForward(), FeedForward(WIDTH, HIDDEN, RATE)),
+        "feed-forward": (TorchFeedForward(), FeedForward(WIDTH, HIDDEN, RATE), frames),
         "attention": (
             lambda x: torchs(x, x, x, need_weights=False)[0],
             lambda x: ours(x, x, everywhere, return_weights=False)[0],
+            frames,
         ),
         "residual": (
             lambda x: norm(x + F.dropout(x, RATE)),
             lambda x: residual(x, x, norm, RATE, True),
+            frames,
         ),
+        "consistency": (plain_consistency, consistency, maps),
     }
 
 
-def seconds_of(call: Call, frames: Tensor, precision: str) -> float:
+def seconds_of(call: Call, given: Tensor, precision: str) -> float:
     """One way there and back."""
     started = time.perf_counter()
     with arithmetic(precision, CPU):
-        result = call(frames)
+        result = call(given)
     result.sum().backward()
     return time.perf_counter() - started
 
@@ -72,11 +88,10 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 30
-    frames = torch.randn(CLIPS, FRAMES, WIDTH, requires_grad=True)
     print("| part | precision | torch's | ours | faster |\n|---|---|---|---|---|")
-    for name, both in pairs().items():
+    for name, (*both, given) in pairs().items():
         for precision in ("fp32", "bf16"):
-            times = [[seconds_of(one, frames, precision) for one in both] for _ in range(rounds)]
+            times = [[seconds_of(one, given, precision) for one in both] for _ in range(rounds)]
             # The first three also compile, and allocate what the others find.
             torchs, ours = map(statistics.median, zip(*times[3:], strict=True))
             print(
