@@ -203,16 +203,15 @@ def _side_by_side(
 def _add_to(
     sums: dict[nn.Parameter, Tensor], gradients: Iterable[tuple[nn.Parameter, Tensor | None]]
 ) -> None:
-    """Add what a piece asks of the weights, none of which it may reach, in their gradients' order.
+    """Add what a piece asks of the weights, none of which it may reach.
 
-    A gradient need not lie in memory as its weight does; those of one weight all lie alike.
+    A gradient need not lie in memory as its weight does, and two weights may share one tensor of
+    it; so sums are new tensors, which lie as what they are made of.
     """
     there = {weight: gradient for weight, gradient in gradients if gradient is not None}
     known = [weight for weight in there if weight in sums]
-    if known:
-        sums_there = [sums[weight] for weight in known]
-        torch._foreach_add_(sums_there, [there[weight] for weight in known])  # pyright: ignore[reportPrivateImportUsage]
-    sums.update((weight, there[weight]) for weight in there if weight not in sums)
+    added = torch._foreach_add([sums[w] for w in known], [there[w] for w in known]) if known else ()  # pyright: ignore[reportPrivateImportUsage]
+    sums.update(there | dict(zip(known, added, strict=True)))
 
 
 def _dropout_seed(state: TrainingState, part: int) -> int:

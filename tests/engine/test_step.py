@@ -138,3 +138,28 @@ def test_who_accumulates_has_one_part_at_a_time(tiny_settings, tiny_parts, monke
     monkeypatch.setattr(step, "map_in_threads", None)
 
     first_steps(tiny_settings, tiny_parts, train={"accumulate": 2})
+
+
+def test_gradients_that_share_memory_are_added_up_apart():
+    first, second = (torch.nn.Parameter(torch.zeros(2, 3)) for _ in range(2))
+    shared, one_row = torch.ones(2, 3), torch.tensor([[1.0, 2.0, 3.0]]).expand(2, 3)
+    sums = {}
+
+    step._add_to(sums, [(first, shared), (second, None)])
+    step._add_to(sums, [(first, shared), (second, shared)])
+    step._add_to(sums, [(first, None), (second, one_row)])
+
+    assert torch.equal(sums[first], torch.full((2, 3), 2.0))
+    assert torch.equal(sums[second], torch.tensor([[2.0, 3.0, 4.0]] * 2))
+    assert torch.equal(shared, torch.ones(2, 3))
+
+
+def test_a_gradient_that_lies_transposed_stays_so_until_the_end():
+    weight = torch.nn.Parameter(torch.zeros(2, 3))
+    sums = {}
+
+    for _ in range(2):
+        step._add_to(sums, [(weight, torch.arange(6.0).view(3, 2).t())])
+
+    assert sums[weight].stride() == (1, 2)
+    assert torch.equal(sums[weight], torch.tensor([[0.0, 4.0, 8.0], [2.0, 6.0, 10.0]]))

@@ -50,6 +50,13 @@ def test_each_thread_computes_with_its_share_of_torchs_threads():
     assert new == [2]
 
 
+def test_between_results_the_caller_has_one_thread_and_afterwards_as_many_as_before():
+    between = [torch.get_num_threads() for _ in map_in_threads(lambda n: n, range(5))]
+
+    assert between == [1] * 5
+    assert torch.get_num_threads() == 2
+
+
 @pytest.mark.parametrize(("items", "threads"), [((7,), 2), ((7, 8), 1), ((), 2)])
 def test_what_cannot_be_shared_out_is_done_here_and_by_one_thread_too(items, threads):
     torch.set_num_threads(threads)
