@@ -206,12 +206,14 @@ def _add_to(
     """Add what a piece asks of the weights, none of which it may reach.
 
     A gradient need not lie in memory as its weight does, and two weights may share one tensor of
-    it; so sums are new tensors, which lie as what they are made of.
+    it; so sums have memory of their own, in the order of what they are made of.
     """
     there = {weight: gradient for weight, gradient in gradients if gradient is not None}
     known = [weight for weight in there if weight in sums]
-    added = torch._foreach_add([sums[w] for w in known], [there[w] for w in known]) if known else ()  # pyright: ignore[reportPrivateImportUsage]
-    sums.update(there | dict(zip(known, added, strict=True)))
+    if known:
+        own = [sums[weight] for weight in known]
+        torch._foreach_add_(own, [there[weight] for weight in known])  # pyright: ignore[reportPrivateImportUsage]
+    sums.update((weight, there[weight].clone()) for weight in there if weight not in sums)
 
 
 def _dropout_seed(state: TrainingState, part: int) -> int:

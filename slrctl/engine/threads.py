@@ -39,8 +39,7 @@ def map_in_threads(function: Callable[[Item], Result], items: Iterable[Item]) ->
     if len(first) < 2 or torch.autograd._profiler_enabled():  # pyright: ignore[reportPrivateImportUsage]
         for item in items:
             with one_thread():
-                result = function(item)
-            yield result
+                yield function(item)
         return
     waiting: deque[Future[Result]] = deque()
     torch.set_num_threads(1)

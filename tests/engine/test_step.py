@@ -141,17 +141,19 @@ def test_who_accumulates_has_one_part_at_a_time(tiny_settings, tiny_parts, monke
 
 
 def test_gradients_that_share_memory_are_added_up_apart():
-    first, second = (torch.nn.Parameter(torch.zeros(2, 3)) for _ in range(2))
+    first, second, once = (torch.nn.Parameter(torch.zeros(2, 3)) for _ in range(3))
     shared, one_row = torch.ones(2, 3), torch.tensor([[1.0, 2.0, 3.0]]).expand(2, 3)
     sums = {}
 
-    step._add_to(sums, [(first, shared), (second, None)])
+    step._add_to(sums, [(first, shared), (second, None), (once, shared)])
     step._add_to(sums, [(first, shared), (second, shared)])
     step._add_to(sums, [(first, None), (second, one_row)])
 
     assert torch.equal(sums[first], torch.full((2, 3), 2.0))
     assert torch.equal(sums[second], torch.tensor([[2.0, 3.0, 4.0]] * 2))
     assert torch.equal(shared, torch.ones(2, 3))
+    places = [gradient.data_ptr() for gradient in (*sums.values(), shared)]
+    assert len(set(places)) == 4
 
 
 def test_a_gradient_that_lies_transposed_stays_so_until_the_end():

@@ -50,10 +50,11 @@ def test_each_thread_computes_with_its_share_of_torchs_threads():
     assert new == [2]
 
 
-def test_between_results_the_caller_has_one_thread_and_afterwards_as_many_as_before():
-    between = [torch.get_num_threads() for _ in map_in_threads(lambda n: n, range(5))]
+@pytest.mark.parametrize("count", [1, 5])
+def test_between_results_the_caller_has_one_thread_and_afterwards_as_many_as_before(count):
+    between = [torch.get_num_threads() for _ in map_in_threads(lambda n: n, range(count))]
 
-    assert between == [1] * 5
+    assert between == [1] * count
     assert torch.get_num_threads() == 2
 
 

@@ -48,7 +48,8 @@ def consistency_loss(
         raise ValueError(f"divergence {divergence!r} is not one of {get_args(Divergence)}")
     if not temperature > 0:
         raise ValueError(f"temperature ({temperature}) must be above 0")
-    if divergence == "kl" and left_to_right.ndim == 4 and fast.applies_to(left_to_right):
+    presence = left_is_present, right_is_present
+    if divergence == "kl" and _are_for_the_kernel(left_to_right, right_to_left, *presence):
         per_row = kl_of_rows(left_to_right, right_to_left, right_is_present, FLOOR, temperature)
     else:
         support = right_is_present[:, None, :].expand(-1, left_is_present.shape[1], -1)
@@ -59,6 +60,21 @@ def consistency_loss(
     rows = left_is_present & right_is_present.any(-1, keepdim=True)
     per_clip = (per_row * rows).sum(-1) / rows.sum(-1).clamp(min=1)
     return per_clip.sum() / rows.any(-1).sum().clamp(min=1)
+
+
+def _are_for_the_kernel(
+    left_to_right: Tensor, right_to_left: Tensor, left_is_present: Tensor, right_is_present: Tensor
+) -> bool:
+    """Whether the maps take the fast path: not what has to be broadcast, nor what does not fit."""
+    if left_to_right.ndim != 4:
+        return False
+    num_clips, num_heads, num_rows, num_columns = left_to_right.shape
+    return (
+        fast.applies_to(left_to_right, right_to_left)
+        and right_to_left.shape == (num_clips, num_heads, num_columns, num_rows)
+        and left_is_present.shape == (num_clips, num_rows)
+        and right_is_present.shape == (num_clips, num_columns)
+    )
 
 
 def mean_over_heads(weights: Tensor) -> Float[Tensor, "B T T"]:

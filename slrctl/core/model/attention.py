@@ -65,7 +65,8 @@ class MultiHeadAttention(nn.Module):
 
         A clip without a key to attend to gets weights of 0 and a message of 0.
         """
-        if fast.applies_to(queries) and fits(keys.shape[1]):
+        fits_together = is_attended.shape == keys.shape[:2] and len(keys) == len(queries)
+        if fast.applies_to(queries) and fits_together and fits(keys.shape[1]):
             linears = Projections(
                 self.query_projection,
                 self.key_projection,

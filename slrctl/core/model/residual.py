@@ -16,6 +16,6 @@ def residual(
     is_training: bool,
 ) -> Float[Tensor, "B T D"]:
     """Add a change, in training without the share that dropout takes, and normalise the sum."""
-    if fast.applies_to(features):
+    if fast.applies_to(features) and change.shape == features.shape:
         return add_and_normalise(features, change, norm, rate if is_training else 0.0)
     return norm(features + dropout(change, rate, is_training))

@@ -4,9 +4,11 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from slrctl.core.cmcl import CrossModalConsistencyLoss
+from slrctl.core.cmcl import CrossModalConsistencyLoss, consistency_loss
 from slrctl.core.model import SiFormer, fast
 from slrctl.core.model.attention import MultiHeadAttention
+from slrctl.core.model.encoder import FeedForward
+from slrctl.core.model.residual import residual
 from slrctl.settings import CMCLSettings
 
 B, Q, T, D, H = 3, 5, 7, 12, 3
@@ -165,3 +167,43 @@ def test_the_whole_model_and_its_loss_equal_those_of_the_plain_path(
 
     assert_close(total, expected_total, atol=1e-5, rtol=1e-5)
     assert_close(by_name, expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("is_training", [True, False])
+def test_a_stream_that_attends_to_itself_equals_the_plain_path(rng, is_training):
+    attention = MultiHeadAttention(15, 3, 0.2).train(is_training)
+    frames = torch.randn(B, T, 15, generator=rng)
+    is_valid = torch.arange(T) < torch.tensor([[T], [4], [0]])
+    weights_of_messages = torch.randn(B, T, 15, generator=rng)
+
+    def gradients():
+        torch.manual_seed(3)
+        own = frames.clone().requires_grad_()
+        messages, _ = attention(own, own, is_valid, return_weights=False)
+        total = (messages * weights_of_messages).sum()
+        return [messages, *torch.autograd.grad(total, [own, *attention.parameters()])]
+
+    results = gradients()
+    with fast.plain_path():
+        expected = gradients()
+
+    largest = max(reference.abs().max().item() for reference in expected)
+    for result, reference in zip(results, expected, strict=True):
+        assert_close(result, reference, atol=1e-5 * largest, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["attention", "feed-forward", "residual", "consistency"])
+def test_a_second_derivative_is_refused_where_none_is_computed(rng, name):
+    frames = torch.randn(B, T, D, generator=rng, requires_grad=True)
+    everywhere = torch.ones(B, T, dtype=torch.bool)
+    maps = (frames @ frames.mT).softmax(-1)[:, None]
+    result = {
+        "attention": lambda: MultiHeadAttention(D, H, 0.0)(frames, frames, everywhere)[0],
+        "feed-forward": lambda: FeedForward(D, 8, 0.0)(frames),
+        "residual": lambda: residual(frames, frames, torch.nn.LayerNorm(D), 0.0, True),
+        "consistency": lambda: consistency_loss(maps, maps, everywhere, everywhere),
+    }[name]()
+
+    torch.autograd.grad(result.sum(), frames, retain_graph=True)
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        torch.autograd.grad(result.sum(), frames, create_graph=True)

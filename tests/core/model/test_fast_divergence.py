@@ -1,5 +1,6 @@
 """The consistency term's kernel against the plain path, in value and gradient."""
 
+import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
@@ -7,6 +8,7 @@ from torch.testing import assert_close
 from slrctl.core.cmcl import consistency_loss
 from slrctl.core.model import fast
 from slrctl.core.model.fast.divergence import kl_of_rows
+from slrctl.core.model.fast.kernels.divergence import compare_rows
 
 B, H, T = 4, 3, 21
 
@@ -87,17 +89,48 @@ def test_without_gradients_the_value_is_the_same_to_the_bit(rng, presence, monke
 
 
 @pytest.mark.parametrize("number", [0, 1])
-@pytest.mark.parametrize("temperature", [1.0, 2.0])
-def test_a_weight_that_is_not_a_number_makes_the_term_none(rng, presence, number, temperature):
+@pytest.mark.parametrize("temperature", [0.1, 1.0, 2.0])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_weight_that_is_no_number_makes_the_term_none(rng, presence, number, temperature, value):
     maps = maps_of(rng, presence, 1.0)
     row, column = (int(part[0].nonzero()[0]) for part in presence)
     place = (row, column) if number == 0 else (column, row)
-    maps[number][0, 1, *place] = torch.nan
+    maps[number][0, 1, *place] = value
 
-    assert consistency_loss(*maps, *presence, temperature=temperature).isnan()
+    assert consistency_loss(*maps, *presence, temperature=temperature).isfinite().logical_not()
 
 
 def test_the_gradient_for_all_heads_takes_the_memory_of_one(rng, presence):
     _, *gradients = value_and_gradients(maps_of(rng, presence, 1.0), presence, 1.0)
 
     assert [gradient.stride(1) for gradient in gradients] == [0, 0]
+
+
+@pytest.mark.parametrize("temperature", [0.1, 1.0])
+def test_what_stands_off_the_support_counts_for_nothing(rng, presence, temperature):
+    maps = maps_of(rng, presence, 1.0)
+    left, right = presence
+    expected = value_and_gradients(maps, presence, temperature)
+    maps = [
+        torch.where(keys[:, None, None, :], weights, 1e20)
+        for weights, keys in zip(maps, (right, left), strict=True)
+    ]
+
+    value, *gradients = value_and_gradients(maps, presence, temperature)
+
+    assert_close(value, expected[0])
+    assert_close(gradients[0], expected[1])
+    # What the other map says to frames of the left hand that are not there reaches no row.
+    assert_close(gradients[1], expected[2])
+
+
+def test_everything_that_is_to_be_written_is_written():
+    maps = np.full((2, 2, 1, 5, 5), 0.2, np.float32)
+    is_there = np.array([[False] * 5, [True] * 5])
+    written = (np.full(shape, np.nan, np.float32) for shape in ((2, 5), (2, 5, 5), (2, 5, 5)))
+    written = tuple(written)
+
+    compare_rows(*maps, is_there, 1e-9, 1.0, *written)
+
+    for numbers in written:
+        assert_close(torch.from_numpy(numbers), torch.zeros(numbers.shape), atol=1e-5, rtol=0)

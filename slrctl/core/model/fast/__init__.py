@@ -3,9 +3,12 @@
 Every function here computes what a plain one beside it computes, with the same random draws; the
 plain one is the reference, and what other devices run. `applies_to` is the door: on a CPU, in
 float32 or under bfloat16 autocast, the fast path is taken, but for predictions from so few frames
-that preparing for it would take longer than the rest. What it does differently is to stay in the
-cache: kernels, compiled by numba, do all that is to be done to a few rows before the next few
-come, and large products go through blocks of rows whose results the kernels still find there.
+that preparing for it would take longer than the rest. Kernels do not look where they write, so what
+does not fit together goes the plain way too, where torch broadcasts or refuses it.
+
+What the fast path does differently is to stay in the cache: kernels, compiled by numba, do all that
+is to be done to a few rows before the next few come, and large products go through blocks of rows
+whose results the kernels still find there.
 """
 
 from collections.abc import Iterator
@@ -15,19 +18,19 @@ from contextvars import ContextVar
 import torch
 from torch import Tensor
 
-# Frames of a batch up to which the plain path is the faster one where no gradient is wanted.
+# Frames of a batch, or rows of its maps, up to which the plain path is the faster one where no
+# gradient is wanted.
 FEW_FRAMES = 512
 
 _is_wanted = ContextVar("is_wanted", default=True)
 
 
-def applies_to(features: Tensor) -> bool:
-    """Whether these features take the fast path."""
+def applies_to(features: Tensor, *others: Tensor) -> bool:
+    """Whether these features, and what is computed with them, take the fast path."""
     return (
         _is_wanted.get()
-        and features.device.type == "cpu"
-        and features.dtype == torch.float32
         and (torch.is_grad_enabled() or features.shape[:-1].numel() > FEW_FRAMES)
+        and all(x.device.type == "cpu" and x.dtype == torch.float32 for x in (features, *others))
     )
 
 
@@ -39,6 +42,14 @@ def plain_path() -> Iterator[None]:
         yield
     finally:
         _is_wanted.reset(token)
+
+
+def refuse_second_derivative() -> None:
+    """Raise in a backward pass that is to be differentiated itself: no kernel is recorded."""
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            "create_graph=True: the fast path has no second derivative; use fast.plain_path()"
+        )
 
 
 def arithmetic_type(features: Tensor) -> torch.dtype:

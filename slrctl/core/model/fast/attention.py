@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from slrctl.core.model.fast import refuse_second_derivative
 from slrctl.core.model.fast.random_words import Masks, draw_masks
 
 _NO_MAPS = np.empty((0, 0, 0, 0), np.float32)
@@ -72,7 +73,7 @@ class _Projected(NamedTuple):
     ) -> "_Projected":
         if other is own:
             together = _project(own, torch.cat(weights), torch.cat(biases))
-            return cls(together, together, own.shape[2])
+            return cls(together, together, len(weights[0]))
         query = _project(own, weights[0], biases[0])
         return cls(query, _project(other, torch.cat(weights[1:]), torch.cat(biases[1:])), 0)
 
@@ -157,6 +158,7 @@ class _Attention(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         from slrctl.core.model.fast.kernels import attention as kernels
 
+        refuse_second_derivative()
         own, other, is_attended, query, key_value, heads, divisors, *weights = ctx.saved_tensors
         of_messages, of_maps = gradients
         of_output = own.new_zeros(own.shape) if of_messages is None else of_messages

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from slrctl.core.model.fast import arithmetic_type
+from slrctl.core.model.fast import arithmetic_type, refuse_second_derivative
 from slrctl.core.model.fast.random_words import draw_masks, keep_scale
 
 # Products whose result has a multiple of this many columns run at the full rate of the processor.
@@ -98,6 +98,7 @@ class _FeedForward(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Float[Tensor, "N D"]) -> tuple[Tensor | None, ...]:
         from slrctl.core.model.fast.kernels.hidden_units import let_through
 
+        refuse_second_derivative()
         rows, expand_weight, contract_weight, *hidden = ctx.saved_tensors
         dtype, num_units = hidden[0].dtype, hidden[0].shape[1]
         width, size = rows.shape[1], len(hidden[0])

@@ -11,6 +11,7 @@ _C1, _C2, _C3, _C4, _C5, _C6 = (
     for n, factorial in zip(range(1, 7), (1, 2, 6, 24, 120, 720), strict=True)
 )
 _LN_2 = np.float32(np.log(2))
+_LARGEST = np.finfo(np.float32).max
 _ROOT_2 = np.float32(np.sqrt(2))
 
 
@@ -31,9 +32,10 @@ def power_of_2(x):
 
 @part
 def logarithm(x):
-    """The natural logarithm of a normal number above 0, to 2e-7 of it or of 1; NaN stays NaN.
+    """The natural logarithm of a normal number above 0, to 2e-7 of it or of 1.
 
     Of m * 2^n with m about 1, by the series of the inverse hyperbolic tangent of (m - 1) / (m + 1).
+    Infinity and NaN stay what they are.
     """
     bits = np.float32(x).view(np.int32)
     exponent = (bits >> 23) - 127
@@ -48,4 +50,4 @@ def logarithm(x):
     series = series * square + np.float32(2 / 3)
     series = series * square + np.float32(2)
     result = series * s + np.float32(exponent) * _LN_2
-    return result if x == x else x
+    return result if x <= _LARGEST else x
