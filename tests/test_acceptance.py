@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -54,13 +55,25 @@ def test_the_readmes_commands_train_to_90_percent_on_signers_never_seen(tmp_path
 
 @pytest.mark.slow
 def test_real_signs_of_a_signer_never_seen_are_recognised_98_times_in_100(tmp_path, shared_data):
-    path = shared_data / "asl14.parquet"
+    """On average over the first seeds of a study: a single one says a point more or less."""
+    path, found = shared_data / "asl14.parquet", []
 
-    result = slrctl(
-        "train", "--train", path, "--cmcl", "balanced", "--json", folder=tmp_path,
-    )  # fmt: skip
+    for seed in (379, 380, 381):
+        result = slrctl(
+            "train",
+            "--train",
+            path,
+            "--cmcl",
+            "balanced",
+            "--seed",
+            seed,
+            "--json",
+            folder=tmp_path,
+        )
+        found.append(json.loads(result.stdout)["test"]["accuracy"])
 
-    assert json.loads(result.stdout)["test"]["accuracy"] >= 0.98
+    assert statistics.mean(found) >= 0.98, found
+    assert min(found) >= 0.96, found
 
 
 CSV_FILES = [
