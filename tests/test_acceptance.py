@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shlex
-import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -55,25 +54,13 @@ def test_the_readmes_commands_train_to_90_percent_on_signers_never_seen(tmp_path
 
 @pytest.mark.slow
 def test_real_signs_of_a_signer_never_seen_are_recognised_98_times_in_100(tmp_path, shared_data):
-    """On average over the first seeds of a study: a single one says a point more or less."""
-    path, found = shared_data / "asl14.parquet", []
+    path = shared_data / "asl14.parquet"
 
-    for seed in (379, 380, 381):
-        result = slrctl(
-            "train",
-            "--train",
-            path,
-            "--cmcl",
-            "balanced",
-            "--seed",
-            seed,
-            "--json",
-            folder=tmp_path,
-        )
-        found.append(json.loads(result.stdout)["test"]["accuracy"])
+    result = slrctl(
+        "train", "--train", path, "--cmcl", "balanced", "--json", folder=tmp_path,
+    )  # fmt: skip
 
-    assert statistics.mean(found) >= 0.98, found
-    assert min(found) >= 0.96, found
+    assert json.loads(result.stdout)["test"]["accuracy"] >= 0.98
 
 
 CSV_FILES = [
