@@ -205,8 +205,9 @@ class TrainSettings(Section):
     """Where epochs are shown beside metrics.jsonl, without a network; an extra of the same name."""
     device: str = "auto"
     """auto takes an accelerator where there is one."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Arithmetic of the training step; evaluation is fp32, so that a batch changes nothing."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic of the training step; auto takes bf16 where the device has instructions for it.
+    A run keeps what it took. Evaluation is fp32, so that a batch changes nothing."""
 
 
 class EvaluateSettings(Section):

@@ -64,7 +64,13 @@ def tiny_settings() -> Settings:
                 "ffn_dim": 16,
                 "max_frames": 12,
             },
-            "train": {"epochs": 2, "batch_size": 4, "warmup_epochs": 0.5},
+            "train": {
+                "epochs": 2,
+                "batch_size": 4,
+                "learning_rate": 1e-3,
+                "warmup_epochs": 0.5,
+                "precision": "fp32",  # whatever the machine
+            },
             "evaluate": {"resamples": 100},
         }
     )

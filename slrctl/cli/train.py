@@ -95,7 +95,7 @@ def train(
     ] = None,
     device: Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, mps.")] = None,
     precision: Annotated[
-        Literal["fp32", "bf16"] | None,
+        Literal["auto", "fp32", "bf16"] | None,
         typer.Option("--precision", help="Arithmetic of the training step."),
     ] = None,
     name: Annotated[

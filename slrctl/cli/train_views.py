@@ -43,9 +43,10 @@ def _written(value: object) -> str:
 def show_header(console: Console, settings: "Settings", parts: "Parts") -> None:
     from slrctl.core.data.parts import named_parts
     from slrctl.core.model import num_parameters
-    from slrctl.engine.runtime import choose_device, describe_device
+    from slrctl.engine.runtime import choose_device, choose_precision, describe_device
 
     device = choose_device(settings.train.device)
+    precision = choose_precision(settings.train.precision, device)
     num_weights = num_parameters(settings.model, len(parts.train.classes))
     counts = ", ".join(f"{len(part)} {name}" for name, part in named_parts(parts).items())
     print_facts(
@@ -59,7 +60,7 @@ def show_header(console: Console, settings: "Settings", parts: "Parts") -> None:
             "loss": _describe_loss(settings),
             "run": f"{_describe_epochs(settings)}, batch {settings.train.batch_size}, "
             f"learning rate {settings.train.learning_rate:g}, recipe {settings.recipe}, "
-            f"seed {settings.seed}, {settings.train.precision} on {device} "
+            f"seed {settings.seed}, {precision} on {device} "
             f"({describe_device(device)})",
         },
     )

@@ -20,7 +20,7 @@ from slrctl.engine.predictions import Predictions
 from slrctl.engine.resuming import SavedRun, check_same_clips
 from slrctl.engine.run_batches import predict_part, training_data
 from slrctl.engine.run_lock import RunLock, holding
-from slrctl.engine.runtime import deterministic, keep_freed_memory
+from slrctl.engine.runtime import deterministic, keep_freed_memory, settled
 from slrctl.engine.saved_state import bring_back_folder, restore_state, save_epoch, save_state
 from slrctl.engine.state import TrainingState
 from slrctl.engine.stopping import StopAsked, StopRequest
@@ -72,6 +72,7 @@ def run_training(
     """
     check_tracker(settings)
     device = workers.device(settings.train.device)
+    settings = settled(settings, device)
     keep_freed_memory()
 
     def begin() -> RunLock:

@@ -2,12 +2,15 @@
 
 import ctypes
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Literal
 
 import torch
+from llvmlite.binding import get_host_cpu_features
 
 from slrctl.errors import UsageError
+from slrctl.settings import Settings
 
 
 def choose_device(name: str) -> torch.device:
@@ -27,6 +30,37 @@ def choose_device(name: str) -> torch.device:
     if device.type == "meta":
         raise UsageError("device 'meta' holds no numbers to train on; pass --device cpu, or auto")
     return device
+
+
+def choose_precision(name: str, device: torch.device) -> Literal["fp32", "bf16"]:
+    """The named precision, or for `auto` bf16 where the device computes in it, and fp32 elsewhere.
+
+    Emulated it costs time, and only of these processors and of CUDA was it measured what it saves.
+    """
+    if name == "auto":
+        return "bf16" if _computes_in_bf16(device) else "fp32"
+    return "bf16" if name == "bf16" else "fp32"
+
+
+def _computes_in_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and bool(processor_features().get("avx512bf16", False))
+
+
+def processor_features() -> Mapping[str, bool]:
+    """What this processor has instructions for, by LLVM's names; nothing where it cannot tell."""
+    try:
+        return get_host_cpu_features()
+    except RuntimeError:
+        return {}
+
+
+def settled(settings: Settings, device: torch.device) -> Settings:
+    """The settings of a training on this device, with `auto` precision replaced by what it took."""
+    precision = choose_precision(settings.train.precision, device)
+    train = settings.train.model_copy(update={"precision": precision})
+    return settings.model_copy(update={"train": train})
 
 
 def arithmetic(precision: str, device: torch.device) -> AbstractContextManager[object]:

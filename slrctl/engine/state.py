@@ -16,6 +16,7 @@ from torch import Tensor
 from slrctl.core.cmcl.loss import CrossModalConsistencyLoss, build_loss
 from slrctl.core.model import SiFormer, Spoter, build_model
 from slrctl.engine.checkpoint import check_tensor, load_module, named_tensors
+from slrctl.engine.runtime import settled
 from slrctl.settings import Settings
 
 
@@ -93,7 +94,8 @@ class TrainingState:
 
     @classmethod
     def initial(cls, settings: Settings, classes: tuple[str, ...], device: torch.device) -> Self:
-        """A training before its first step."""
+        """A training before its first step; its settings name the precision it takes."""
+        settings = settled(settings, device)
         model = build_model(settings.model, len(classes), seed=settings.seed).to(device)
         loss = build_loss(settings).to(device)
         optimizer = torch.optim.AdamW(

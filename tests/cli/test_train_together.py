@@ -29,6 +29,8 @@ TINY = [
     "--set=evaluate.resamples=100",
     "--set=evaluate.batch_size=3",
     "--set=train.diagnostics_every=4",
+    "--set=train.learning_rate=1e-3",
+    "--set=train.precision=fp32",
     "--batch-size=6",
 ]
 CMCL = ["--cmcl=balanced"]

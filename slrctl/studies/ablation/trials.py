@@ -12,6 +12,7 @@ from slrctl.core.data.cache import ClipCache
 from slrctl.core.data.dataset import load_dataset
 from slrctl.core.data.synthetic import synthesise
 from slrctl.engine import run_folder
+from slrctl.engine.runtime import choose_device, settled
 from slrctl.errors import DataError, UsageError
 from slrctl.layers import CMCL_PRESETS, Layer, flatten, resolve
 from slrctl.settings import DataSettings, Settings
@@ -91,6 +92,7 @@ def plan_trials(
                 layers = [*below, variant_layer(study, name), *above]
                 layers += [Layer("seed", {"seed": seed}), Layer("fold", fold.values)]
                 settings = resolve(layers).settings
+                settings = settled(settings, choose_device(settings.train.device))
                 sources = sources or source_fingerprints(settings.data)
                 key = trial_key(settings, sources)
                 trials.append(Trial(name, seed, fold.name, settings, key))

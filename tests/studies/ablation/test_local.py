@@ -9,6 +9,7 @@ import pytest
 
 from slrctl.core.data.formats.parquet import write_parquet
 from slrctl.core.data.parts import load_parts
+from slrctl.engine import runtime
 from slrctl.engine.run import run_training
 from slrctl.errors import DataError, UsageError
 from slrctl.layers import Layer
@@ -56,6 +57,20 @@ def test_another_setting_is_another_trial(below, change):
 
     # A seed in a layer is overruled by the study's own.
     assert (one.key == other.key) == ("seed" in change)
+
+
+@pytest.mark.parametrize(("has_bf16", "taken"), [(True, "bf16"), (False, "fp32")])
+def test_trials_that_may_run_anywhere_name_the_precision_taken_here(
+    below, monkeypatch, has_bf16, taken
+):
+    monkeypatch.setattr(runtime, "processor_features", lambda: {"avx512bf16": has_bf16})
+    auto, named = (
+        plan_trials(STUDY, [1], NO_FOLDS, [*below, Layer("p", {"train": {"precision": it}})], [])
+        for it in ("auto", taken)
+    )
+
+    assert auto == named
+    assert auto[0].settings.train.precision == taken
 
 
 def test_changed_clips_are_another_trial(below, tiny_dataset, tmp_path):
