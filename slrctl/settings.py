@@ -181,14 +181,14 @@ class CMCLSettings(Section):
 
 
 class TrainSettings(Section):
-    epochs: Positive = 24
+    epochs: Positive = 36
     patience: Annotated[int, Field(ge=0)] = 0
     """Stop after so many epochs in a row without a better validation; 0: train all epochs."""
     batch_size: Positive = 24
     """Clips in a step, of all processes together."""
     accumulate: Positive = 1
     """Parts that each process computes its clips of a step in, to save memory."""
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    learning_rate: Annotated[float, Field(gt=0)] = 3e-4
     weight_decay: NonNegative = 0.01
     schedule: Literal["constant", "multistep", "cosine"] = "cosine"
     """Learning rate over the epochs; multistep: times 0.1 at 60 % and at 80 %."""
@@ -206,7 +206,7 @@ class TrainSettings(Section):
     device: str = "auto"
     """auto takes an accelerator where there is one."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Arithmetic of the training step; auto takes bf16 where the device has instructions for it.
+    """Arithmetic of the training step; auto takes bf16 where the device computes faster in it.
     A run keeps what it took. Evaluation is fp32, so that a batch changes nothing."""
 
 

@@ -10,7 +10,7 @@ from slrctl.engine import runtime
 from slrctl.engine.resuming import find_saved_run
 from slrctl.engine.run import resume_training, run_training
 from slrctl.engine.run_batches import training_data
-from slrctl.engine.runtime import choose_precision, processor_features, settled
+from slrctl.engine.runtime import choose_precision, settled
 from slrctl.engine.state import TrainingState
 from slrctl.engine.training import train_epochs
 from slrctl.settings import Settings
@@ -20,10 +20,10 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def processor(monkeypatch):
-    """Let the processor be one with instructions for bfloat16, or one without."""
+    """Let the processor be one with units for bfloat16, or one without."""
 
     def become(*, has_bf16):
-        monkeypatch.setattr(runtime, "processor_features", lambda: {"avx512bf16": has_bf16})
+        monkeypatch.setattr(runtime, "processor", lambda: ("some", {"amx-bf16": has_bf16}))
 
     return become
 
@@ -37,9 +37,20 @@ def test_precision_is_auto_unless_it_is_named():
     assert Settings().train.precision == "auto"
 
 
-@pytest.mark.parametrize(("has_bf16", "taken"), [(True, "bf16"), (False, "fp32")])
-def test_auto_takes_bf16_where_the_processor_has_instructions_for_it(processor, has_bf16, taken):
-    processor(has_bf16=has_bf16)
+@pytest.mark.parametrize(
+    ("name", "features", "taken"),
+    [
+        ("sapphirerapids", {"avx512bf16": True, "amx-bf16": True}, "bf16"),
+        ("sapphirerapids", {"avx512bf16": True, "amx-bf16": False}, "fp32"),
+        ("emeraldrapids", {"avx512bf16": True}, "fp32"),
+        ("znver4", {"avx512bf16": True}, "bf16"),
+        ("znver5", {"avx512bf16": True, "amx-bf16": False}, "bf16"),
+        ("znver3", {"avx2": True}, "fp32"),
+        ("", {}, "fp32"),
+    ],
+)
+def test_auto_takes_bf16_where_the_processor_is_faster_in_it(monkeypatch, name, features, taken):
+    monkeypatch.setattr(runtime, "processor", lambda: (name, features))
 
     assert choose_precision("auto", CPU) == taken
 
@@ -58,7 +69,8 @@ def test_auto_is_fp32_on_a_device_nothing_was_measured_on(processor):
     assert choose_precision("auto", torch.device("meta")) == "fp32"
 
 
-def test_the_processor_says_of_bf16_what_the_system_says():
+@pytest.mark.parametrize("flag", ["avx512_bf16", "amx_bf16"])
+def test_the_processor_says_of_bf16_what_the_system_says(flag):
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -66,11 +78,13 @@ def test_the_processor_says_of_bf16_what_the_system_says():
     flags = next((line.split() for line in lines if line.startswith("flags")), None)
     if flags is None:
         pytest.skip("the system names no flags of this kind of processor")
+    _, features = runtime.processor()
 
-    assert processor_features().get("avx512bf16", False) == ("avx512_bf16" in flags)
+    feature = {"avx512_bf16": "avx512bf16", "amx_bf16": "amx-bf16"}[flag]
+    assert features.get(feature, False) == (flag in flags)
 
 
-def test_a_processor_that_cannot_be_asked_has_nothing(monkeypatch):
+def test_a_processor_that_cannot_be_asked_trains_in_fp32(monkeypatch):
     def fail():
         raise RuntimeError("LLVM does not know")
 

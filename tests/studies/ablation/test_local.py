@@ -63,7 +63,7 @@ def test_another_setting_is_another_trial(below, change):
 def test_trials_that_may_run_anywhere_name_the_precision_taken_here(
     below, monkeypatch, has_bf16, taken
 ):
-    monkeypatch.setattr(runtime, "processor_features", lambda: {"avx512bf16": has_bf16})
+    monkeypatch.setattr(runtime, "processor", lambda: ("some", {"amx-bf16": has_bf16}))
     auto, named = (
         plan_trials(STUDY, [1], NO_FOLDS, [*below, Layer("p", {"train": {"precision": it}})], [])
         for it in ("auto", taken)
