@@ -43,7 +43,7 @@ def test_a_wide_terminal_shows_every_seed_and_the_epochs_of_what_runs(grid):
     headings, control, *_ = shown(grid, width=120)
 
     assert headings.split() == [str(seed) for seed in SEEDS]
-    assert control.split() == ["CE", "■", "0/24", *"·" * 10]
+    assert control.split() == ["CE", "■", "0/36", *"·" * 10]
 
 
 def test_where_seeds_have_no_room_a_trial_is_one_character(grid):

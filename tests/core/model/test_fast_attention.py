@@ -58,6 +58,28 @@ def test_it_equals_the_plain_path_with_the_same_draws(
         assert_close(result, reference, atol=1e-5 * largest, rtol=1e-4)
 
 
+@pytest.mark.parametrize("size", [6.0, 20.0])
+def test_where_a_key_has_it_all_gradients_are_as_exact_as_on_the_plain_path(
+    attention, is_attended, rng, size
+):
+    # The kernels of the two ways round scores in two ways, which at these sizes weights would show.
+    attention.eval()
+    queries, keys = (size * torch.randn(B, n, D, generator=rng) for n in (Q, T))
+    given = queries, keys, is_attended, torch.randn(B, H, Q, T, generator=rng)
+
+    results = outcome(attention, *given)
+    with fast.plain_path():
+        plain = outcome(attention, *given)
+    exact = outcome(
+        attention.double(), *(x.double() if x.is_floating_point() else x for x in given)
+    )
+
+    largest = max(one.abs().max().item() for one in exact)
+    for one, other, reference in zip(results, plain, exact, strict=True):
+        error, usual = ((it - reference).abs().max().item() for it in (one, other))
+        assert error <= 3 * usual + 1e-6 * largest
+
+
 def test_without_a_key_messages_and_weights_are_zero(attention, is_attended, rng):
     queries, keys = (torch.randn(B, n, D, generator=rng) for n in (Q, T))
 

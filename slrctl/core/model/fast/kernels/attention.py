@@ -105,6 +105,7 @@ def attend_back(
     num_clips, num_queries, width = of_heads.shape
     num_keys, head_dim = key_value.shape[1], width // num_heads
     root = np.float32(1) / np.sqrt(np.float32(head_dim))
+    scale = _LOG2_E / np.sqrt(np.float32(head_dim))
     keep_scale = np.float32(masks[4]) if is_dropped else np.float32(1)
     vectors, rows = padded(num_keys, VECTOR), padded(head_dim, TILE)
     keys = np.empty((rows, vectors), np.float32)
@@ -133,8 +134,8 @@ def attend_back(
                 count = min(_QUERIES, num_queries - start)
                 for i in range(count):
                     for d in range(head_dim):
-                        scaled = query[clip, start + i, first + d] * root
-                        queries[i, d], queries_across[d, i] = scaled * _LOG2_E, scaled
+                        one = query[clip, start + i, first + d]
+                        queries[i, d], queries_across[d, i] = one * scale, one * root
                         gradient = of_heads[clip, start + i, first + d] * keep_scale
                         of_messages[i, d], of_messages_across[d, i] = gradient, gradient
                 set_product(shares, queries, keys)
@@ -146,7 +147,7 @@ def attend_back(
                 for i in range(count):
                     offset = divisors[0, clip, head, start + i]
                     inverse = divisors[1, clip, head, start + i]
-                    _exponentiate(shares, i, barrier, offset, inverse)
+                    total = _exponentiate(shares, i, barrier, offset, inverse)
                     kept[i] = shares[i]
                     if is_dropped:
                         row = (clip * num_heads + head) * num_queries + start + i
@@ -155,7 +156,7 @@ def attend_back(
                         alike = head % of_maps.shape[1]
                         for t in range(num_keys):
                             of_shares[i, t] += of_maps[clip, alike, start + i, t]
-                    _through_softmax(of_shares, shares, i)
+                    _through_softmax(of_shares, shares, i, total)
                 row_products(of_queries, of_shares, keys)
                 add_product(of_keys, queries_across, of_shares)
                 add_product(of_values, of_messages_across, kept)
@@ -218,10 +219,15 @@ def _exponentiate(rows, i, barrier, offset, factor):
 
 
 @part
-def _through_softmax(gradients, shares, i):
-    """From the gradient of a row's shares to that of its scores, in place."""
+def _through_softmax(gradients, shares, i, total):
+    """From the gradient of a row's shares to that of its scores, in place.
+
+    The shares add up to `total`: 1 but for large scores, which the kernel of the way there rounds
+    in another way. Taken for 1 it would give a gradient where one key has it all and there is none.
+    """
     mean = np.float32(0)
     for t in range(shares.shape[1]):
         mean += gradients[i, t] * shares[i, t]
+    mean = mean / total if total != 0 else mean
     for t in range(shares.shape[1]):
         gradients[i, t] = (gradients[i, t] - mean) * shares[i, t]
