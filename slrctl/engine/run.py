@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
+import torch
 
 from slrctl.core.data.loader import num_batches
 from slrctl.core.data.parts import named_parts
@@ -72,7 +73,7 @@ def run_training(
     """
     check_tracker(settings)
     device = workers.device(settings.train.device)
-    settings = settled(settings, device)
+    settings = _settled_for_all(settings, device, workers)
     keep_freed_memory()
 
     def begin() -> RunLock:
@@ -121,6 +122,15 @@ def resume_training(
         state, folder = workers.together(take_up), _Folder(saved.run_dir, lock)
         first_only(workers, lambda: _go_on(state, saved, folder))
         yield from _run(state, parts, folder, stop or StopRequest(), workers)
+
+
+def _settled_for_all(settings: Settings, device: torch.device, workers: Workers) -> Settings:
+    """The settings with one precision for all workers: fp32 where one of them would take that."""
+    own = settled(settings, device)
+    num_fp32 = workers.summed([own.train.precision == "fp32"])[0]
+    if num_fp32 in (0, workers.count):
+        return own
+    return Settings.layered(settings.model_dump(), {"train": {"precision": "fp32"}})
 
 
 class _Folder(NamedTuple):

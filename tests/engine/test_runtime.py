@@ -13,6 +13,7 @@ from slrctl.engine.run_batches import training_data
 from slrctl.engine.runtime import choose_precision, settled
 from slrctl.engine.state import TrainingState
 from slrctl.engine.training import train_epochs
+from slrctl.engine.workers import Alone
 from slrctl.settings import Settings
 
 CPU = torch.device("cpu")
@@ -126,3 +127,24 @@ def test_a_run_goes_on_in_the_precision_it_began_with(processor, settings, tiny_
 
     assert contents(tmp_path / "stopped") == contents(tmp_path / "whole")
     assert 'precision = "bf16"' in (tmp_path / "stopped" / "settings.toml").read_text()
+
+
+class BesideOneThatTakesFp32(Alone):
+    """The first process of two; the other says yes to the first question, whether it takes fp32."""
+
+    count = 2
+
+    def __init__(self):
+        self.answers = [1]
+
+    def summed(self, numbers):
+        answer = self.answers.pop() if self.answers else 0
+        return [number + answer for number in numbers]
+
+
+def test_all_processes_take_fp32_where_one_would(processor, settings, tiny_parts, tmp_path):
+    processor(has_bf16=True)
+
+    next(run_training(settings, tiny_parts, tmp_path, workers=BesideOneThatTakesFp32()))
+
+    assert 'precision = "fp32"' in (tmp_path / "settings.toml").read_text()
