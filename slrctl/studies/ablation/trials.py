@@ -92,7 +92,8 @@ def plan_trials(
                 layers = [*below, variant_layer(study, name), *above]
                 layers += [Layer("seed", {"seed": seed}), Layer("fold", fold.values)]
                 settings = resolve(layers).settings
-                settings = settled(settings, choose_device(settings.train.device))
+                if settings.train.precision == "auto":  # else nothing asks for the device here
+                    settings = settled(settings, choose_device(settings.train.device))
                 sources = sources or source_fingerprints(settings.data)
                 key = trial_key(settings, sources)
                 trials.append(Trial(name, seed, fold.name, settings, key))

@@ -73,6 +73,14 @@ def test_trials_that_may_run_anywhere_name_the_precision_taken_here(
     assert auto[0].settings.train.precision == taken
 
 
+def test_trials_of_a_named_precision_are_planned_where_their_device_is_not(below):
+    elsewhere = Layer("other machine", {"train": {"device": "cuda:99", "precision": "bf16"}})
+
+    trials = plan_trials(STUDY, [1], NO_FOLDS, [*below, elsewhere], [])
+
+    assert {trial.settings.train.device for trial in trials} == {"cuda:99"}
+
+
 def test_changed_clips_are_another_trial(below, tiny_dataset, tmp_path):
     before = plan_trials(STUDY, [1], NO_FOLDS, below, [])
     write_parquet(tiny_dataset[:-1], tmp_path / "tiny.parquet")
