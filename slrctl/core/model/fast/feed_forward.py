@@ -66,7 +66,7 @@ def _forward(
     for number, block in enumerate(rows.split(size)):
         units = expand(block)
         rectify(_bits(units), negative_infinity, number * size, rate > 0, masks)
-        results.append(_contract(units, to_output))
+        results.append(_product(units, to_output))
         if hidden is not None:
             hidden.append(units)
     outputs = torch.cat(results)[:, : len(contract_bias)]
@@ -102,21 +102,19 @@ class _FeedForward(torch.autograd.Function):
         rows, expand_weight, contract_weight, *hidden = ctx.saved_tensors
         dtype, num_units = hidden[0].dtype, hidden[0].shape[1]
         width, size = rows.shape[1], len(hidden[0])
-        from_outputs = contract_weight.to(dtype)
+        from_outputs = contract_weight.to(dtype).t().contiguous()
         to_inputs = _padded(expand_weight.to(dtype), 1).t()
         of_outputs = (gradients[0] * keep_scale(ctx.rate)).to(dtype)
         of_expand = rows.new_zeros(width + 1, num_units)
         of_contract = torch.zeros_like(contract_weight)
-        of_units, of_rows = torch.empty_like(hidden[0]), []
-        of_bits = _bits(of_units)
+        of_rows = []
         blocks = (of_outputs.split(size), _beside_ones(rows, dtype).split(size), hidden)
         for gradient, inputs, units in zip(*blocks, strict=True):
-            of_block = of_units[: len(units)]
-            torch.mm(gradient, from_outputs, out=of_block)
-            let_through(of_bits, _bits(units))
-            _accumulate(of_expand, inputs, of_block)
-            _accumulate(of_contract, gradient, units)
-            of_rows.append(_contract(of_block, to_inputs))
+            of_units = _product(gradient, from_outputs)
+            let_through(_bits(of_units), _bits(units))
+            of_expand += _product(inputs.t(), of_units.t())
+            of_contract += _product(gradient.t(), units.t())
+            of_rows.append(_product(of_units, to_inputs))
         return (
             torch.cat(of_rows)[:, :width].to(rows.dtype),
             of_expand[:width].t(),
@@ -157,28 +155,20 @@ def _padded(weight: Float[Tensor, "_ _"], axis: int) -> Float[Tensor, "_ _"]:
 def _expansion(
     weight: Float[Tensor, "F D"], bias: Float[Tensor, " F"], dtype: torch.dtype
 ) -> Callable[[Float[Tensor, "R D"]], Float[Tensor, "R F"]]:
-    """What makes hidden units of rows, before the ReLU: oneDNN in float32, torch otherwise."""
+    """What makes hidden units of rows, before the ReLU."""
     if _is_onednns(dtype):
         return lambda rows: torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], "")
-    beside = torch.cat([weight, bias[:, None]], dim=1).to(dtype).t()
-    return lambda rows: torch.mm(_beside_ones(rows, dtype), beside)
+    beside = torch.cat([weight, bias[:, None]], dim=1).to(dtype)
+    return lambda rows: _product(_beside_ones(rows, dtype), beside)
 
 
 def _is_onednns(dtype: torch.dtype) -> bool:
-    """Whether oneDNN's products of a few columns are faster than torch's own."""
+    """Whether oneDNN's products are faster than torch's own: twice on some processors."""
     return dtype == torch.float32 and torch.backends.mkldnn.is_available()
 
 
-def _contract(units: Tensor, weight: Tensor) -> Tensor:
-    """A product with many terms and few results; oneDNN's kernel has the better shape for it."""
-    if _is_onednns(units.dtype):
-        return torch.ops.mkldnn._linear_pointwise(units, weight, None, "none", [], "")
-    return torch.mm(units, weight.t())
-
-
-def _accumulate(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """Add left^T right, in the total's own precision."""
-    if total.dtype == left.dtype:
-        total.addmm_(left.t(), right)
-    else:
-        total.add_(left.t() @ right)
+def _product(left: Float[Tensor, "N D"], right: Float[Tensor, "M D"]) -> Float[Tensor, "N M"]:
+    """Every row of one by every row of the other."""
+    if _is_onednns(left.dtype):
+        return torch.ops.mkldnn._linear_pointwise(left, right, None, "none", [], "")
+    return torch.mm(left, right.t())
