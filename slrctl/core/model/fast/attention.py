@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from slrctl.core.model.fast import refuse_second_derivative
+from slrctl.core.model.fast.products import linear, product
 from slrctl.core.model.fast.random_words import Masks, draw_masks
 
 _NO_MAPS = np.empty((0, 0, 0, 0), np.float32)
@@ -81,7 +82,7 @@ class _Projected(NamedTuple):
 def _project(
     frames: Float[Tensor, "B T D"], weight: Float[Tensor, "F D"], bias: Float[Tensor, " F"]
 ) -> Float[Tensor, "B T F"]:
-    return torch.addmm(bias, frames.flatten(0, 1), weight.t()).view(*frames.shape[:2], -1)
+    return linear(frames.flatten(0, 1), weight, bias).view(*frames.shape[:2], -1)
 
 
 class _Computed(NamedTuple):
@@ -202,8 +203,9 @@ def _back(
 ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "F D"], Float[Tensor, " F"]]:
     """The gradients of the inputs, the weight and the bias of a linear map."""
     rows = gradient.flatten(0, 1)
-    of_inputs = (rows @ weight).view(inputs.shape)
-    return of_inputs, rows.t() @ inputs.flatten(0, 1), rows.sum(0)
+    of_inputs = product(rows, weight.t()).view(inputs.shape)
+    of_weight = product(inputs.flatten(0, 1).t(), rows.t()).t()
+    return of_inputs, of_weight, rows.sum(0)
 
 
 def _apart(of_maps: Float[Tensor, "B H Q T"]) -> np.ndarray:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from slrctl.core.model.fast import arithmetic_type, refuse_second_derivative
+from slrctl.core.model.fast.products import linear, product
 from slrctl.core.model.fast.random_words import draw_masks, keep_scale
 
 # Products whose result has a multiple of this many columns run at the full rate of the processor.
@@ -66,7 +67,7 @@ def _forward(
     for number, block in enumerate(rows.split(size)):
         units = expand(block)
         rectify(_bits(units), negative_infinity, number * size, rate > 0, masks)
-        results.append(_product(units, to_output))
+        results.append(product(units, to_output))
         if hidden is not None:
             hidden.append(units)
     outputs = torch.cat(results)[:, : len(contract_bias)]
@@ -102,7 +103,7 @@ class _FeedForward(torch.autograd.Function):
         rows, expand_weight, contract_weight, *hidden = ctx.saved_tensors
         dtype, num_units = hidden[0].dtype, hidden[0].shape[1]
         width, size = rows.shape[1], len(hidden[0])
-        from_outputs = contract_weight.to(dtype).t().contiguous()
+        from_outputs = contract_weight.to(dtype).t()
         to_inputs = _padded(expand_weight.to(dtype), 1).t()
         of_outputs = (gradients[0] * keep_scale(ctx.rate)).to(dtype)
         of_expand = rows.new_zeros(width + 1, num_units)
@@ -110,11 +111,11 @@ class _FeedForward(torch.autograd.Function):
         of_rows = []
         blocks = (of_outputs.split(size), _beside_ones(rows, dtype).split(size), hidden)
         for gradient, inputs, units in zip(*blocks, strict=True):
-            of_units = _product(gradient, from_outputs)
+            of_units = product(gradient, from_outputs)
             let_through(_bits(of_units), _bits(units))
-            of_expand += _product(inputs.t(), of_units.t())
-            of_contract += _product(gradient.t(), units.t())
-            of_rows.append(_product(of_units, to_inputs))
+            of_expand += product(inputs.t(), of_units.t())
+            of_contract += product(gradient.t(), units.t())
+            of_rows.append(product(of_units, to_inputs))
         return (
             torch.cat(of_rows)[:, :width].to(rows.dtype),
             of_expand[:width].t(),
@@ -156,19 +157,7 @@ def _expansion(
     weight: Float[Tensor, "F D"], bias: Float[Tensor, " F"], dtype: torch.dtype
 ) -> Callable[[Float[Tensor, "R D"]], Float[Tensor, "R F"]]:
     """What makes hidden units of rows, before the ReLU."""
-    if _is_onednns(dtype):
-        return lambda rows: torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], "")
+    if dtype == weight.dtype:
+        return lambda rows: linear(rows, weight, bias)
     beside = torch.cat([weight, bias[:, None]], dim=1).to(dtype)
-    return lambda rows: _product(_beside_ones(rows, dtype), beside)
-
-
-def _is_onednns(dtype: torch.dtype) -> bool:
-    """Whether oneDNN's products are faster than torch's own: twice on some processors."""
-    return dtype == torch.float32 and torch.backends.mkldnn.is_available()
-
-
-def _product(left: Float[Tensor, "N D"], right: Float[Tensor, "M D"]) -> Float[Tensor, "N M"]:
-    """Every row of one by every row of the other."""
-    if _is_onednns(left.dtype):
-        return torch.ops.mkldnn._linear_pointwise(left, right, None, "none", [], "")
-    return torch.mm(left, right.t())
+    return lambda rows: product(_beside_ones(rows, dtype), beside)
