@@ -19,7 +19,7 @@ DROP = """
 import numpy as np
 from slrctl.core.model.fast.kernels.hidden_units import let_through
 gradient = np.array([[1, 2, 3]], np.int32)
-let_through(gradient, np.array([[0, 1, 0]], np.int32))
+let_through(gradient, np.array([[0, 1, 0]], np.int32), np.int32(2**31 - 1))
 print(gradient.sum(), len(let_through.stats.cache_hits))
 """
 # Every kernel, for clips of several lengths, some with a row whose scores are large.
@@ -72,8 +72,8 @@ with scoped_seed(1, torch.device("cpu")):
             *gradients)
     units = normal(100, 200)
     masks = tuple(draw_masks(100, 200, 0.1))
-    run(hidden_units.rectify, units.view(np.int32), np.int32(-8388608), 0, True, masks)
-    run(hidden_units.let_through, normal(100, 200).view(np.int32), units.view(np.int32))
+    run(hidden_units.rectify, units.view(np.int32), np.int32(-8388608), 0, masks)
+    run(hidden_units.let_through, normal(100, 200).view(np.int32), units.view(np.int32), np.int32(2**31 - 1))
 print(digest.hexdigest(), len(attention.attend_back.stats.cache_hits))
 """
 
