@@ -1,6 +1,7 @@
 """One training step: gradients of the parts of a batch, added up, and the optimizer's update."""
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from typing import NamedTuple
@@ -11,7 +12,7 @@ from torch.profiler import record_function
 
 from slrctl.core.clip import ClipBatch, cut_batch
 from slrctl.core.cmcl.batch_parts import ClipCounts, TermWeights
-from slrctl.core.cmcl.diagnostics import gradient_measures, term_gradients
+from slrctl.core.cmcl.diagnostics import gradient_measures, in_one_row, term_gradients
 from slrctl.core.cmcl.loss import LossTerms
 from slrctl.core.seeding import scoped_seed, stable_seed
 from slrctl.engine.runtime import arithmetic
@@ -64,9 +65,13 @@ class _Piece(NamedTuple):
     weights: TermWeights
 
 
+# What the clips ask of the weights that they reach.
+_Gradients = dict[nn.Parameter, Tensor]
+
+
 class _PieceGradients(NamedTuple):
     sums: "_Sums"
-    of_terms: dict[str, Tensor]
+    of_terms: dict[str, list[Tensor | None]]
     of_weights: list[Tensor | None]
 
 
@@ -113,7 +118,11 @@ def train_step(
             state.optimizer.step()
         measured = {}
         if is_measured:
-            of_all = {name: workers.mean(gradient) for name, gradient in gradients.items()}
+            weights = list(state.model.parameters())
+            of_all = {
+                name: workers.mean(in_one_row(map(of_term.get, weights), weights))
+                for name, of_term in gradients.items()
+            }
             measured = gradient_measures(of_all)
     _take_in(state, sums, whole, float(norm), measured)
     return Step(whole.clips, measured)
@@ -143,9 +152,10 @@ def _one_by_one(
     workers: Workers,
     *,
     is_measured: bool,
-) -> tuple["_Sums", dict[str, Tensor]]:
+) -> tuple["_Sums", dict[str, _Gradients]]:
     """Add the gradients of the pieces up in the weights, over all workers."""
-    sums, gradients = _Sums(), dict[str, Tensor]()
+    sums, gradients = _Sums(), defaultdict[str, _Gradients](dict)
+    weights = list(state.model.parameters())
     for piece in pieces:
         is_last = piece is pieces[-1]
         # Gradients are exchanged once a step, in the last backward.
@@ -157,9 +167,8 @@ def _one_by_one(
                 sums = sums.of_all(workers)
                 _stop_if_not_finite(state, sums, [p.clips for p in pieces], workers)
             if is_measured:
-                of_terms = term_gradients(terms, list(state.model.parameters()))
-                for name, gradient in of_terms.items():
-                    gradients[name] = gradients.get(name, 0.0) + gradient
+                for name, of_term in term_gradients(terms, weights).items():
+                    _add_to(gradients[name], zip(weights, of_term, strict=True))
             with record_function("backward"):
                 terms.total.backward()
     return sums, gradients
@@ -172,24 +181,24 @@ def _side_by_side(
     workers: Workers,
     *,
     is_measured: bool,
-) -> tuple["_Sums", dict[str, Tensor]]:
+) -> tuple["_Sums", dict[str, _Gradients]]:
     """The same with threads that take a piece each; sums are taken in the order of the pieces."""
-    weights = _weights(state)
+    weights, of_model = _weights(state), list(state.model.parameters())
 
     def work(piece: _Piece) -> _PieceGradients:
         with scoped_seed(_dropout_seed(state, piece.number), state.device):
             terms, logits = module(piece.clips, state.progress.epoch, piece.weights, workers)
-            of_terms = term_gradients(terms, list(state.model.parameters())) if is_measured else {}
+            of_terms = term_gradients(terms, of_model) if is_measured else {}
             with record_function("backward"):
                 of_weights = torch.autograd.grad(terms.total, weights, allow_unused=True)
         return _PieceGradients(_Sums.of(terms, logits, piece.clips), of_terms, list(of_weights))
 
-    sums, of_terms = _Sums(), dict[str, Tensor]()
-    of_weights: dict[nn.Parameter, Tensor] = {}
+    sums, of_terms = _Sums(), defaultdict[str, _Gradients](dict)
+    of_weights: _Gradients = {}
     for piece in map_in_threads(work, pieces):
         sums = sums.plus(piece.sums)
-        for name, gradient in piece.of_terms.items():
-            of_terms[name] = of_terms.get(name, 0.0) + gradient
+        for name, of_term in piece.of_terms.items():
+            _add_to(of_terms[name], zip(of_model, of_term, strict=True))
         _add_to(of_weights, zip(weights, piece.of_weights, strict=True))
     sums = sums.of_all(workers)
     _stop_if_not_finite(state, sums, [piece.clips for piece in pieces], workers)
@@ -200,9 +209,7 @@ def _side_by_side(
     return sums, of_terms
 
 
-def _add_to(
-    sums: dict[nn.Parameter, Tensor], gradients: Iterable[tuple[nn.Parameter, Tensor | None]]
-) -> None:
+def _add_to(sums: _Gradients, gradients: Iterable[tuple[nn.Parameter, Tensor | None]]) -> None:
     """Add what a piece asks of the weights, none of which it may reach.
 
     A gradient need not lie in memory as its weight does, and two weights may share one tensor of

@@ -73,7 +73,8 @@ with scoped_seed(1, torch.device("cpu")):
     units = normal(100, 200)
     masks = tuple(draw_masks(100, 200, 0.1))
     run(hidden_units.rectify, units.view(np.int32), np.int32(-8388608), 0, masks)
-    run(hidden_units.let_through, normal(100, 200).view(np.int32), units.view(np.int32), np.int32(2**31 - 1))
+    run(hidden_units.let_through, normal(100, 200).view(np.int32), units.view(np.int32),
+        np.int32(2**31 - 1))
 print(digest.hexdigest(), len(attention.attend_back.stats.cache_hits))
 """
 

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from slrctl.core.model.fast import refuse_second_derivative
+from slrctl.core.model.fast import refuse_second_derivative, without_autocast
 from slrctl.core.model.fast.products import linear, linear_back
 from slrctl.core.model.fast.random_words import Masks, draw_masks
 
@@ -22,7 +22,7 @@ _NO_MAPS = np.empty((0, 0, 0, 0), np.float32)
 
 
 class Projections(NamedTuple):
-    """The linear maps of an attention; what is read goes through `before` first, if there is one."""
+    """The linear maps of an attention; what is read goes through `before` first, if it is there."""
 
     query: nn.Linear
     key: nn.Linear
@@ -52,7 +52,7 @@ def attend(
     is_of_itself = other is own
     own = own.float()
     inputs = own, own if is_of_itself else other.float(), is_attended.contiguous()
-    with torch.autocast("cpu", enabled=False):
+    with without_autocast():
         if torch.is_grad_enabled():
             return _Attention.apply(*inputs, num_heads, rate, return_weights, *parameters)  # pyright: ignore[reportReturnType]
         messages, maps, _ = _attend(*inputs, num_heads, rate, return_weights, parameters)

@@ -14,7 +14,11 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from slrctl.core.model.fast import arithmetic_type, refuse_second_derivative
+from slrctl.core.model.fast import (
+    arithmetic_type,
+    refuse_second_derivative,
+    without_autocast,
+)
 from slrctl.core.model.fast.products import linear, product
 from slrctl.core.model.fast.random_words import Masks, draw_masks
 
@@ -38,7 +42,7 @@ def feed_forward(
     """
     dtype = arithmetic_type(features)
     rows = features.flatten(0, -2)
-    with torch.autocast("cpu", enabled=False):
+    with without_autocast():
         if torch.is_grad_enabled():
             result: Tensor = _FeedForward.apply(rows, *expand, *contract, rate, dtype)  # pyright: ignore[reportAssignmentType]
         else:
@@ -83,8 +87,9 @@ def _outputs(
 ) -> Float[Tensor, "N D"]:
     """What the units add up to; what makes up for the dropped ones comes where numbers are few."""
     padded = _padded(weight.to(dtype), 0, num_rows)
-    outputs = torch.cat([product(units, padded) for units in hidden])[:, : len(bias)]
-    return torch.add(bias, outputs, alpha=scale)
+    blocks = [product(units, padded) for units in hidden]
+    outputs = blocks[0] if len(blocks) == 1 else torch.cat(blocks)
+    return torch.add(bias, outputs[:, : len(bias)], alpha=scale)
 
 
 class _FeedForward(torch.autograd.Function):

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from slrctl.core.model.fast import refuse_second_derivative
+from slrctl.core.model.fast import refuse_second_derivative, without_autocast
 from slrctl.core.model.fast.products import linear, linear_back
 
 
@@ -20,7 +20,7 @@ def gated_update(
     """`norm(own + g * (message + other_message))` with the gate g of all three, in float32."""
     together = torch.cat([own, message, other_message], dim=-1)
     inputs = together, gate.weight, gate.bias, norm.weight, norm.bias, norm.eps
-    with torch.autocast("cpu", enabled=False):
+    with without_autocast():
         if torch.is_grad_enabled():
             return _GatedUpdate.apply(*inputs)  # pyright: ignore[reportReturnType]
         return _GatedUpdate.forward(None, *inputs)
