@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import NamedTuple
 
@@ -15,6 +15,7 @@ from slrctl.core.cmcl.batch_parts import ClipCounts, TermWeights
 from slrctl.core.cmcl.diagnostics import gradient_measures, in_one_row, term_gradients
 from slrctl.core.cmcl.loss import LossTerms
 from slrctl.core.seeding import scoped_seed, stable_seed
+from slrctl.engine.gradients import Gradients, add_to
 from slrctl.engine.runtime import arithmetic
 from slrctl.engine.state import TrainingState
 from slrctl.engine.threads import map_in_threads, one_thread
@@ -63,10 +64,6 @@ class _Piece(NamedTuple):
     clips: ClipBatch
     counts: ClipCounts
     weights: TermWeights
-
-
-# What the clips ask of the weights that they reach.
-_Gradients = dict[nn.Parameter, Tensor]
 
 
 class _PieceGradients(NamedTuple):
@@ -152,9 +149,9 @@ def _one_by_one(
     workers: Workers,
     *,
     is_measured: bool,
-) -> tuple["_Sums", dict[str, _Gradients]]:
+) -> tuple["_Sums", dict[str, Gradients]]:
     """Add the gradients of the pieces up in the weights, over all workers."""
-    sums, gradients = _Sums(), defaultdict[str, _Gradients](dict)
+    sums, gradients = _Sums(), defaultdict[str, Gradients](dict)
     weights = list(state.model.parameters())
     for piece in pieces:
         is_last = piece is pieces[-1]
@@ -168,7 +165,7 @@ def _one_by_one(
                 _stop_if_not_finite(state, sums, [p.clips for p in pieces], workers)
             if is_measured:
                 for name, of_term in term_gradients(terms, weights).items():
-                    _add_to(gradients[name], zip(weights, of_term, strict=True))
+                    add_to(gradients[name], zip(weights, of_term, strict=True))
             with record_function("backward"):
                 terms.total.backward()
     return sums, gradients
@@ -181,7 +178,7 @@ def _side_by_side(
     workers: Workers,
     *,
     is_measured: bool,
-) -> tuple["_Sums", dict[str, _Gradients]]:
+) -> tuple["_Sums", dict[str, Gradients]]:
     """The same with threads that take a piece each; sums are taken in the order of the pieces."""
     weights, of_model = _weights(state), list(state.model.parameters())
 
@@ -193,13 +190,13 @@ def _side_by_side(
                 of_weights = torch.autograd.grad(terms.total, weights, allow_unused=True)
         return _PieceGradients(_Sums.of(terms, logits, piece.clips), of_terms, list(of_weights))
 
-    sums, of_terms = _Sums(), defaultdict[str, _Gradients](dict)
-    of_weights: _Gradients = {}
+    sums, of_terms = _Sums(), defaultdict[str, Gradients](dict)
+    of_weights: Gradients = {}
     for piece in map_in_threads(work, pieces):
         sums = sums.plus(piece.sums)
         for name, of_term in piece.of_terms.items():
-            _add_to(of_terms[name], zip(of_model, of_term, strict=True))
-        _add_to(of_weights, zip(weights, piece.of_weights, strict=True))
+            add_to(of_terms[name], zip(of_model, of_term, strict=True))
+        add_to(of_weights, zip(weights, piece.of_weights, strict=True))
     sums = sums.of_all(workers)
     _stop_if_not_finite(state, sums, [piece.clips for piece in pieces], workers)
     with one_thread():  # each is short, and threads would meet after it
@@ -207,20 +204,6 @@ def _side_by_side(
             # The fused optimizer goes through memory as the weight lies, whatever the strides.
             weight.grad = gradient.contiguous()
     return sums, of_terms
-
-
-def _add_to(sums: _Gradients, gradients: Iterable[tuple[nn.Parameter, Tensor | None]]) -> None:
-    """Add what a piece asks of the weights, none of which it may reach.
-
-    A gradient need not lie in memory as its weight does, and two weights may share one tensor of
-    it; so sums have memory of their own, in the order of what they are made of.
-    """
-    there = {weight: gradient for weight, gradient in gradients if gradient is not None}
-    known = [weight for weight in there if weight in sums]
-    if known:
-        own = [sums[weight] for weight in known]
-        torch._foreach_add_(own, [there[weight] for weight in known])  # pyright: ignore[reportPrivateImportUsage]
-    sums.update((weight, there[weight].clone()) for weight in there if weight not in sums)
 
 
 def _dropout_seed(state: TrainingState, part: int) -> int:

@@ -6,6 +6,7 @@ from torch.testing import assert_close
 
 from slrctl.core.model import fast
 from slrctl.core.model.encoder import FeedForward
+from slrctl.core.model.fast.kernels.hidden_units import let_through
 
 D, HIDDEN = 6, 2048
 
@@ -113,3 +114,15 @@ def test_only_a_prediction_from_few_frames_takes_the_plain_path(monkeypatch, wan
         taken = [fast.applies_to(torch.zeros(clips, 4, 7)) for clips in (1, 3, 4)]
 
     assert taken == [wants_gradient, wants_gradient, True]
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_a_gradient_gets_through_a_unit_above_zero_and_one_that_is_no_number(precision):
+    units = torch.tensor([[0.0, -0.0, 1e-38, 2.0, torch.nan, -torch.nan]], dtype=precision)
+    gradient = torch.ones_like(units)
+    bits = {torch.float32: torch.int32, torch.bfloat16: torch.int16}[precision]
+    of_gradient, of_units = (x.view(bits).numpy() for x in (gradient, units))
+
+    let_through(of_gradient, of_units, of_units.dtype.type(torch.iinfo(bits).max))
+
+    assert gradient.tolist() == [[0, 0, 1, 1, 1, 1]]

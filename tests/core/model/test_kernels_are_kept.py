@@ -27,7 +27,7 @@ RUN_ALL = """
 import hashlib
 import numpy as np
 import torch
-from slrctl.core.model.fast.kernels import attention, divergence, hidden_units, residual
+from slrctl.core.model.fast.kernels import attention, divergence, gate, hidden_units, residual
 from slrctl.core.model.fast.random_words import draw_masks
 from slrctl.core.seeding import scoped_seed
 
@@ -65,6 +65,11 @@ with scoped_seed(1, torch.device("cpu")):
             *written)
         run(residual.add_and_normalise_back, rows, *written[:2], weight, True, masks,
             *(np.zeros_like(x) for x in (rows, rows, weight, weight)))
+        rows, gates = normal(100, 3 * width), normal(100, width)
+        written = np.empty_like(gates), np.empty(100, np.float32), np.empty_like(gates)
+        run(gate.gate_and_normalise, rows, gates, weight, weight, 1e-5, *written)
+        run(gate.gate_and_normalise_back, normal(100, width), rows, gates, *written[:2], weight,
+            *(np.zeros_like(x) for x in (gates, rows, weight, weight)))
     maps = draws.random((2, 3, 2, 50, 50)).astype(np.float32)
     present, gradients = draws.random((3, 50)) > 0.2, np.zeros((2, 3, 50, 50), np.float32)
     for exponent in (1.0, 0.5, 5.0):

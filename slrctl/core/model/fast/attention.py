@@ -71,14 +71,14 @@ class _Projected(NamedTuple):
         cls,
         own: Float[Tensor, "B Q D"],
         other: Float[Tensor, "B T E"],
-        weights: tuple[Tensor, ...],
-        biases: tuple[Tensor, ...],
+        weights: Sequence[Tensor],
+        biases: Sequence[Tensor],
     ) -> "_Projected":
         if other is own:
-            together = _project(own, torch.cat(weights), torch.cat(biases))
+            together = _project(own, torch.cat([*weights]), torch.cat([*biases]))
             return cls(together, together, len(weights[0]))
         query = _project(own, weights[0], biases[0])
-        return cls(query, _project(other, torch.cat(weights[1:]), torch.cat(biases[1:])), 0)
+        return cls(query, _project(other, torch.cat([*weights[1:]]), torch.cat([*biases[1:]])), 0)
 
 
 def _project(
@@ -108,9 +108,10 @@ def _attend(
 ) -> tuple[Float[Tensor, "B Q D"], Float[Tensor, "B H Q T"] | None, _Computed]:
     from slrctl.core.model.fast.kernels import attention as kernels
 
-    weights, biases = tuple(parameters[::2]), tuple(parameters[1::2])
+    weights, biases = parameters[::2], parameters[1::2]
+    is_direct = len(weights) == len(Projections._fields) - 1
     (num_clips, num_queries, _), num_keys = own.shape, other.shape[1]
-    read = _project(other, weights[4], biases[4]) if len(weights) > 4 else other
+    read = other if is_direct else _project(other, weights[4], biases[4])
     projected = _Projected.of(own, read, weights[:3], biases[:3])
     masks = draw_masks(num_clips * num_heads * num_queries, num_keys, rate)
     heads = own.new_empty(num_clips, num_queries, len(weights[0]))
@@ -210,8 +211,9 @@ def _back(
     gradient: Float[Tensor, "B T F"], inputs: Float[Tensor, "B T D"], weight: Float[Tensor, "F D"]
 ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "F D"], Float[Tensor, " F"]]:
     """The gradients of the inputs, the weight and the bias of a linear map."""
-    of_rows, *of_map = linear_back(gradient.flatten(0, 1), inputs.flatten(0, 1), weight)
-    return of_rows.view(inputs.shape), *of_map
+    rows = gradient.flatten(0, 1), inputs.flatten(0, 1)
+    of_rows, of_weight, of_bias = linear_back(*rows, weight)
+    return of_rows.view(inputs.shape), of_weight, of_bias
 
 
 def _apart(of_maps: Float[Tensor, "B H Q T"]) -> np.ndarray:
