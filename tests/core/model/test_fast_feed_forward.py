@@ -84,8 +84,9 @@ def test_a_number_that_is_none_is_not_hidden(layer, sign, precision):
     assert result[0, 0].isfinite().all()
 
 
-def test_without_gradients_the_result_is_the_same(layer, rng):
-    features = torch.randn(4, 75, D, generator=rng)
+@pytest.mark.parametrize("shape", [(1, 1), (1, 40), (2, 75), (4, 75)])
+def test_without_gradients_the_result_is_the_same(layer, rng, shape):
+    features = torch.randn(*shape, D, generator=rng)
     layer.eval()
 
     with torch.no_grad():
