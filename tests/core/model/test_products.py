@@ -32,6 +32,7 @@ def test_however_they_lie_in_memory_the_result_is_that_of_float64(
             assert_close(
                 product(own, other).double(), exact[0] @ exact[1].t(), atol=1e-5, rtol=1e-5
             )
+            assert torch.equal(product(own, other, torch.empty_like(gradient)), product(own, other))
             mapped = linear(own, other, bias)
             assert_close(mapped.double(), exact[0] @ exact[1].t() + exact[2], atol=1e-5, rtol=1e-5)
             for its in ways_to_lie(gradient):

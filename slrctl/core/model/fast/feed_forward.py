@@ -128,11 +128,11 @@ class _FeedForward(torch.autograd.Function):
         of_outputs = (gradients[0] * ctx.scale).to(dtype)
         of_expand = rows.new_zeros(width + 1, num_units)
         of_contract = torch.zeros_like(contract_weight)
-        of_rows = []
+        scratch, of_rows = torch.empty_like(hidden[0]), []
         all_but_sign = ~_bits(torch.tensor([-0.0], dtype=dtype))[0]
         blocks = (of_outputs.split(size), _beside_ones(rows, dtype).split(size), hidden)
         for gradient, inputs, units in zip(*blocks, strict=True):
-            of_units = product(gradient, from_outputs)
+            of_units = product(gradient, from_outputs, scratch[: len(units)])
             let_through(_bits(of_units), _bits(units), all_but_sign)
             of_expand += product(inputs.t(), of_units.t())
             of_contract += product(gradient.t(), units.t())

@@ -12,11 +12,15 @@ from torch import Tensor
 _MANY = 1_500_000
 
 
-def product(left: Float[Tensor, "N D"], right: Float[Tensor, "M D"]) -> Float[Tensor, "N M"]:
-    """Every row of one by every row of the other."""
+def product(
+    left: Float[Tensor, "N D"],
+    right: Float[Tensor, "M D"],
+    scratch: Float[Tensor, "N M"] | None = None,
+) -> Float[Tensor, "N M"]:
+    """Every row of one by every row of the other; the result may lie in the scratch."""
     if _is_onednns(left, len(right)):
         return torch.ops.mkldnn._linear_pointwise(left, right, None, "none", [], "")
-    return torch.mm(left, right.t())
+    return torch.mm(left, right.t(), out=scratch)
 
 
 def linear(
