@@ -81,6 +81,11 @@ class _Projected(NamedTuple):
         return cls(query, _project(other, torch.cat([*weights[1:]]), torch.cat([*biases[1:]])), 0)
 
 
+def _has_before(weights: Sequence[Tensor]) -> bool:
+    """Whether what is read goes through a map of its own first: the last, where there is one."""
+    return len(weights) == len(Projections._fields)
+
+
 def _project(
     frames: Float[Tensor, "B T D"], weight: Float[Tensor, "F D"], bias: Float[Tensor, " F"]
 ) -> Float[Tensor, "B T F"]:
@@ -109,9 +114,8 @@ def _attend(
     from slrctl.core.model.fast.kernels import attention as kernels
 
     weights, biases = parameters[::2], parameters[1::2]
-    is_direct = len(weights) == len(Projections._fields) - 1
     (num_clips, num_queries, _), num_keys = own.shape, other.shape[1]
-    read = other if is_direct else _project(other, weights[4], biases[4])
+    read = _project(other, weights[4], biases[4]) if _has_before(weights) else other
     projected = _Projected.of(own, read, weights[:3], biases[:3])
     masks = draw_masks(num_clips * num_heads * num_queries, num_keys, rate)
     heads = own.new_empty(num_clips, num_queries, len(weights[0]))
@@ -201,7 +205,7 @@ class _Attention(torch.autograd.Function):
             )
         of_parameters = [p for pair in zip(*of_projections, strict=True) for p in pair]
         of_parameters += [of_output_weight, of_output_bias]
-        if of_others is not None and len(weights) > 4:
+        if of_others is not None and _has_before(weights):
             of_others, *of_before = _back(of_others, other, weights[4])
             of_parameters += of_before
         return of_own, of_others, None, None, None, None, *of_parameters

@@ -58,7 +58,7 @@ class _GatedUpdate(torch.autograd.Function):
         )
         if ctx is not None:
             ctx.save_for_backward(rows, gates, normal, spread, gate_weight, norm_weight)
-        return sums.view(*together.shape[:2], -1)
+        return sums.view(*together.shape[:2], gates.shape[1])
 
     @staticmethod
     @torch.autocast("cpu", enabled=False)
@@ -82,5 +82,5 @@ class _GatedUpdate(torch.autograd.Function):
             of_bias.numpy(),
         )
         through_gate, *of_gate = linear_back(of_gates, rows, gate_weight)
-        of_together = of_rows.add_(through_gate).view(*gradients[0].shape[:2], -1)
+        of_together = of_rows.add_(through_gate).view(*gradients[0].shape[:2], rows.shape[1])
         return of_together, *of_gate, of_weight, of_bias, None

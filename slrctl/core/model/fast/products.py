@@ -1,7 +1,8 @@
 """Matrix products by whichever library is the faster one for their size.
 
 oneDNN takes the widest registers of every processor that has them; torch's own library does so on
-Intel's alone and computes half as fast elsewhere, but begins sooner. In bfloat16 both are oneDNN.
+Intel's alone, and where they count computes half as fast, but begins sooner. In bfloat16 both are
+oneDNN.
 """
 
 import torch

@@ -26,7 +26,7 @@ def rectify(units, negative_infinity, first_row, masks):
 
 @kernel
 def let_through(gradient, units, all_but_sign):
-    """Zero the bits of the gradient, of these units and perhaps more, where the unit is 0.
+    """Zero the bits of the gradient where the unit is 0.
 
     `all_but_sign` are the bits of a number without its sign, for there are two zeros.
     """
