@@ -64,12 +64,12 @@ with scoped_seed(1, torch.device("cpu")):
         run(residual.add_and_normalise, rows, normal(100, width), weight, weight, 1e-5, True, masks,
             *written)
         run(residual.add_and_normalise_back, rows, *written[:2], weight, True, masks,
-            *(np.zeros_like(x) for x in (rows, rows, weight, weight)))
+            np.zeros_like(rows), np.zeros_like(rows), *np.zeros((2, width)))
         rows, gates = normal(100, 3 * width), normal(100, width)
         written = np.empty_like(gates), np.empty(100, np.float32), np.empty_like(gates)
         run(gate.gate_and_normalise, rows, gates, weight, weight, 1e-5, *written)
         run(gate.gate_and_normalise_back, normal(100, width), rows, gates, *written[:2], weight,
-            *(np.zeros_like(x) for x in (gates, rows, weight, weight)))
+            np.zeros_like(gates), np.zeros_like(rows), *np.zeros((2, width)))
     maps = draws.random((2, 3, 2, 50, 50)).astype(np.float32)
     present, gradients = draws.random((3, 50)) > 0.2, np.zeros((2, 3, 50, 50), np.float32)
     for exponent in (1.0, 0.5, 5.0):

@@ -68,7 +68,7 @@ class _GatedUpdate(torch.autograd.Function):
         refuse_second_derivative()
         rows, gates, normal, spread, gate_weight, norm_weight = ctx.saved_tensors
         of_gates, of_rows = torch.empty_like(gates), torch.empty_like(rows)
-        of_weight, of_bias = torch.zeros_like(norm_weight), torch.zeros_like(norm_weight)
+        of_norm = norm_weight.new_zeros(2, len(norm_weight), dtype=torch.float64)
         gate_and_normalise_back(
             gradients[0].reshape(gates.shape).numpy(),
             rows.numpy(),
@@ -78,9 +78,8 @@ class _GatedUpdate(torch.autograd.Function):
             norm_weight.numpy(),
             of_gates.numpy(),
             of_rows.numpy(),
-            of_weight.numpy(),
-            of_bias.numpy(),
+            *of_norm.numpy(),
         )
         through_gate, *of_gate = linear_back(of_gates, rows, gate_weight)
         of_together = of_rows.add_(through_gate).view(*gradients[0].shape[:2], rows.shape[1])
-        return of_together, *of_gate, of_weight, of_bias, None
+        return of_together, *of_gate, *of_norm.float(), None

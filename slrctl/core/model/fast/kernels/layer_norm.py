@@ -27,7 +27,10 @@ def normalise_row(normal, row, weight, bias, epsilon, spread, sums):
 
 @part
 def normalise_row_back(of_rows, of_sums, row, normal, spread, weight, of_weight, of_bias):
-    """The way back: write the gradient of what was normalised, add up those of the weights."""
+    """The way back: write the gradient of what was normalised, add up those of the weights.
+
+    They are sums over all rows, in float64: so it hardly matters in which parts they are taken.
+    """
     width = normal.shape[1]
     share = np.float32(1) / np.float32(width)
     mean, slope = np.float32(0), np.float32(0)
