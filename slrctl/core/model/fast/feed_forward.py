@@ -19,7 +19,7 @@ from slrctl.core.model.fast import (
     refuse_second_derivative,
     without_autocast,
 )
-from slrctl.core.model.fast.products import linear, product
+from slrctl.core.model.fast.products import add_product, linear, product
 from slrctl.core.model.fast.random_words import Masks, draw_masks
 
 # Products whose result has a multiple of this many columns run at the full rate of the processor,
@@ -134,8 +134,8 @@ class _FeedForward(torch.autograd.Function):
         for gradient, inputs, units in zip(*blocks, strict=True):
             of_units = product(gradient, from_outputs, scratch[: len(units)])
             let_through(_bits(of_units), _bits(units), all_but_sign)
-            of_expand += product(inputs.t(), of_units.t())
-            of_contract += product(gradient.t(), units.t())
+            add_product(of_expand, inputs, of_units)
+            add_product(of_contract, gradient, units)
             of_rows.append(product(of_units, to_inputs))
         return (
             torch.cat(of_rows)[:, :width].to(rows.dtype),

@@ -24,6 +24,20 @@ def product(
     return torch.mm(left, right.t(), out=scratch)
 
 
+def add_product(
+    total: Float[Tensor, "M K"], left: Float[Tensor, "N M"], right: Float[Tensor, "N K"]
+) -> None:
+    """Add left^T right, in the total's own precision.
+
+    Short sums are taken in float64, which costs little there: so it hardly matters in which parts a
+    batch is computed, though the optimizer makes large steps of the rounding of small gradients.
+    """
+    if total.dtype == left.dtype and not _is_onednns(left, right.shape[1]):
+        total += left.double().t() @ right.double()
+    else:
+        total += product(left.t(), right.t())
+
+
 def linear(
     rows: Float[Tensor, "N D"], weight: Float[Tensor, "F D"], bias: Float[Tensor, " F"]
 ) -> Float[Tensor, "N F"]:
@@ -39,7 +53,9 @@ def linear_back(
 ) -> tuple[Float[Tensor, "N D"], Float[Tensor, "F D"], Float[Tensor, " F"]]:
     """The way back: the gradients of the rows, the weight and the bias."""
     gradient, rows = gradient.contiguous(), rows.contiguous()
-    of_weight = product(rows.t(), gradient.t()).t()
+    of_weight = weight.new_zeros(weight.shape[::-1])
+    add_product(of_weight, rows, gradient)
+    of_weight = of_weight.t()
     return product(gradient, weight.t()), of_weight, gradient.sum(0)
 
 
