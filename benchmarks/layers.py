@@ -1,4 +1,4 @@
-"""The parts of a layer, and the consistency term, beside torch's own: one way there and back.
+"""The parts of the model, and the consistency term, beside torch's own: one way there and back.
 
 Six clips of 204 frames and one thread, as a piece of a training batch has. Each round times both
 sides in turn; the table has the medians.
@@ -19,6 +19,7 @@ from slrctl.core.cmcl import consistency_loss
 from slrctl.core.model import fast
 from slrctl.core.model.attention import MultiHeadAttention
 from slrctl.core.model.encoder import FeedForward
+from slrctl.core.model.fusion import GatedUpdate
 from slrctl.core.model.residual import residual
 from slrctl.engine.runtime import arithmetic, keep_freed_memory
 
@@ -50,6 +51,12 @@ def pairs() -> dict[str, tuple[Call, Call, Tensor]]:
     frames = torch.randn(CLIPS, FRAMES, WIDTH, requires_grad=True)
     maps = torch.randn(2, CLIPS, HEADS, FRAMES, FRAMES).softmax(-1).requires_grad_()
 
+    update = GatedUpdate(WIDTH)
+
+    def plain_update(x: Tensor) -> Tensor:
+        with fast.plain_path():
+            return update(x, x, x)
+
     def consistency(maps: Tensor) -> Tensor:
         forth, back = maps
         return consistency_loss(forth, back, everywhere, everywhere)
@@ -70,6 +77,7 @@ def pairs() -> dict[str, tuple[Call, Call, Tensor]]:
             lambda x: residual(x, x, norm, RATE, True),
             frames,
         ),
+        "gated update": (plain_update, lambda x: update(x, x, x), frames),
         "consistency": (plain_consistency, consistency, maps),
     }
 

@@ -1,7 +1,8 @@
 """One training step: gradients of the parts of a batch, added up, and the optimizer's update."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import NamedTuple
 
@@ -11,9 +12,10 @@ from torch.profiler import record_function
 
 from slrctl.core.clip import ClipBatch, cut_batch
 from slrctl.core.cmcl.batch_parts import ClipCounts, TermWeights
-from slrctl.core.cmcl.diagnostics import gradient_measures, term_gradients
+from slrctl.core.cmcl.diagnostics import gradient_measures, in_one_row, term_gradients
 from slrctl.core.cmcl.loss import LossTerms
 from slrctl.core.seeding import scoped_seed, stable_seed
+from slrctl.engine.gradients import Gradients, add_to
 from slrctl.engine.runtime import arithmetic
 from slrctl.engine.state import TrainingState
 from slrctl.engine.threads import map_in_threads, one_thread
@@ -66,7 +68,7 @@ class _Piece(NamedTuple):
 
 class _PieceGradients(NamedTuple):
     sums: "_Sums"
-    of_terms: dict[str, Tensor]
+    of_terms: dict[str, list[Tensor | None]]
     of_weights: list[Tensor | None]
 
 
@@ -113,7 +115,11 @@ def train_step(
             state.optimizer.step()
         measured = {}
         if is_measured:
-            of_all = {name: workers.mean(gradient) for name, gradient in gradients.items()}
+            weights = list(state.model.parameters())
+            of_all = {
+                name: workers.mean(in_one_row(map(of_term.get, weights), weights))
+                for name, of_term in gradients.items()
+            }
             measured = gradient_measures(of_all)
     _take_in(state, sums, whole, float(norm), measured)
     return Step(whole.clips, measured)
@@ -143,9 +149,10 @@ def _one_by_one(
     workers: Workers,
     *,
     is_measured: bool,
-) -> tuple["_Sums", dict[str, Tensor]]:
+) -> tuple["_Sums", dict[str, Gradients]]:
     """Add the gradients of the pieces up in the weights, over all workers."""
-    sums, gradients = _Sums(), dict[str, Tensor]()
+    sums, gradients = _Sums(), defaultdict[str, Gradients](dict)
+    weights = list(state.model.parameters())
     for piece in pieces:
         is_last = piece is pieces[-1]
         # Gradients are exchanged once a step, in the last backward.
@@ -157,9 +164,8 @@ def _one_by_one(
                 sums = sums.of_all(workers)
                 _stop_if_not_finite(state, sums, [p.clips for p in pieces], workers)
             if is_measured:
-                of_terms = term_gradients(terms, list(state.model.parameters()))
-                for name, gradient in of_terms.items():
-                    gradients[name] = gradients.get(name, 0.0) + gradient
+                for name, of_term in term_gradients(terms, weights).items():
+                    add_to(gradients[name], zip(weights, of_term, strict=True))
             with record_function("backward"):
                 terms.total.backward()
     return sums, gradients
@@ -172,25 +178,25 @@ def _side_by_side(
     workers: Workers,
     *,
     is_measured: bool,
-) -> tuple["_Sums", dict[str, Tensor]]:
+) -> tuple["_Sums", dict[str, Gradients]]:
     """The same with threads that take a piece each; sums are taken in the order of the pieces."""
-    weights = _weights(state)
+    weights, of_model = _weights(state), list(state.model.parameters())
 
     def work(piece: _Piece) -> _PieceGradients:
         with scoped_seed(_dropout_seed(state, piece.number), state.device):
             terms, logits = module(piece.clips, state.progress.epoch, piece.weights, workers)
-            of_terms = term_gradients(terms, list(state.model.parameters())) if is_measured else {}
+            of_terms = term_gradients(terms, of_model) if is_measured else {}
             with record_function("backward"):
                 of_weights = torch.autograd.grad(terms.total, weights, allow_unused=True)
         return _PieceGradients(_Sums.of(terms, logits, piece.clips), of_terms, list(of_weights))
 
-    sums, of_terms = _Sums(), dict[str, Tensor]()
-    of_weights: dict[nn.Parameter, Tensor] = {}
+    sums, of_terms = _Sums(), defaultdict[str, Gradients](dict)
+    of_weights: Gradients = {}
     for piece in map_in_threads(work, pieces):
         sums = sums.plus(piece.sums)
-        for name, gradient in piece.of_terms.items():
-            of_terms[name] = of_terms.get(name, 0.0) + gradient
-        _add_to(of_weights, zip(weights, piece.of_weights, strict=True))
+        for name, of_term in piece.of_terms.items():
+            add_to(of_terms[name], zip(of_model, of_term, strict=True))
+        add_to(of_weights, zip(weights, piece.of_weights, strict=True))
     sums = sums.of_all(workers)
     _stop_if_not_finite(state, sums, [piece.clips for piece in pieces], workers)
     with one_thread():  # each is short, and threads would meet after it
@@ -198,22 +204,6 @@ def _side_by_side(
             # The fused optimizer goes through memory as the weight lies, whatever the strides.
             weight.grad = gradient.contiguous()
     return sums, of_terms
-
-
-def _add_to(
-    sums: dict[nn.Parameter, Tensor], gradients: Iterable[tuple[nn.Parameter, Tensor | None]]
-) -> None:
-    """Add what a piece asks of the weights, none of which it may reach.
-
-    A gradient need not lie in memory as its weight does, and two weights may share one tensor of
-    it; so sums have memory of their own, in the order of what they are made of.
-    """
-    there = {weight: gradient for weight, gradient in gradients if gradient is not None}
-    known = [weight for weight in there if weight in sums]
-    if known:
-        own = [sums[weight] for weight in known]
-        torch._foreach_add_(own, [there[weight] for weight in known])  # pyright: ignore[reportPrivateImportUsage]
-    sums.update((weight, there[weight].clone()) for weight in there if weight not in sums)
 
 
 def _dropout_seed(state: TrainingState, part: int) -> int:

@@ -6,6 +6,7 @@ from torch.testing import assert_close
 
 from slrctl.core.clip import cut_batch
 from slrctl.engine import step
+from slrctl.engine.gradients import add_to
 from slrctl.engine.run_batches import training_data
 from slrctl.engine.state import TrainingState
 from slrctl.engine.training import BatchReport, train_epochs
@@ -145,9 +146,9 @@ def test_gradients_that_share_memory_are_added_up_apart():
     shared, one_row = torch.ones(2, 3), torch.tensor([[1.0, 2.0, 3.0]]).expand(2, 3)
     sums = {}
 
-    step._add_to(sums, [(first, shared), (second, None), (once, shared)])
-    step._add_to(sums, [(first, shared), (second, shared)])
-    step._add_to(sums, [(first, None), (second, one_row)])
+    add_to(sums, [(first, shared), (second, None), (once, shared)])
+    add_to(sums, [(first, shared), (second, shared)])
+    add_to(sums, [(first, None), (second, one_row)])
 
     assert torch.equal(sums[first], torch.full((2, 3), 2.0))
     assert torch.equal(sums[second], torch.tensor([[2.0, 3.0, 4.0]] * 2))
@@ -161,7 +162,7 @@ def test_a_gradient_that_lies_transposed_stays_so_until_the_end():
     sums = {}
 
     for _ in range(2):
-        step._add_to(sums, [(weight, torch.arange(6.0).view(3, 2).t())])
+        add_to(sums, [(weight, torch.arange(6.0).view(3, 2).t())])
 
     assert sums[weight].stride() == (1, 2)
     assert torch.equal(sums[weight], torch.tensor([[0.0, 4.0, 8.0], [2.0, 6.0, 10.0]]))

@@ -56,12 +56,15 @@ class MultiHeadAttention(nn.Module):
     def forward(
         self,
         queries: Float[Tensor, "B Q D"],
-        keys: Float[Tensor, "B T D"],
+        keys: Float[Tensor, "B T E"],
         is_attended: Bool[Tensor, "B T"],
         *,
+        before: nn.Linear | None = None,
         return_weights: bool = True,
     ) -> tuple[Float[Tensor, "B Q D"], Float[Tensor, "B H Q T"] | None]:
         """Return the messages and, if asked for, the weights before dropout.
+
+        What is read goes through the linear map `before` first, if there is one; E is D otherwise.
 
         A clip without a key to attend to gets weights of 0 and a message of 0.
         """
@@ -72,6 +75,7 @@ class MultiHeadAttention(nn.Module):
                 self.key_projection,
                 self.value_projection,
                 self.output_projection,
+                before,
             )
             rate = self.dropout if self.training else 0.0
             return attend(
@@ -83,7 +87,7 @@ class MultiHeadAttention(nn.Module):
                 rate,
                 return_weights=return_weights,
             )
-        query, key, value = self.project(queries, keys)
+        query, key, value = self.project(queries, keys if before is None else before(keys))
         weights = attention_weights(query @ key.transpose(-2, -1), is_attended)
         messages = self.output(self.combine(weights, value))
         # The output projection has a bias, which must not speak for a part that is not there.

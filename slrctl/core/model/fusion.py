@@ -7,7 +7,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from slrctl.core.model import fast
 from slrctl.core.model.attention import MultiHeadAttention
+from slrctl.core.model.fast.gate import gated_update
 
 
 class Streams(NamedTuple):
@@ -64,8 +66,13 @@ class DirectedAttention(nn.Module):
         *,
         return_attention: bool = True,
     ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B H T T"] | None]:
-        projected = self.other_projection(other)
-        return self.attention(own, projected, other_is_present, return_weights=return_attention)
+        return self.attention(
+            own,
+            other,
+            other_is_present,
+            before=self.other_projection,
+            return_weights=return_attention,
+        )
 
 
 class GatedUpdate(nn.Module):
@@ -82,6 +89,9 @@ class GatedUpdate(nn.Module):
         message: Float[Tensor, "B T D"],
         other_message: Float[Tensor, "B T D"],
     ) -> Float[Tensor, "B T D"]:
+        are_alike = own.shape == message.shape == other_message.shape
+        if fast.applies_to(own, message, other_message) and are_alike:
+            return gated_update(own, message, other_message, self.gate, self.norm)
         gate = torch.sigmoid(self.gate(torch.cat([own, message, other_message], dim=-1)))
         return self.norm(own + gate * (message + other_message))
 

@@ -6,10 +6,15 @@ import pytest
 import torch
 
 from slrctl.core.cmcl import CrossModalConsistencyLoss
-from slrctl.core.cmcl.diagnostics import gradient_measures, term_gradients
+from slrctl.core.cmcl.diagnostics import gradient_measures, in_one_row, term_gradients
 from slrctl.core.cmcl.loss import LossTerms
 from slrctl.core.model import SiFormer
 from slrctl.settings import CMCLSettings
+
+
+def measures_of(terms: LossTerms, weights: list[torch.nn.Parameter]) -> dict[str, float]:
+    gradients = term_gradients(terms, weights)
+    return gradient_measures({name: in_one_row(g, weights) for name, g in gradients.items()})
 
 
 def test_norms_and_cosines_equal_those_of_separate_backward_passes(
@@ -19,7 +24,7 @@ def test_norms_and_cosines_equal_those_of_separate_backward_passes(
     loss = CrossModalConsistencyLoss(CMCLSettings(lambda_consistency=0.2, lambda_alignment=0.3))
     terms = loss(model(batch, return_attention=True, return_features=True), batch)
 
-    measures = gradient_measures(term_gradients(terms, list(model.parameters())))
+    measures = measures_of(terms, list(model.parameters()))
 
     def gradient(term, factor):
         model.zero_grad()
@@ -52,7 +57,7 @@ def test_a_term_that_reaches_nothing_has_norm_and_cosine_zero():
     other = torch.nn.Parameter(torch.tensor([1.0]))
     terms = LossTerms(weight.sum(), (weight**2).sum(), other.sum(), None, 0.5, 0.0)
 
-    measures = gradient_measures(term_gradients(terms, [weight]))
+    measures = measures_of(terms, [weight])
 
     assert measures == {
         "gradient_norm_classification": 10.0,

@@ -8,7 +8,9 @@ from slrctl.core.cmcl import CrossModalConsistencyLoss, consistency_loss
 from slrctl.core.model import SiFormer, fast
 from slrctl.core.model.attention import MultiHeadAttention
 from slrctl.core.model.encoder import FeedForward
+from slrctl.core.model.fusion import DirectedAttention
 from slrctl.core.model.residual import residual
+from slrctl.core.seeding import scoped_seed
 from slrctl.settings import CMCLSettings
 
 B, Q, T, D, H = 3, 5, 7, 12, 3
@@ -53,6 +55,29 @@ def test_it_equals_the_plain_path_with_the_same_draws(
         expected = outcome(attention, queries, keys, is_attended, weights_of_maps)
 
     # The gradient of a key's bias is 0 but for rounding, so its own size says nothing.
+    largest = max(reference.abs().max().item() for reference in expected)
+    for result, reference in zip(results, expected, strict=True):
+        assert_close(result, reference, atol=1e-5 * largest, rtol=1e-4)
+
+
+@pytest.mark.parametrize("num_frames", [T, 300])
+def test_what_is_read_through_a_linear_map_equals_the_plain_path(rng, num_frames):
+    reader = DirectedAttention(D, 8, H, 0.2).train()
+    own, other = (torch.randn(B, num_frames, n, generator=rng) for n in (D, 8))
+    is_present = torch.rand(B, num_frames, generator=rng) > 0.3
+
+    def read():
+        reader.zero_grad()
+        inputs = [x.clone().requires_grad_() for x in (own, other)]
+        with scoped_seed(1, own.device):
+            messages, _ = reader(*inputs, is_present, return_attention=False)
+        messages.square().sum().backward()
+        return [messages.detach(), *(x.grad for x in (*inputs, *reader.parameters()))]
+
+    results = read()
+    with fast.plain_path():
+        expected = read()
+
     largest = max(reference.abs().max().item() for reference in expected)
     for result, reference in zip(results, expected, strict=True):
         assert_close(result, reference, atol=1e-5 * largest, rtol=1e-4)

@@ -6,6 +6,7 @@ from torch.testing import assert_close
 
 from slrctl.core.model import fast
 from slrctl.core.model.encoder import FeedForward
+from slrctl.core.model.fast.kernels.hidden_units import let_through
 
 D, HIDDEN = 6, 2048
 
@@ -83,8 +84,9 @@ def test_a_number_that_is_none_is_not_hidden(layer, sign, precision):
     assert result[0, 0].isfinite().all()
 
 
-def test_without_gradients_the_result_is_the_same(layer, rng):
-    features = torch.randn(4, 75, D, generator=rng)
+@pytest.mark.parametrize("shape", [(1, 1), (1, 40), (2, 75), (4, 75)])
+def test_without_gradients_the_result_is_the_same(layer, rng, shape):
+    features = torch.randn(*shape, D, generator=rng)
     layer.eval()
 
     with torch.no_grad():
@@ -113,3 +115,15 @@ def test_only_a_prediction_from_few_frames_takes_the_plain_path(monkeypatch, wan
         taken = [fast.applies_to(torch.zeros(clips, 4, 7)) for clips in (1, 3, 4)]
 
     assert taken == [wants_gradient, wants_gradient, True]
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_a_gradient_gets_through_a_unit_above_zero_and_one_that_is_no_number(precision):
+    units = torch.tensor([[0.0, -0.0, 1e-38, 2.0, torch.nan, -torch.nan]], dtype=precision)
+    gradient = torch.ones_like(units)
+    bits = {torch.float32: torch.int32, torch.bfloat16: torch.int16}[precision]
+    of_gradient, of_units = (x.view(bits).numpy() for x in (gradient, units))
+
+    let_through(of_gradient, of_units, of_units.dtype.type(torch.iinfo(bits).max))
+
+    assert gradient.tolist() == [[0, 0, 1, 1, 1, 1]]

@@ -19,7 +19,7 @@ DROP = """
 import numpy as np
 from slrctl.core.model.fast.kernels.hidden_units import let_through
 gradient = np.array([[1, 2, 3]], np.int32)
-let_through(gradient, np.array([[0, 1, 0]], np.int32))
+let_through(gradient, np.array([[0, 1, 0]], np.int32), np.int32(2**31 - 1))
 print(gradient.sum(), len(let_through.stats.cache_hits))
 """
 # Every kernel, for clips of several lengths, some with a row whose scores are large.
@@ -27,7 +27,7 @@ RUN_ALL = """
 import hashlib
 import numpy as np
 import torch
-from slrctl.core.model.fast.kernels import attention, divergence, hidden_units, residual
+from slrctl.core.model.fast.kernels import attention, divergence, gate, hidden_units, residual
 from slrctl.core.model.fast.random_words import draw_masks
 from slrctl.core.seeding import scoped_seed
 
@@ -64,7 +64,12 @@ with scoped_seed(1, torch.device("cpu")):
         run(residual.add_and_normalise, rows, normal(100, width), weight, weight, 1e-5, True, masks,
             *written)
         run(residual.add_and_normalise_back, rows, *written[:2], weight, True, masks,
-            *(np.zeros_like(x) for x in (rows, rows, weight, weight)))
+            np.zeros_like(rows), np.zeros_like(rows), *np.zeros((2, width)))
+        rows, gates = normal(100, 3 * width), normal(100, width)
+        written = np.empty_like(gates), np.empty(100, np.float32), np.empty_like(gates)
+        run(gate.gate_and_normalise, rows, gates, weight, weight, 1e-5, *written)
+        run(gate.gate_and_normalise_back, normal(100, width), rows, gates, *written[:2], weight,
+            np.zeros_like(gates), np.zeros_like(rows), *np.zeros((2, width)))
     maps = draws.random((2, 3, 2, 50, 50)).astype(np.float32)
     present, gradients = draws.random((3, 50)) > 0.2, np.zeros((2, 3, 50, 50), np.float32)
     for exponent in (1.0, 0.5, 5.0):
@@ -72,8 +77,9 @@ with scoped_seed(1, torch.device("cpu")):
             *gradients)
     units = normal(100, 200)
     masks = tuple(draw_masks(100, 200, 0.1))
-    run(hidden_units.rectify, units.view(np.int32), np.int32(-8388608), 0, True, masks)
-    run(hidden_units.let_through, normal(100, 200).view(np.int32), units.view(np.int32))
+    run(hidden_units.rectify, units.view(np.int32), np.int32(-8388608), 0, masks)
+    run(hidden_units.let_through, normal(100, 200).view(np.int32), units.view(np.int32),
+        np.int32(2**31 - 1))
 print(digest.hexdigest(), len(attention.attend_back.stats.cache_hits))
 """
 

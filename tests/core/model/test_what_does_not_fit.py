@@ -14,10 +14,12 @@ from torch import nn
 from slrctl.core.cmcl import consistency_loss
 from slrctl.core.model import fast
 from slrctl.core.model.attention import MultiHeadAttention
+from slrctl.core.model.fusion import GatedUpdate
 from slrctl.core.model.residual import residual
 
 torch.manual_seed(0)
 norm, attention = nn.LayerNorm(12), MultiHeadAttention(12, 3, 0.0)
+update = GatedUpdate(12)
 
 def consistency(forth, back, left, right, dtype=torch.float32):
     maps = torch.rand(forth).softmax(-1), torch.rand(back).softmax(-1).to(dtype)
@@ -28,6 +30,9 @@ def attended(own, other, is_attended):
 
 def added(features, change):
     return residual(torch.rand(features), torch.rand(change), norm, 0.0, True)
+
+def updated(own, message, other):
+    return update(torch.rand(own), torch.rand(message), torch.rand(other))
 
 MAPS = (2, 3, 20, 20)
 for function, *arguments in (
@@ -48,6 +53,10 @@ for function, *arguments in (
     (added, (3, 5, 12), (3, 5, 12)),
     (added, (3, 5, 12), (3, 4, 12)),
     (added, (3, 5, 12), (1, 5, 12)),
+    (updated, (3, 5, 12), (3, 5, 12), (3, 5, 12)),
+    (updated, (3, 5, 12), (3, 1, 12), (3, 5, 12)),
+    (updated, (3, 5, 12), (3, 5, 12), (3, 9, 12)),
+    (updated, (3, 5, 12), (3, 5, 11), (3, 5, 13)),
 ):
     found = []
     for path in (fast.plain_path, torch.enable_grad):

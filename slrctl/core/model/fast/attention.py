@@ -14,19 +14,21 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from slrctl.core.model.fast import refuse_second_derivative
+from slrctl.core.model.fast import refuse_second_derivative, without_autocast
+from slrctl.core.model.fast.products import linear, linear_back
 from slrctl.core.model.fast.random_words import Masks, draw_masks
 
 _NO_MAPS = np.empty((0, 0, 0, 0), np.float32)
 
 
 class Projections(NamedTuple):
-    """The four linear maps of an attention."""
+    """The linear maps of an attention; what is read goes through `before` first, if it is there."""
 
     query: nn.Linear
     key: nn.Linear
     value: nn.Linear
     output: nn.Linear
+    before: nn.Linear | None = None
 
 
 def attend(
@@ -45,11 +47,12 @@ def attend(
         The messages, and the weights before dropout if they are asked for. A clip without a key
         to attend to has weights and messages of 0.
     """
-    parameters = [p for linear in projections for p in (linear.weight, linear.bias)]
+    linears = [linear for linear in projections if linear is not None]
+    parameters = [p for linear in linears for p in (linear.weight, linear.bias)]
     is_of_itself = other is own
     own = own.float()
     inputs = own, own if is_of_itself else other.float(), is_attended.contiguous()
-    with torch.autocast("cpu", enabled=False):
+    with without_autocast():
         if torch.is_grad_enabled():
             return _Attention.apply(*inputs, num_heads, rate, return_weights, *parameters)  # pyright: ignore[reportReturnType]
         messages, maps, _ = _attend(*inputs, num_heads, rate, return_weights, parameters)
@@ -68,25 +71,31 @@ class _Projected(NamedTuple):
         cls,
         own: Float[Tensor, "B Q D"],
         other: Float[Tensor, "B T E"],
-        weights: tuple[Tensor, ...],
-        biases: tuple[Tensor, ...],
+        weights: Sequence[Tensor],
+        biases: Sequence[Tensor],
     ) -> "_Projected":
         if other is own:
-            together = _project(own, torch.cat(weights), torch.cat(biases))
+            together = _project(own, torch.cat([*weights]), torch.cat([*biases]))
             return cls(together, together, len(weights[0]))
         query = _project(own, weights[0], biases[0])
-        return cls(query, _project(other, torch.cat(weights[1:]), torch.cat(biases[1:])), 0)
+        return cls(query, _project(other, torch.cat([*weights[1:]]), torch.cat([*biases[1:]])), 0)
+
+
+def _has_before(weights: Sequence[Tensor]) -> bool:
+    """Whether what is read goes through a map of its own first: the last, where there is one."""
+    return len(weights) == len(Projections._fields)
 
 
 def _project(
     frames: Float[Tensor, "B T D"], weight: Float[Tensor, "F D"], bias: Float[Tensor, " F"]
 ) -> Float[Tensor, "B T F"]:
-    return torch.addmm(bias, frames.flatten(0, 1), weight.t()).view(*frames.shape[:2], -1)
+    return linear(frames.flatten(0, 1), weight, bias).view(*frames.shape[:2], -1)
 
 
 class _Computed(NamedTuple):
     """What the way back needs of the way there."""
 
+    read: Float[Tensor, "B T D"]
     projected: _Projected
     heads: Float[Tensor, "B Q D"]
     divisors: Float[Tensor, "2 B H Q"]
@@ -104,9 +113,10 @@ def _attend(
 ) -> tuple[Float[Tensor, "B Q D"], Float[Tensor, "B H Q T"] | None, _Computed]:
     from slrctl.core.model.fast.kernels import attention as kernels
 
-    weights, biases = tuple(parameters[::2]), tuple(parameters[1::2])
+    weights, biases = parameters[::2], parameters[1::2]
     (num_clips, num_queries, _), num_keys = own.shape, other.shape[1]
-    projected = _Projected.of(own, other, weights[:3], biases[:3])
+    read = _project(other, weights[4], biases[4]) if _has_before(weights) else other
+    projected = _Projected.of(own, read, weights[:3], biases[:3])
     masks = draw_masks(num_clips * num_heads * num_queries, num_keys, rate)
     heads = own.new_empty(num_clips, num_queries, len(weights[0]))
     divisors = own.new_empty(2, num_clips, num_heads, num_queries)
@@ -127,7 +137,7 @@ def _attend(
     has_key = is_attended.any(-1)
     if not bool(has_key.all()):
         messages *= has_key[:, None, None]
-    return messages, maps, _Computed(projected, heads, divisors, masks)
+    return messages, maps, _Computed(read, projected, heads, divisors, masks)
 
 
 class _Attention(torch.autograd.Function):
@@ -145,9 +155,9 @@ class _Attention(torch.autograd.Function):
         messages, maps, computed = _attend(
             own, other, is_attended, num_heads, rate, return_weights, parameters
         )
-        projected, heads, divisors, masks = computed
-        ctx.first_key, ctx.is_of_itself = projected.first_key, other is own
-        tensors = (*projected[:2], heads, divisors)
+        read, projected, heads, divisors, masks = computed
+        ctx.first_key, ctx.is_of_itself = projected.first_key, read is own
+        tensors = (read, *projected[:2], heads, divisors)
         ctx.save_for_backward(own, other, is_attended, *tensors, *parameters[::2])
         ctx.num_heads, ctx.is_dropped, ctx.masks = num_heads, rate > 0, tuple(masks)
         ctx.set_materialize_grads(False)
@@ -159,7 +169,8 @@ class _Attention(torch.autograd.Function):
         from slrctl.core.model.fast.kernels import attention as kernels
 
         refuse_second_derivative()
-        own, other, is_attended, query, key_value, heads, divisors, *weights = ctx.saved_tensors
+        own, other, is_attended, read, query, key_value, *rest = ctx.saved_tensors
+        heads, divisors, *weights = rest
         of_messages, of_maps = gradients
         of_output = own.new_zeros(own.shape) if of_messages is None else of_messages
         has_key = is_attended.any(-1)
@@ -188,12 +199,15 @@ class _Attention(torch.autograd.Function):
             of_projections = of_weights.chunk(3), of_biases.chunk(3)
         else:
             of_own, *of_first = _back(of_query, own, weights[0])
-            of_others, *of_rest = _back(of_key_value, other, torch.cat(weights[1:3]))
+            of_others, *of_rest = _back(of_key_value, read, torch.cat(weights[1:3]))
             of_projections = (
                 (one, *two.chunk(2)) for one, two in zip(of_first, of_rest, strict=True)
             )
         of_parameters = [p for pair in zip(*of_projections, strict=True) for p in pair]
         of_parameters += [of_output_weight, of_output_bias]
+        if of_others is not None and _has_before(weights):
+            of_others, *of_before = _back(of_others, other, weights[4])
+            of_parameters += of_before
         return of_own, of_others, None, None, None, None, *of_parameters
 
 
@@ -201,9 +215,9 @@ def _back(
     gradient: Float[Tensor, "B T F"], inputs: Float[Tensor, "B T D"], weight: Float[Tensor, "F D"]
 ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "F D"], Float[Tensor, " F"]]:
     """The gradients of the inputs, the weight and the bias of a linear map."""
-    rows = gradient.flatten(0, 1)
-    of_inputs = (rows @ weight).view(inputs.shape)
-    return of_inputs, rows.t() @ inputs.flatten(0, 1), rows.sum(0)
+    rows = gradient.flatten(0, 1), inputs.flatten(0, 1)
+    of_rows, of_weight, of_bias = linear_back(*rows, weight)
+    return of_rows.view(inputs.shape), of_weight, of_bias
 
 
 def _apart(of_maps: Float[Tensor, "B H Q T"]) -> np.ndarray:

@@ -6,7 +6,7 @@ They are kept for the backward pass, where a unit lets the gradient through exac
 above 0, so no mask is kept.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -14,11 +14,18 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from slrctl.core.model.fast import arithmetic_type, refuse_second_derivative
-from slrctl.core.model.fast.random_words import draw_masks, keep_scale
+from slrctl.core.model.fast import (
+    arithmetic_type,
+    refuse_second_derivative,
+    without_autocast,
+)
+from slrctl.core.model.fast.products import add_product, linear, product
+from slrctl.core.model.fast.random_words import Masks, draw_masks
 
-# Products whose result has a multiple of this many columns run at the full rate of the processor.
+# Products whose result has a multiple of this many columns run at the full rate of the processor,
+# which pays for the copy of the weights from so many rows on.
 _VECTOR = 16
+_MANY_ROWS = 150
 _BYTES_OF_BLOCK = 2**21  # at most, of units: they and their gradient stay in the cache
 _BITS = {torch.float32: torch.int32, torch.bfloat16: torch.int16}
 
@@ -35,43 +42,58 @@ def feed_forward(
     """
     dtype = arithmetic_type(features)
     rows = features.flatten(0, -2)
-    with torch.autocast("cpu", enabled=False):
+    with without_autocast():
         if torch.is_grad_enabled():
             result: Tensor = _FeedForward.apply(rows, *expand, *contract, rate, dtype)  # pyright: ignore[reportAssignmentType]
+        elif rate == 0 and dtype == rows.dtype and len(rows) < _MANY_ROWS:
+            # Of a single clip: the same operations, without what many rows need between them.
+            units = linear(rows, *expand).relu_()
+            result = torch.add(contract[1], product(units, contract[0]))
         else:
-            result = _forward(rows, *expand, *contract, rate, dtype)
+            masks = draw_masks(len(rows), len(expand[1]), rate)
+            hidden = _hidden_units(rows, *expand, masks, dtype)
+            result = _outputs(hidden, len(rows), *contract, masks.scale, dtype)
     return result.view(features.shape)
 
 
-def _forward(
+def _hidden_units(
     rows: Float[Tensor, "N D"],
-    expand_weight: Float[Tensor, "F D"],
-    expand_bias: Float[Tensor, " F"],
-    contract_weight: Float[Tensor, "D F"],
-    contract_bias: Float[Tensor, " D"],
-    rate: float,
+    weight: Float[Tensor, "F D"],
+    bias: Float[Tensor, " F"],
+    masks: Masks,
     dtype: torch.dtype,
-    hidden: list[Tensor] | None = None,
-) -> Float[Tensor, "N D"]:
-    """The result; the hidden units of each block are added to the list, if there is one."""
+) -> Iterator[Float[Tensor, "R F"]]:
+    """The units of one block of rows after another; what stays is not yet scaled up."""
+    expand = _expansion(weight, bias, dtype)
+    size = _rows_of_block(len(rows), len(bias), dtype)
+    for number, block in enumerate(rows.split(size)):
+        yield _rectified(expand(block), number * size, masks)
+
+
+def _rectified(units: Float[Tensor, "R F"], first_row: int, masks: Masks) -> Float[Tensor, "R F"]:
+    """ReLU and dropout, in place; without dropout it needs no kernel."""
+    if masks.scale == 1:
+        return units.relu_()
     from slrctl.core.model.fast.kernels.hidden_units import rectify
 
-    num_units = len(expand_bias)
-    expand = _expansion(expand_weight, expand_bias, dtype)
-    to_output = _padded(contract_weight.to(dtype), 0)
-    size = _rows_of_block(len(rows), num_units, dtype)
-    masks = tuple(draw_masks(len(rows), num_units, rate))
-    negative_infinity = _bits(torch.tensor([-torch.inf], dtype=dtype))[0]
-    results = []
-    for number, block in enumerate(rows.split(size)):
-        units = expand(block)
-        rectify(_bits(units), negative_infinity, number * size, rate > 0, masks)
-        results.append(_contract(units, to_output))
-        if hidden is not None:
-            hidden.append(units)
-    outputs = torch.cat(results)[:, : len(contract_bias)]
-    # What makes up for the dropped units comes where there is least to multiply.
-    return torch.add(contract_bias, outputs, alpha=keep_scale(rate))
+    negative_infinity = _bits(torch.tensor([-torch.inf], dtype=units.dtype))[0]
+    rectify(_bits(units), negative_infinity, first_row, tuple(masks))
+    return units
+
+
+def _outputs(
+    hidden: Iterable[Float[Tensor, "R F"]],
+    num_rows: int,
+    weight: Float[Tensor, "D F"],
+    bias: Float[Tensor, " D"],
+    scale: float,
+    dtype: torch.dtype,
+) -> Float[Tensor, "N D"]:
+    """What the units add up to; what makes up for the dropped ones comes where numbers are few."""
+    padded = _padded(weight.to(dtype), 0, num_rows)
+    blocks = [product(units, padded) for units in hidden]
+    outputs = blocks[0] if len(blocks) == 1 else torch.cat(blocks)
+    return torch.add(bias, outputs[:, : len(bias)], alpha=scale)
 
 
 class _FeedForward(torch.autograd.Function):
@@ -86,12 +108,11 @@ class _FeedForward(torch.autograd.Function):
         rate: float,
         dtype: torch.dtype,
     ) -> Float[Tensor, "N D"]:
-        hidden: list[Tensor] = []
-        weights = (expand_weight, expand_bias, contract_weight, contract_bias)
-        result = _forward(rows, *weights, rate, dtype, hidden)
+        masks = draw_masks(len(rows), len(expand_bias), rate)
+        hidden = list(_hidden_units(rows, expand_weight, expand_bias, masks, dtype))
         ctx.save_for_backward(rows, expand_weight, contract_weight, *hidden)
-        ctx.rate = rate
-        return result
+        ctx.scale = masks.scale
+        return _outputs(hidden, len(rows), contract_weight, contract_bias, masks.scale, dtype)
 
     @staticmethod
     @torch.autocast("cpu", enabled=False)
@@ -102,21 +123,20 @@ class _FeedForward(torch.autograd.Function):
         rows, expand_weight, contract_weight, *hidden = ctx.saved_tensors
         dtype, num_units = hidden[0].dtype, hidden[0].shape[1]
         width, size = rows.shape[1], len(hidden[0])
-        from_outputs = contract_weight.to(dtype)
-        to_inputs = _padded(expand_weight.to(dtype), 1).t()
-        of_outputs = (gradients[0] * keep_scale(ctx.rate)).to(dtype)
+        from_outputs = contract_weight.to(dtype).t()
+        to_inputs = _padded(expand_weight.to(dtype), 1, len(rows)).t()
+        of_outputs = (gradients[0] * ctx.scale).to(dtype)
         of_expand = rows.new_zeros(width + 1, num_units)
         of_contract = torch.zeros_like(contract_weight)
-        of_units, of_rows = torch.empty_like(hidden[0]), []
-        of_bits = _bits(of_units)
+        scratch, of_rows = torch.empty_like(hidden[0]), []
+        all_but_sign = ~_bits(torch.tensor([-0.0], dtype=dtype))[0]
         blocks = (of_outputs.split(size), _beside_ones(rows, dtype).split(size), hidden)
         for gradient, inputs, units in zip(*blocks, strict=True):
-            of_block = of_units[: len(units)]
-            torch.mm(gradient, from_outputs, out=of_block)
-            let_through(of_bits, _bits(units))
-            _accumulate(of_expand, inputs, of_block)
-            _accumulate(of_contract, gradient, units)
-            of_rows.append(_contract(of_block, to_inputs))
+            of_units = product(gradient, from_outputs, scratch[: len(units)])
+            let_through(_bits(of_units), _bits(units), all_but_sign)
+            add_product(of_expand, inputs, of_units)
+            add_product(of_contract, gradient, units)
+            of_rows.append(product(of_units, to_inputs))
         return (
             torch.cat(of_rows)[:, :width].to(rows.dtype),
             of_expand[:width].t(),
@@ -148,37 +168,19 @@ def _beside_ones(rows: Float[Tensor, "N D"], dtype: torch.dtype) -> Float[Tensor
     return inputs
 
 
-def _padded(weight: Float[Tensor, "_ _"], axis: int) -> Float[Tensor, "_ _"]:
+def _padded(weight: Float[Tensor, "_ _"], axis: int, num_rows: int) -> Float[Tensor, "_ _"]:
     """The weights with zeros for results up to a whole number of vectors, along this axis."""
     further = -weight.shape[axis] % _VECTOR
+    if further == 0 or num_rows < _MANY_ROWS:
+        return weight
     return F.pad(weight, (0, further) if axis == 1 else (0, 0, 0, further))
 
 
 def _expansion(
     weight: Float[Tensor, "F D"], bias: Float[Tensor, " F"], dtype: torch.dtype
 ) -> Callable[[Float[Tensor, "R D"]], Float[Tensor, "R F"]]:
-    """What makes hidden units of rows, before the ReLU: oneDNN in float32, torch otherwise."""
-    if _is_onednns(dtype):
-        return lambda rows: torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], "")
-    beside = torch.cat([weight, bias[:, None]], dim=1).to(dtype).t()
-    return lambda rows: torch.mm(_beside_ones(rows, dtype), beside)
-
-
-def _is_onednns(dtype: torch.dtype) -> bool:
-    """Whether oneDNN's products of a few columns are faster than torch's own."""
-    return dtype == torch.float32 and torch.backends.mkldnn.is_available()
-
-
-def _contract(units: Tensor, weight: Tensor) -> Tensor:
-    """A product with many terms and few results; oneDNN's kernel has the better shape for it."""
-    if _is_onednns(units.dtype):
-        return torch.ops.mkldnn._linear_pointwise(units, weight, None, "none", [], "")
-    return torch.mm(units, weight.t())
-
-
-def _accumulate(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """Add left^T right, in the total's own precision."""
-    if total.dtype == left.dtype:
-        total.addmm_(left.t(), right)
-    else:
-        total.add_(left.t() @ right)
+    """What makes hidden units of rows, before the ReLU."""
+    if dtype == weight.dtype:
+        return lambda rows: linear(rows, weight, bias)
+    beside = torch.cat([weight, bias[:, None]], dim=1).to(dtype)
+    return lambda rows: product(_beside_ones(rows, dtype), beside)

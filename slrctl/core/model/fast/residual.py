@@ -65,7 +65,7 @@ class _Residual(torch.autograd.Function):
         normal, spread, weight = ctx.saved_tensors
         of_sums = gradients[0].reshape(normal.shape)
         of_rows, of_changes = torch.empty_like(of_sums), torch.empty_like(of_sums)
-        of_weight, of_bias = torch.zeros_like(weight), torch.zeros_like(weight)
+        of_norm = weight.new_zeros(2, len(weight), dtype=torch.float64)
         kernels.add_and_normalise_back(
             of_sums.numpy(),
             normal.numpy(),
@@ -75,8 +75,7 @@ class _Residual(torch.autograd.Function):
             ctx.masks,
             of_rows.numpy(),
             of_changes.numpy(),
-            of_weight.numpy(),
-            of_bias.numpy(),
+            *of_norm.numpy(),
         )
         shape = gradients[0].shape
-        return of_rows.view(shape), of_changes.view(shape), of_weight, of_bias, None, None
+        return of_rows.view(shape), of_changes.view(shape), *of_norm.float(), None, None

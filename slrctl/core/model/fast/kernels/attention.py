@@ -10,18 +10,20 @@ from slrctl.core.model.fast.kernels.compiling import kernel, part
 from slrctl.core.model.fast.kernels.masks import drop_row, drop_two_rows
 from slrctl.core.model.fast.kernels.powers import power_of_2
 from slrctl.core.model.fast.kernels.products import (
+    DEPTH,
+    ROWS,
     TILE,
     VECTOR,
     add_product,
     padded,
     row_products,
+    scratch,
     set_product,
     transpose_in,
     transpose_out,
 )
 
-# Of one block: two tiles, which halves what the gradients of keys and values cost.
-_QUERIES = 8
+_QUERIES = ROWS  # of one block
 _NEVER = np.float32(-1e30)
 # Up to this bound no weight that counts falls below 2^-120; float32 holds 2^-126.
 _LARGEST_BOUND = np.float32(60)
@@ -50,12 +52,11 @@ def attend(
     num_keys, head_dim = key_value.shape[1], width // num_heads
     scale = _LOG2_E / np.sqrt(np.float32(head_dim))
     keep_scale = np.float32(masks[4]) if is_dropped else np.float32(1)
-    vectors, rows = padded(num_keys, VECTOR), padded(head_dim, TILE)
-    keys = np.empty((rows, vectors), np.float32)
-    values = np.empty((rows, vectors), np.float32)
-    shares = np.empty((_QUERIES, vectors), np.float32)
-    queries = np.zeros((_QUERIES, rows), np.float32)
-    messages = np.empty((_QUERIES, rows), np.float32)
+    vectors, depth = padded(num_keys, VECTOR), padded(head_dim, DEPTH)
+    keys, values = scratch(depth, vectors), scratch(depth, vectors)
+    shares = scratch(_QUERIES, vectors)
+    queries = np.zeros((_QUERIES, depth), np.float32)
+    messages = np.empty((_QUERIES, padded(head_dim, TILE)), np.float32)
     barrier = np.empty(vectors, np.float32)
     for clip in range(num_clips):
         _raise_barrier(barrier, is_attended[clip])
@@ -107,19 +108,16 @@ def attend_back(
     root = np.float32(1) / np.sqrt(np.float32(head_dim))
     scale = _LOG2_E / np.sqrt(np.float32(head_dim))
     keep_scale = np.float32(masks[4]) if is_dropped else np.float32(1)
-    vectors, rows = padded(num_keys, VECTOR), padded(head_dim, TILE)
-    keys = np.empty((rows, vectors), np.float32)
-    values = np.empty((rows, vectors), np.float32)
-    of_keys = np.empty((rows, vectors), np.float32)
-    of_values = np.empty((rows, vectors), np.float32)
-    shares = np.empty((_QUERIES, vectors), np.float32)
-    kept = np.empty((_QUERIES, vectors), np.float32)
-    of_shares = np.empty((_QUERIES, vectors), np.float32)
-    queries = np.zeros((_QUERIES, rows), np.float32)
-    queries_across = np.zeros((rows, _QUERIES), np.float32)
-    of_messages = np.zeros((_QUERIES, rows), np.float32)
-    of_messages_across = np.zeros((rows, _QUERIES), np.float32)
-    of_queries = np.empty((_QUERIES, rows), np.float32)
+    vectors, depth = padded(num_keys, VECTOR), padded(head_dim, DEPTH)
+    keys, values = scratch(depth, vectors), scratch(depth, vectors)
+    of_keys, of_values = scratch(head_dim, vectors), scratch(head_dim, vectors)
+    shares, kept = scratch(_QUERIES, vectors), scratch(_QUERIES, vectors)
+    of_shares = scratch(_QUERIES, vectors)
+    queries = np.zeros((_QUERIES, depth), np.float32)
+    queries_across = np.zeros((head_dim, _QUERIES), np.float32)
+    of_messages = np.zeros((_QUERIES, depth), np.float32)
+    of_messages_across = np.zeros((head_dim, _QUERIES), np.float32)
+    of_queries = np.empty((_QUERIES, padded(head_dim, TILE)), np.float32)
     barrier = np.empty(vectors, np.float32)
     for clip in range(num_clips):
         _raise_barrier(barrier, is_attended[clip])
@@ -148,7 +146,8 @@ def attend_back(
                     offset = divisors[0, clip, head, start + i]
                     inverse = divisors[1, clip, head, start + i]
                     total = _exponentiate(shares, i, barrier, offset, inverse)
-                    kept[i] = shares[i]
+                    for t in range(vectors):  # an assignment of the row takes ten times as long
+                        kept[i, t] = shares[i, t]
                     if is_dropped:
                         row = (clip * num_heads + head) * num_queries + start + i
                         drop_two_rows(kept, of_shares, i, num_keys, row, masks)

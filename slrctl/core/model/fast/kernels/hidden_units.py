@@ -5,7 +5,7 @@ from slrctl.core.model.fast.kernels.masks import drop_row
 
 
 @kernel
-def rectify(units, negative_infinity, first_row, is_dropped, masks):
+def rectify(units, negative_infinity, first_row, masks):
     """Zero the units below 0, and those that dropout drops.
 
     Args:
@@ -13,7 +13,6 @@ def rectify(units, negative_infinity, first_row, is_dropped, masks):
             the same bit. NaN stays, of either sign.
         negative_infinity: its bits.
         first_row: what the number of the first row is in the masks.
-        is_dropped: whether dropout is applied.
         masks: `random_words.Masks` as a plain tuple.
     """
     num_rows, width = units.shape
@@ -22,15 +21,18 @@ def rectify(units, negative_infinity, first_row, is_dropped, masks):
         for i in range(width):
             unit = units[row, i]
             units[row, i] = unit if unit >= 0 or unit > negative_infinity else nothing
-        if is_dropped:
-            drop_row(units, row, width, first_row + row, masks)
+        drop_row(units, row, width, first_row + row, masks)
 
 
 @kernel
-def let_through(gradient, units):
-    """Zero the bits of the gradient, of these units and perhaps more, where the unit is 0."""
+def let_through(gradient, units, all_but_sign):
+    """Zero the bits of the gradient where the unit is 0.
+
+    `all_but_sign` are the bits of a number without its sign, for there are two zeros.
+    """
     num_rows, width = units.shape
     nothing = gradient.dtype.type(0)
     for row in range(num_rows):
         for i in range(width):
-            gradient[row, i] = nothing if units[row, i] == 0 else gradient[row, i]
+            is_zero = units[row, i] & all_but_sign == 0
+            gradient[row, i] = nothing if is_zero else gradient[row, i]

@@ -3,6 +3,7 @@
 import numpy as np
 
 from slrctl.core.model.fast.kernels.compiling import kernel
+from slrctl.core.model.fast.kernels.layer_norm import normalise_row, normalise_row_back
 from slrctl.core.model.fast.kernels.masks import drop_row
 
 
@@ -26,26 +27,14 @@ def add_and_normalise(
     """
     num_rows, width = rows.shape
     keep_scale = np.float32(masks[4]) if is_dropped else np.float32(1)
-    share = np.float32(1) / np.float32(width)
     for row in range(num_rows):
         for i in range(width):
             normal[row, i] = changes[row, i] * keep_scale
         if is_dropped:
             drop_row(normal, row, width, row, masks)
-        mean = np.float32(0)
         for i in range(width):
             normal[row, i] += rows[row, i]
-            mean += normal[row, i]
-        mean *= share
-        variance = np.float32(0)
-        for i in range(width):
-            normal[row, i] -= mean
-            variance += normal[row, i] * normal[row, i]
-        inverse = np.float32(1) / np.sqrt(variance * share + np.float32(epsilon))
-        spread[row] = inverse
-        for i in range(width):
-            normal[row, i] *= inverse
-            sums[row, i] = normal[row, i] * weight[i] + bias[i]
+        normalise_row(normal, row, weight, bias, epsilon, spread, sums)
 
 
 @kernel
@@ -55,19 +44,9 @@ def add_and_normalise_back(
     """The way back: write the gradients of rows and changes, and add up those of the weights."""
     num_rows, width = of_sums.shape
     keep_scale = np.float32(masks[4]) if is_dropped else np.float32(1)
-    share = np.float32(1) / np.float32(width)
     for row in range(num_rows):
-        mean, slope = np.float32(0), np.float32(0)
+        normalise_row_back(of_rows, of_sums, row, normal, spread, weight, of_weight, of_bias)
         for i in range(width):
-            gradient, unit = of_sums[row, i], normal[row, i]
-            of_weight[i] += gradient * unit
-            of_bias[i] += gradient
-            mean += gradient * weight[i]
-            slope += gradient * weight[i] * unit
-        mean, slope, inverse = mean * share, slope * share, spread[row]
-        for i in range(width):
-            scaled = of_sums[row, i] * weight[i] - mean - normal[row, i] * slope
-            of_rows[row, i] = scaled * inverse
             of_changes[row, i] = of_rows[row, i] * keep_scale
         if is_dropped:
             drop_row(of_changes, row, width, row, masks)
