@@ -16,6 +16,7 @@ from torch import Tensor
 from slrctl.core.cmcl.loss import CrossModalConsistencyLoss, build_loss
 from slrctl.core.model import SiFormer, Spoter, build_model
 from slrctl.engine.checkpoint import check_tensor, load_module, named_tensors
+from slrctl.engine.optimizer import AdamW
 from slrctl.engine.runtime import settled
 from slrctl.settings import Settings
 
@@ -46,7 +47,12 @@ class Progress:
     step: int = 0
     best_epoch: int | None = None
     best_accuracy: float = -1.0
+    best_error: float = 0.0
+    """The standard error of the best accuracy."""
     best_loss: float = float("inf")
+    """The lowest of the epochs that have the best accuracy."""
+    improved_epoch: int | None = None
+    """When accuracy, or the loss at the best accuracy, was better than ever; patience waits on."""
     seconds: float = 0.0
     totals: EpochTotals = field(default_factory=EpochTotals)
     streaks: dict[str, int] = field(default_factory=dict)
@@ -59,25 +65,48 @@ class Progress:
         Raises:
             ValueError: it is something else, or beyond the epochs of the training.
         """
+        # Once the best epoch was always one of improvement, and nothing else was written.
+        before = {"improved_epoch": values.get("best_epoch"), "best_error": 0.0}
+        values = before | {**values}
         if values.keys() != cls.__dataclass_fields__.keys():
             raise ValueError(f"progress tells of {', '.join(map(str, values))}")
         # As JSON, of which strictness takes an object for a data class.
         progress = TypeAdapter(cls).validate_json(json.dumps(values), strict=True)
-        best = progress.best_epoch
+        best, improved = progress.best_epoch, progress.improved_epoch
         if not (
             0 <= progress.epoch <= num_epochs
             and progress.step >= 0
             and (progress.step > 0) == bool(progress.totals.counts)
-            and (best is None or 1 <= best <= progress.epoch)
+            and (best is None) == (improved is None)
+            and (best is None or 1 <= (improved or 0) <= best <= progress.epoch)
         ):
             raise ValueError(
-                f"epoch {progress.epoch}, step {progress.step}, best epoch {best} of {num_epochs}"
+                f"epoch {progress.epoch}, step {progress.step}, best epoch {best}, improved in "
+                f"{improved}, of {num_epochs}"
             )
         return progress
 
-    def is_improved_by(self, accuracy: float, loss: float) -> bool:
-        """More validation clips right, or as many at a lower loss."""
-        return (accuracy, -loss) > (self.best_accuracy, -self.best_loss)
+    def is_best(self, epoch: int, accuracy: float, error: float, loss: float) -> bool:
+        """Take in the validation of an epoch: whether it is as good as the best one, or better.
+
+        As good is what lies within the best accuracy's standard error, and of epochs that are as
+        good the last is taken (the one-standard-error rule: Breiman et al. 1984, Classification and
+        Regression Trees, sec. 3.4.3): while the rate is high, the accuracy of few clips goes up and
+        down from epoch to epoch, and its peaks are chance.
+
+        Args:
+            epoch: counted from 1.
+            accuracy: of the validation clips, 0 to 1.
+            error: the standard error of that accuracy.
+            loss: their mean cross-entropy.
+        """
+        if (accuracy, -loss) > (self.best_accuracy, -self.best_loss):
+            self.improved_epoch = epoch
+            self.best_accuracy, self.best_error, self.best_loss = accuracy, error, loss
+        if accuracy < self.best_accuracy - self.best_error:
+            return False
+        self.best_epoch = epoch
+        return True
 
 
 @dataclass
@@ -89,7 +118,7 @@ class TrainingState:
     device: torch.device
     model: SiFormer | Spoter
     loss: CrossModalConsistencyLoss
-    optimizer: torch.optim.AdamW
+    optimizer: AdamW
     progress: Progress
 
     @classmethod
@@ -98,27 +127,23 @@ class TrainingState:
         settings = settled(settings, device)
         model = build_model(settings.model, len(classes), seed=settings.seed).to(device)
         loss = build_loss(settings).to(device)
-        optimizer = torch.optim.AdamW(
-            [*model.parameters(), *loss.parameters()],
-            lr=settings.train.learning_rate,
-            betas=(0.9, 0.999),
-            weight_decay=settings.train.weight_decay,
-            fused=device.type in ("cpu", "cuda"),
-        )
+        weights = (*model.parameters(), *loss.parameters())
+        optimizer = AdamW(weights, settings.train.weight_decay)
         return cls(settings, classes, device, model, loss, optimizer, Progress())
 
     @property
     def is_over(self) -> bool:
         """Whether no epoch is left, or none has been better for as long as patience lasts."""
         settings, progress = self.settings.train, self.progress
-        waited = 0 if progress.best_epoch is None else progress.epoch - progress.best_epoch
+        improved = progress.improved_epoch
+        waited = 0 if improved is None else progress.epoch - improved
         return progress.epoch >= settings.epochs or 0 < settings.patience <= waited
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything with a shape, under readable names."""
         saved = named_tensors(model=self.model, loss=self.loss)
         for name, parameter in self._parameters():
-            for key, value in self.optimizer.state.get(parameter, {}).items():
+            for key, value in self.optimizer.moments.get(parameter, {}).items():
                 saved[f"optimizer.{key}.{name}"] = value
         return saved
 
@@ -142,10 +167,7 @@ class TrainingState:
                     # The optimizer goes through memory without a look at shapes.
                     expected = torch.empty(()) if key == "step" else parameter.detach()
                     check_tensor(f"optimizer.{key}.{name}", value, expected)
-                    # The fused optimizer wants the count of its steps where the weights are.
-                    stays = key == "step" and not self.optimizer.defaults["fused"]
-                    place = value if stays else value.to(self.device)
-                    self.optimizer.state[parameter][key] = place.clone()
+                    self.optimizer.put_back(parameter, key, value)
 
     def _parameters(self) -> list[tuple[str, torch.nn.Parameter]]:
         return [

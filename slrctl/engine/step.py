@@ -100,24 +100,24 @@ def train_step(
         )
         for number, (part, own) in enumerate(zip(parts, counts, strict=True))
     ]
-    state.optimizer.zero_grad(set_to_none=True)
+    state.optimizer.forget_gradients()
     # Only a process that is alone may leave the wrapped module's way of adding gradients up.
     is_shared_out = workers.count == settings.accumulate == 1 < len(pieces)
     add_up = _side_by_side if is_shared_out else _one_by_one
-    sums, gradients = add_up(state, module, pieces, workers, is_measured=is_measured)
+    of_model = list(state.model.parameters()) if is_measured else []
+    sums, gradients = add_up(state, module, pieces, workers, of_model)
     with one_thread() if is_shared_out else nullcontext():
         with record_function("optimizer"):
-            norm = nn.utils.clip_grad_norm_(_weights(state), settings.clip_gradient or math.inf)
+            norm = nn.utils.clip_grad_norm_(
+                state.optimizer.weights, settings.clip_gradient or math.inf
+            )
             if not torch.isfinite(norm):
                 raise _diverged(state, "the gradient", float(norm), parts, workers)
-            for group in state.optimizer.param_groups:
-                group["lr"] = rate
-            state.optimizer.step()
+            state.optimizer.step(rate)
         measured = {}
         if is_measured:
-            weights = list(state.model.parameters())
             of_all = {
-                name: workers.mean(in_one_row(map(of_term.get, weights), weights))
+                name: workers.mean(in_one_row(map(of_term.get, of_model), of_model))
                 for name, of_term in gradients.items()
             }
             measured = gradient_measures(of_all)
@@ -138,21 +138,18 @@ def _cut(part: ClipBatch, state: TrainingState) -> list[ClipBatch]:
     return cut_batch(part, min(num_pieces, len(part)))
 
 
-def _weights(state: TrainingState) -> list[nn.Parameter]:
-    return [weight for group in state.optimizer.param_groups for weight in group["params"]]
-
-
 def _one_by_one(
     state: TrainingState,
     module: nn.Module,
     pieces: Sequence[_Piece],
     workers: Workers,
-    *,
-    is_measured: bool,
+    of_model: Sequence[nn.Parameter],
 ) -> tuple["_Sums", dict[str, Gradients]]:
-    """Add the gradients of the pieces up in the weights, over all workers."""
+    """Add the gradients of the pieces up in the weights, over all workers.
+
+    What each term asks of the weights of the model is returned; of none, if it is not measured.
+    """
     sums, gradients = _Sums(), defaultdict[str, Gradients](dict)
-    weights = list(state.model.parameters())
     for piece in pieces:
         is_last = piece is pieces[-1]
         # Gradients are exchanged once a step, in the last backward.
@@ -163,9 +160,9 @@ def _one_by_one(
             if is_last:
                 sums = sums.of_all(workers)
                 _stop_if_not_finite(state, sums, [p.clips for p in pieces], workers)
-            if is_measured:
-                for name, of_term in term_gradients(terms, weights).items():
-                    add_to(gradients[name], zip(weights, of_term, strict=True))
+            if of_model:
+                for name, of_term in term_gradients(terms, of_model).items():
+                    add_to(gradients[name], zip(of_model, of_term, strict=True))
             with record_function("backward"):
                 terms.total.backward()
     return sums, gradients
@@ -176,16 +173,15 @@ def _side_by_side(
     module: nn.Module,
     pieces: Sequence[_Piece],
     workers: Workers,
-    *,
-    is_measured: bool,
+    of_model: Sequence[nn.Parameter],
 ) -> tuple["_Sums", dict[str, Gradients]]:
     """The same with threads that take a piece each; sums are taken in the order of the pieces."""
-    weights, of_model = _weights(state), list(state.model.parameters())
+    weights = state.optimizer.weights
 
     def work(piece: _Piece) -> _PieceGradients:
         with scoped_seed(_dropout_seed(state, piece.number), state.device):
             terms, logits = module(piece.clips, state.progress.epoch, piece.weights, workers)
-            of_terms = term_gradients(terms, of_model) if is_measured else {}
+            of_terms = term_gradients(terms, of_model) if of_model else {}
             with record_function("backward"):
                 of_weights = torch.autograd.grad(terms.total, weights, allow_unused=True)
         return _PieceGradients(_Sums.of(terms, logits, piece.clips), of_terms, list(of_weights))

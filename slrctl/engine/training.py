@@ -5,8 +5,11 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+from torch import nn
+
 from slrctl.core.clip import ClipBatch
 from slrctl.core.cmcl.warnings import Streaks, conditions
+from slrctl.engine.runtime import spared_from_collection
 from slrctl.engine.schedule import learning_rate
 from slrctl.engine.state import TrainingState
 from slrctl.engine.step import StepModule, train_step
@@ -64,8 +67,17 @@ def train_epochs(
     Raises:
         TrainingDiverged: a loss or a gradient became NaN or infinite; the step was not taken.
     """
-    settings = state.settings.train
     module = workers.wrap(StepModule(state))
+    reports = _reports(state, module, data, workers)
+    yield from itertools.islice(reports, 1)  # the first step loads what steps need
+    with spared_from_collection():
+        yield from reports
+
+
+def _reports(
+    state: TrainingState, module: nn.Module, data: TrainingData, workers: Workers
+) -> Iterator[BatchReport | EpochReport]:
+    settings = state.settings.train
     while not state.is_over:
         epoch, started = state.progress.epoch, time.perf_counter()
         seconds_before = state.progress.seconds
@@ -103,11 +115,8 @@ def _finish_epoch(
 ) -> EpochReport:
     progress, totals = state.progress, state.progress.totals
     validation = validate(state.model, state.loss, data.validation(), state.device, epoch, workers)
-    accuracy, loss = validation["val_accuracy"], validation["val_classification"]
-    is_best = progress.is_improved_by(accuracy, loss)
-    if is_best:
-        progress.best_epoch = epoch + 1
-        progress.best_accuracy, progress.best_loss = accuracy, loss
+    judged = ("val_accuracy", "val_accuracy_error", "val_classification")
+    is_best = progress.is_best(epoch + 1, *map(validation.__getitem__, judged))
     clips = totals.counts["loss"]
     seconds = progress.seconds
     metrics = {

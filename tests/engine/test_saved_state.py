@@ -224,6 +224,8 @@ def first_moment(tensors):
         lambda tensors, progress: progress.update(step=2),
         lambda tensors, progress: progress.update(best_epoch="1"),
         lambda tensors, progress: progress.update(best_epoch=3),
+        lambda tensors, progress: progress.update(improved_epoch=2),
+        lambda tensors, progress: progress.update(improved_epoch=None),
         lambda tensors, progress: progress.update(best_accuracy="x"),
         lambda tensors, progress: progress.update(totals={"sums": "a", "counts": {}}),
         lambda tensors, progress: progress.update(telepathy=1),

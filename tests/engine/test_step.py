@@ -72,8 +72,8 @@ def test_pieces_have_the_gradients_of_the_whole_batch(
         for weight, its in zip(module.parameters(), other.parameters(), strict=True):
             assert_close(its.grad, weight.grad, rtol=1e-4, atol=1e-6)
             # What the optimizer made of it: it may read memory in another order than we do.
-            mean = whole.optimizer.state[weight]["exp_avg"]
-            assert_close(cut.optimizer.state[its]["exp_avg"], mean, rtol=1e-4, atol=1e-7)
+            mean = whole.optimizer.moments[weight]["exp_avg"]
+            assert_close(cut.optimizer.moments[its]["exp_avg"], mean, rtol=1e-4, atol=1e-7)
     for report, wanted in zip(reports, expected, strict=True):
         assert_close(report.means, wanted.means, rtol=1e-5, atol=1e-6)
         assert_close(report.gradients, wanted.gradients, rtol=1e-4, atol=1e-6)

@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -63,7 +63,13 @@ def test_two_trainings_with_one_seed_are_equal_to_the_bit(settings, tiny_parts):
 @pytest.fixture
 def impatient(settings, monkeypatch):
     """Ten epochs, of which the second is the best one, and a patience of three."""
-    monkeypatch.setattr(Progress, "is_improved_by", lambda self, *_: (self.best_epoch or 0) < 2)
+    judge = Progress.is_best
+    accuracies = {1: 0.25, 2: 0.5}
+    monkeypatch.setattr(
+        Progress,
+        "is_best",
+        lambda self, epoch, *_: judge(self, epoch, accuracies.get(epoch, 0.25), 0.0, 1.0),
+    )
     return Settings.layered(settings.model_dump(), {"train": {"epochs": 10, "patience": 3}})
 
 
@@ -314,13 +320,51 @@ def test_totals_weigh_every_mean_by_its_count():
 
 
 @pytest.mark.parametrize(
-    ("accuracy", "loss", "is_better"),
-    [(0.6, 9.0, True), (0.5, 0.9, True), (0.5, 1.0, False), (0.4, 0.1, False)],
+    ("accuracy", "loss", "is_best", "improved_epoch"),
+    [
+        (0.6, 9.0, True, 2),
+        (0.5, 0.9, True, 2),
+        (0.5, 1.0, True, 1),
+        (0.41, 9.0, True, 1),
+        (0.39, 0.1, False, 1),
+    ],
 )
-def test_the_best_epoch_has_most_clips_right_and_of_equals_the_lowest_loss(
-    tiny_settings, tiny_parts, accuracy, loss, is_better
+def test_the_best_epoch_is_the_last_one_within_the_standard_error_of_the_highest_accuracy(
+    accuracy, loss, is_best, improved_epoch
 ):
-    state = TrainingState.initial(tiny_settings, tiny_parts.train.classes, CPU)
-    state.progress.best_accuracy, state.progress.best_loss = 0.5, 1.0
+    progress = Progress()
+    assert progress.is_best(1, 0.5, 0.1, 1.0)
 
-    assert state.progress.is_improved_by(accuracy, loss) == is_better
+    assert progress.is_best(2, accuracy, 0.3, loss) == is_best
+    assert progress.best_epoch == (2 if is_best else 1)
+    assert progress.best_accuracy == max(0.5, accuracy)
+    assert progress.best_error == (0.3 if improved_epoch == 2 else 0.1)
+    assert progress.improved_epoch == improved_epoch
+
+
+def test_epochs_do_not_sink_one_standard_error_after_the_other():
+    progress = Progress()
+
+    judged = [
+        progress.is_best(n, accuracy, 0.1, 1.0) for n, accuracy in enumerate((0.8, 0.72, 0.65), 1)
+    ]
+
+    assert judged == [True, True, False]
+
+
+def test_patience_does_not_wait_for_ever_where_accuracy_can_get_no_better():
+    progress = Progress()
+
+    for epoch, loss in enumerate([0.5, 0.4, 0.45, 0.41, 0.42], start=1):
+        assert progress.is_best(epoch, 1.0, 0.0, loss)
+
+    assert (progress.best_epoch, progress.improved_epoch, progress.best_loss) == (5, 2, 0.4)
+
+
+def test_a_state_from_when_only_improvements_were_best_epochs_is_read():
+    before = asdict(Progress(epoch=3, best_epoch=2, best_accuracy=0.5, best_loss=1.0))
+    del before["improved_epoch"], before["best_error"]
+
+    read = Progress.read(before, 5)
+
+    assert (read.improved_epoch, read.best_error) == (2, 0.0)

@@ -97,11 +97,14 @@ class StreamEncoder(nn.Module):
 def sinusoid(num_frames: int, embed_dim: int, amplitude: float = 0.1) -> Float[Tensor, "T D"]:
     """Sines and cosines of falling frequency (Vaswani et al. 2017, sec. 3.5), scaled down.
 
-    Landmark features lie within about half a box, so waves of height 1 would drown them.
+    Landmark features lie within about half a box, so waves of height 1 would drown them. Computed
+    on the CPU, a table has the same bits on whatever device the model is built.
     """
-    frames = torch.arange(num_frames, dtype=torch.float64)[:, None]
-    rates = torch.exp(torch.arange(0, embed_dim, 2) * (-math.log(10_000.0) / embed_dim))
-    table = torch.zeros(num_frames, embed_dim, dtype=torch.float64)
-    table[:, 0::2] = torch.sin(frames * rates)
-    table[:, 1::2] = torch.cos(frames * rates[: embed_dim // 2])
-    return (amplitude * table).float()
+    device = torch.get_default_device()
+    with torch.device("cpu"):
+        frames = torch.arange(num_frames, dtype=torch.float64)[:, None]
+        rates = torch.exp(torch.arange(0, embed_dim, 2) * (-math.log(10_000.0) / embed_dim))
+        table = torch.zeros(num_frames, embed_dim, dtype=torch.float64)
+        table[:, 0::2] = torch.sin(frames * rates)
+        table[:, 1::2] = torch.cos(frames * rates[: embed_dim // 2])
+        return (amplitude * table).float().to(device)

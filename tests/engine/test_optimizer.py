@@ -1,0 +1,102 @@
+"""The optimizer beside torch's own class, of which it is the update alone."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from slrctl.engine.optimizer import AdamW
+
+RATES = (1e-2, 3e-3, 1e-3)
+
+
+def weights_and_gradients(seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    shapes = [(5, 3), (5,), (), (2, 0), (300, 40)]
+    weights = [nn.Parameter(torch.randn(shape, generator=generator)) for shape in shapes]
+    gradients = [[torch.randn(shape, generator=generator) for shape in shapes] for _ in RATES]
+    return weights, gradients
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.01])
+def test_weights_become_bit_for_bit_those_of_torchs_own_optimizer(decay):
+    ours, gradients = weights_and_gradients()
+    its, _ = weights_and_gradients()
+    optimizer = AdamW(ours, decay)
+    expected = torch.optim.AdamW(its, betas=(0.9, 0.999), weight_decay=decay, fused=True)
+
+    for rate, step in zip(RATES, gradients, strict=True):
+        expected.param_groups[0]["lr"] = rate
+        for weight, other, gradient in zip(ours, its, step, strict=True):
+            weight.grad, other.grad = gradient.clone(), gradient.clone()
+        optimizer.step(rate)
+        expected.step()
+
+    assert not torch.equal(ours[0], weights_and_gradients()[0][0])
+    for weight, other in zip(ours, its, strict=True):
+        assert torch.equal(weight, other)
+        for key, value in expected.state[other].items():
+            assert torch.equal(optimizer.moments[weight][key], value)
+
+
+def test_one_update_is_the_one_worked_out_by_hand():
+    weight = nn.Parameter(torch.tensor([1.0, -2.0]))
+    weight.grad = torch.tensor([0.5, -4.0])
+
+    AdamW([weight], weight_decay=0.1).step(0.01)
+
+    # After one update both moments, with their bias taken out, are the gradient and its square: so
+    # each weight shrinks by a thousandth of itself and goes one rate against its gradient's sign.
+    expected = torch.tensor([1.0 * 0.999 - 0.01, -2.0 * 0.999 + 0.01])
+    torch.testing.assert_close(weight.detach(), expected, rtol=0, atol=1e-6)
+
+
+def test_a_weight_without_a_gradient_stays_and_has_no_moments():
+    (reached, other, *_), _ = weights_and_gradients()
+    before = other.detach().clone()
+    reached.grad = torch.ones_like(reached)
+    optimizer = AdamW([reached, other], 0.01)
+
+    optimizer.step(0.1)
+    optimizer.forget_gradients()
+
+    assert torch.equal(other, before)
+    assert optimizer.moments.keys() == {reached}
+    assert reached.grad is None
+
+
+def test_moments_that_are_put_back_go_on_to_the_same_bits():
+    (weight, *_), gradients = weights_and_gradients()
+    optimizer = AdamW([weight], 0.01)
+    weight.grad = gradients[0][0]
+    optimizer.step(1e-2)
+    copy = nn.Parameter(weight.detach().clone())
+    resumed = AdamW([copy], 0.01)
+    for key, value in optimizer.moments[weight].items():
+        resumed.put_back(copy, key, value)
+
+    for one, own in ((optimizer, weight), (resumed, copy)):
+        own.grad = gradients[1][0]
+        one.step(3e-3)
+
+    assert torch.equal(weight, copy)
+
+
+def test_a_training_does_not_load_torchs_compiler(tmp_path):
+    program = """
+import sys
+from slrctl.cli import app
+
+small = "--glosses=2 --train-signers=1 --test-signers=0 --repetitions=2"
+app(["data", "synth", "clips.parquet", *small.split()], standalone_mode=False)
+app(["train", "--train", "clips.parquet", "--epochs=1"], standalone_mode=False)
+print("compiler:", "torch._dynamo" in sys.modules)
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+
+    assert result.returncode == 0, result.stderr
+    assert "compiler: False" in result.stdout
