@@ -113,3 +113,11 @@ def tiny_dataset() -> SignDataset:
 @pytest.fixture(scope="session")
 def tiny_parts(tiny_dataset: SignDataset) -> Parts:
     return choose_parts(tiny_dataset, None, None, val_share=0.15, seed=0)
+
+
+@pytest.fixture
+def threads():
+    """Sets the number of torch's threads, which is put back."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)

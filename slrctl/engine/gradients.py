@@ -9,15 +9,32 @@ from torch import Tensor, nn
 Gradients = dict[nn.Parameter, Tensor]
 
 
-def add_to(sums: Gradients, gradients: Iterable[tuple[nn.Parameter, Tensor | None]]) -> None:
-    """Add what a piece asks of the weights, none of which it may reach.
+class GradientSums:
+    """What pieces ask of the weights, none of which every piece need reach.
 
     A gradient need not lie in memory as its weight does, and two weights may share one tensor of
     it; so sums have memory of their own, in the order of what they are made of.
     """
-    there = {weight: gradient for weight, gradient in gradients if gradient is not None}
-    known = [weight for weight in there if weight in sums]
-    if known:
-        own = [sums[weight] for weight in known]
-        torch._foreach_add_(own, [there[weight] for weight in known])  # pyright: ignore[reportPrivateImportUsage]
-    sums.update((weight, there[weight].clone()) for weight in there if weight not in sums)
+
+    def __init__(self) -> None:
+        self._alone: Gradients = {}
+        """Of weights that one piece has reached so far, as it gave them."""
+        self._sums: Gradients = {}
+
+    def add(self, gradients: Iterable[tuple[nn.Parameter, Tensor | None]]) -> None:
+        """Take in the gradients of a piece."""
+        there = {weight: gradient for weight, gradient in gradients if gradient is not None}
+        known = [weight for weight in there if weight in self._sums]
+        if known:
+            own = [self._sums[weight] for weight in known]
+            torch._foreach_add_(own, [there[weight] for weight in known])  # pyright: ignore[reportPrivateImportUsage]
+        second = [weight for weight in there if weight in self._alone]
+        if second:
+            first = [self._alone.pop(weight) for weight in second]
+            sums = torch._foreach_add(first, [there[weight] for weight in second])  # pyright: ignore[reportPrivateImportUsage]
+            self._sums.update(zip(second, sums, strict=True))
+        self._alone |= {w: g for w, g in there.items() if w not in self._sums}
+
+    def all(self) -> Gradients:
+        """The sums so far, each in memory of its own."""
+        return self._sums | {weight: gradient.clone() for weight, gradient in self._alone.items()}

@@ -4,11 +4,15 @@ The update is torch's own, called as a function: its Optimizer class loads torch
 takes a second and 70 MB and compiles nothing here.
 """
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim.adamw import adamw
+
+from slrctl.engine.threads import map_on
 
 _BETAS = (0.9, 0.999)
 _EPSILON = 1e-8
@@ -31,35 +35,62 @@ class AdamW:
             weight.grad = None
 
     @torch.no_grad()
-    def step(self, rate: float) -> None:
-        """Change every weight that has a gradient, in place."""
+    def gradient_norm(self) -> float:
+        """The length of the gradient of all weights in one row."""
+        return float(get_total_norm([w.grad for w in self.weights if w.grad is not None]))
+
+    def step(self, rate: float, norm: float, largest_norm: float = math.inf) -> None:
+        """Change every weight that has a gradient, in place, and shorten gradients before.
+
+        Args:
+            rate: the learning rate.
+            norm: `gradient_norm`.
+            largest_norm: to which a longer gradient is scaled down.
+        """
         reached = [weight for weight in self.weights if weight.grad is not None]
         for weight in reached:
             if weight not in self.moments:
                 self.moments[weight] = _no_moments(weight)
-        moments = [self.moments[weight] for weight in reached]
-        adamw(
-            [*reached],
-            [weight.grad for weight in reached if weight.grad is not None],
-            [own["exp_avg"] for own in moments],
-            [own["exp_avg_sq"] for own in moments],
-            [],
-            [own["step"] for own in moments],
-            fused=bool(reached) and is_fused(reached[0].device),
-            amsgrad=False,
-            beta1=_BETAS[0],
-            beta2=_BETAS[1],
-            lr=rate,
-            weight_decay=self.weight_decay,
-            eps=_EPSILON,
-            maximize=False,
-        )
+
+        @torch.no_grad()
+        def update(share: Sequence[nn.Parameter]) -> None:
+            if norm + 1e-6 > largest_norm:  # which torch adds too
+                clip_grads_with_norm_(share, largest_norm, torch.tensor(norm))
+            moments = [self.moments[weight] for weight in share]
+            adamw(
+                [*share],
+                [weight.grad for weight in share if weight.grad is not None],
+                [own["exp_avg"] for own in moments],
+                [own["exp_avg_sq"] for own in moments],
+                [],
+                [own["step"] for own in moments],
+                fused=is_fused(share[0].device),
+                amsgrad=False,
+                beta1=_BETAS[0],
+                beta2=_BETAS[1],
+                lr=rate,
+                weight_decay=self.weight_decay,
+                eps=_EPSILON,
+                maximize=False,
+            )
+
+        if reached:
+            for _ in map_on(reached[0].device, update, _shares(reached)):
+                pass
 
     def put_back(self, weight: nn.Parameter, key: str, value: Tensor) -> None:
         """Restore a moment that was saved of this weight."""
         is_number_of_updates = key == "step" and not is_fused(weight.device)
         place = value if is_number_of_updates else value.to(weight.device)
         self.moments.setdefault(weight, {})[key] = place.clone()
+
+
+def _shares(weights: Sequence[nn.Parameter]) -> list[list[nn.Parameter]]:
+    """About as many elements for each thread of a CPU; the weights of a model come in kinds."""
+    is_shared_out = weights[0].device.type == "cpu"
+    num_shares = min(torch.get_num_threads(), len(weights)) if is_shared_out else 1
+    by_size = sorted(weights, key=lambda weight: -weight.numel())
+    return [by_size[first::num_shares] for first in range(num_shares)]
 
 
 def is_fused(device: torch.device) -> bool:

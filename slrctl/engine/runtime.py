@@ -9,6 +9,7 @@ from typing import Literal
 
 import torch
 from llvmlite.binding import get_host_cpu_features, get_host_cpu_name
+from torch.profiler import record_function
 
 from slrctl.errors import UsageError
 from slrctl.settings import Settings
@@ -76,6 +77,13 @@ def arithmetic(precision: str, device: torch.device) -> AbstractContextManager[o
     """The context a training step runs in: nothing for fp32, bfloat16 autocast for bf16."""
     if precision == "bf16":
         return torch.autocast(device.type, dtype=torch.bfloat16)
+    return nullcontext()
+
+
+def phase(name: str) -> AbstractContextManager[object]:
+    """A part of a step, named for a profiler; where none looks on, the naming would only cost."""
+    if torch.autograd._profiler_enabled():  # pyright: ignore[reportPrivateImportUsage]
+        return record_function(name)
     return nullcontext()
 
 

@@ -8,15 +8,14 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.profiler import record_function
 
 from slrctl.core.clip import ClipBatch, cut_batch
 from slrctl.core.cmcl.batch_parts import ClipCounts, TermWeights
 from slrctl.core.cmcl.diagnostics import gradient_measures, in_one_row, term_gradients
 from slrctl.core.cmcl.loss import LossTerms
 from slrctl.core.seeding import scoped_seed, stable_seed
-from slrctl.engine.gradients import Gradients, add_to
-from slrctl.engine.runtime import arithmetic
+from slrctl.engine.gradients import Gradients, GradientSums
+from slrctl.engine.runtime import arithmetic, phase
 from slrctl.engine.state import TrainingState
 from slrctl.engine.threads import map_in_threads, one_thread
 from slrctl.engine.workers import Workers
@@ -38,14 +37,14 @@ class StepModule(nn.Module):
         self, batch: ClipBatch, epoch: int, weights: TermWeights, workers: Workers
     ) -> tuple[LossTerms, Tensor]:
         """The loss of a part of a batch, and the logits of its clips."""
-        with arithmetic(self.precision, self.device), record_function("forward"):
+        with arithmetic(self.precision, self.device), phase("forward"):
             output = self.model(
                 batch,
                 return_hand_attention=self.loss.needs_attention,
                 return_features=self.loss.needs_features,
                 return_layer_features=self.loss.needs_layer_features,
             )
-        with record_function("loss"):
+        with phase("loss"):
             terms = self.loss(output, batch, epoch=epoch, weights=weights, gather=workers.gather)
         return terms, output.logits
 
@@ -106,22 +105,21 @@ def train_step(
     add_up = _side_by_side if is_shared_out else _one_by_one
     of_model = list(state.model.parameters()) if is_measured else []
     sums, gradients = add_up(state, module, pieces, workers, of_model)
-    with one_thread() if is_shared_out else nullcontext():
-        with record_function("optimizer"):
-            norm = nn.utils.clip_grad_norm_(
-                state.optimizer.weights, settings.clip_gradient or math.inf
-            )
-            if not torch.isfinite(norm):
-                raise _diverged(state, "the gradient", float(norm), parts, workers)
-            state.optimizer.step(rate)
-        measured = {}
-        if is_measured:
+    with phase("optimizer"):
+        with one_thread():  # each operation is short, and threads would meet after it
+            norm = state.optimizer.gradient_norm()
+        if not math.isfinite(norm):
+            raise _diverged(state, "the gradient", norm, parts, workers)
+        state.optimizer.step(rate, norm, settings.clip_gradient or math.inf)
+    measured = {}
+    if is_measured:
+        with one_thread() if is_shared_out else nullcontext():
             of_all = {
                 name: workers.mean(in_one_row(map(of_term.get, of_model), of_model))
                 for name, of_term in gradients.items()
             }
             measured = gradient_measures(of_all)
-    _take_in(state, sums, whole, float(norm), measured)
+    _take_in(state, sums, whole, norm, measured)
     return Step(whole.clips, measured)
 
 
@@ -149,7 +147,7 @@ def _one_by_one(
 
     What each term asks of the weights of the model is returned; of none, if it is not measured.
     """
-    sums, gradients = _Sums(), defaultdict[str, Gradients](dict)
+    sums, of_terms = _Sums(), defaultdict[str, GradientSums](GradientSums)
     for piece in pieces:
         is_last = piece is pieces[-1]
         # Gradients are exchanged once a step, in the last backward.
@@ -162,10 +160,10 @@ def _one_by_one(
                 _stop_if_not_finite(state, sums, [p.clips for p in pieces], workers)
             if of_model:
                 for name, of_term in term_gradients(terms, of_model).items():
-                    add_to(gradients[name], zip(of_model, of_term, strict=True))
-            with record_function("backward"):
+                    of_terms[name].add(zip(of_model, of_term, strict=True))
+            with phase("backward"):
                 terms.total.backward()
-    return sums, gradients
+    return sums, {name: of_term.all() for name, of_term in of_terms.items()}
 
 
 def _side_by_side(
@@ -182,24 +180,24 @@ def _side_by_side(
         with scoped_seed(_dropout_seed(state, piece.number), state.device):
             terms, logits = module(piece.clips, state.progress.epoch, piece.weights, workers)
             of_terms = term_gradients(terms, of_model) if of_model else {}
-            with record_function("backward"):
+            with phase("backward"):
                 of_weights = torch.autograd.grad(terms.total, weights, allow_unused=True)
         return _PieceGradients(_Sums.of(terms, logits, piece.clips), of_terms, list(of_weights))
 
-    sums, of_terms = _Sums(), defaultdict[str, Gradients](dict)
-    of_weights: Gradients = {}
+    sums, of_terms = _Sums(), defaultdict[str, GradientSums](GradientSums)
+    of_weights = GradientSums()
     for piece in map_in_threads(work, pieces):
         sums = sums.plus(piece.sums)
         for name, of_term in piece.of_terms.items():
-            add_to(of_terms[name], zip(of_model, of_term, strict=True))
-        add_to(of_weights, zip(weights, piece.of_weights, strict=True))
+            of_terms[name].add(zip(of_model, of_term, strict=True))
+        of_weights.add(zip(weights, piece.of_weights, strict=True))
     sums = sums.of_all(workers)
     _stop_if_not_finite(state, sums, [piece.clips for piece in pieces], workers)
     with one_thread():  # each is short, and threads would meet after it
-        for weight, gradient in of_weights.items():
+        for weight, gradient in of_weights.all().items():
             # The fused optimizer goes through memory as the weight lies, whatever the strides.
             weight.grad = gradient.contiguous()
-    return sums, of_terms
+    return sums, {name: of_term.all() for name, of_term in of_terms.items()}
 
 
 def _dropout_seed(state: TrainingState, part: int) -> int:

@@ -1,5 +1,6 @@
 """The optimizer beside torch's own class, of which it is the update alone."""
 
+import math
 import subprocess
 import sys
 
@@ -16,24 +17,36 @@ def weights_and_gradients(seed=0):
     generator = torch.Generator().manual_seed(seed)
     shapes = [(5, 3), (5,), (), (2, 0), (300, 40)]
     weights = [nn.Parameter(torch.randn(shape, generator=generator)) for shape in shapes]
-    gradients = [[torch.randn(shape, generator=generator) for shape in shapes] for _ in RATES]
+    gradients = [
+        [size * torch.randn(shape, generator=generator) for shape in shapes]
+        for size in (0.1, 1.0, 0.01)
+    ]
     return weights, gradients
 
 
+@pytest.mark.parametrize("num_threads", [1, 2, 3])
+@pytest.mark.parametrize("largest_norm", [math.inf, 20.0])
 @pytest.mark.parametrize("decay", [0.0, 0.01])
-def test_weights_become_bit_for_bit_those_of_torchs_own_optimizer(decay):
+def test_weights_become_bit_for_bit_those_of_torchs_own_optimizer(
+    threads, num_threads, largest_norm, decay
+):
+    threads(num_threads)
     ours, gradients = weights_and_gradients()
     its, _ = weights_and_gradients()
     optimizer = AdamW(ours, decay)
     expected = torch.optim.AdamW(its, betas=(0.9, 0.999), weight_decay=decay, fused=True)
+    norms = []
 
     for rate, step in zip(RATES, gradients, strict=True):
         expected.param_groups[0]["lr"] = rate
         for weight, other, gradient in zip(ours, its, step, strict=True):
             weight.grad, other.grad = gradient.clone(), gradient.clone()
-        optimizer.step(rate)
+        norms.append(optimizer.gradient_norm())
+        optimizer.step(rate, norms[-1], largest_norm)
+        assert norms[-1] == nn.utils.clip_grad_norm_(its, largest_norm)
         expected.step()
 
+    assert min(norms) < 20 < max(norms)
     assert not torch.equal(ours[0], weights_and_gradients()[0][0])
     for weight, other in zip(ours, its, strict=True):
         assert torch.equal(weight, other)
@@ -43,10 +56,14 @@ def test_weights_become_bit_for_bit_those_of_torchs_own_optimizer(decay):
 
 def test_one_update_is_the_one_worked_out_by_hand():
     weight = nn.Parameter(torch.tensor([1.0, -2.0]))
-    weight.grad = torch.tensor([0.5, -4.0])
+    weight.grad = torch.tensor([3.0, -4.0])
+    optimizer = AdamW([weight], weight_decay=0.1)
 
-    AdamW([weight], weight_decay=0.1).step(0.01)
+    norm = optimizer.gradient_norm()
+    optimizer.step(0.01, norm, largest_norm=1.0)
 
+    assert norm == 5
+    torch.testing.assert_close(weight.grad, torch.tensor([0.6, -0.8]))
     # After one update both moments, with their bias taken out, are the gradient and its square: so
     # each weight shrinks by a thousandth of itself and goes one rate against its gradient's sign.
     expected = torch.tensor([1.0 * 0.999 - 0.01, -2.0 * 0.999 + 0.01])
@@ -59,7 +76,7 @@ def test_a_weight_without_a_gradient_stays_and_has_no_moments():
     reached.grad = torch.ones_like(reached)
     optimizer = AdamW([reached, other], 0.01)
 
-    optimizer.step(0.1)
+    optimizer.step(0.1, 1.0)
     optimizer.forget_gradients()
 
     assert torch.equal(other, before)
@@ -71,7 +88,7 @@ def test_moments_that_are_put_back_go_on_to_the_same_bits():
     (weight, *_), gradients = weights_and_gradients()
     optimizer = AdamW([weight], 0.01)
     weight.grad = gradients[0][0]
-    optimizer.step(1e-2)
+    optimizer.step(1e-2, 1.0)
     copy = nn.Parameter(weight.detach().clone())
     resumed = AdamW([copy], 0.01)
     for key, value in optimizer.moments[weight].items():
@@ -79,7 +96,7 @@ def test_moments_that_are_put_back_go_on_to_the_same_bits():
 
     for one, own in ((optimizer, weight), (resumed, copy)):
         own.grad = gradients[1][0]
-        one.step(3e-3)
+        one.step(3e-3, 1.0)
 
     assert torch.equal(weight, copy)
 

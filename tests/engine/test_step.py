@@ -6,7 +6,7 @@ from torch.testing import assert_close
 
 from slrctl.core.clip import cut_batch
 from slrctl.engine import step
-from slrctl.engine.gradients import add_to
+from slrctl.engine.gradients import GradientSums
 from slrctl.engine.run_batches import training_data
 from slrctl.engine.state import TrainingState
 from slrctl.engine.training import BatchReport, train_epochs
@@ -16,14 +16,6 @@ from slrctl.settings import Settings
 CPU = torch.device("cpu")
 CMCL = {"preset": "balanced", "lambda_consistency": 0.1, "lambda_alignment": 0.05}
 NEVER = 10**9
-
-
-@pytest.fixture
-def threads():
-    """Sets the number of torch's threads, which is put back."""
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
 
 
 def first_steps(tiny_settings, parts, count=3, **changes):
@@ -144,25 +136,29 @@ def test_who_accumulates_has_one_part_at_a_time(tiny_settings, tiny_parts, monke
 def test_gradients_that_share_memory_are_added_up_apart():
     first, second, once = (torch.nn.Parameter(torch.zeros(2, 3)) for _ in range(3))
     shared, one_row = torch.ones(2, 3), torch.tensor([[1.0, 2.0, 3.0]]).expand(2, 3)
-    sums = {}
+    sums = GradientSums()
 
-    add_to(sums, [(first, shared), (second, None), (once, shared)])
-    add_to(sums, [(first, shared), (second, shared)])
-    add_to(sums, [(first, None), (second, one_row)])
+    sums.add([(first, shared), (second, None), (once, shared)])
+    sums.add([(first, shared), (second, shared)])
+    sums.add([(first, shared), (second, one_row)])
+    of_each = sums.all()
 
-    assert torch.equal(sums[first], torch.full((2, 3), 2.0))
-    assert torch.equal(sums[second], torch.tensor([[2.0, 3.0, 4.0]] * 2))
+    assert torch.equal(of_each[first], torch.full((2, 3), 3.0))
+    assert torch.equal(of_each[second], torch.tensor([[2.0, 3.0, 4.0]] * 2))
+    assert torch.equal(of_each[once], shared)
     assert torch.equal(shared, torch.ones(2, 3))
-    places = [gradient.data_ptr() for gradient in (*sums.values(), shared)]
+    places = [gradient.data_ptr() for gradient in (*of_each.values(), shared)]
     assert len(set(places)) == 4
 
 
-def test_a_gradient_that_lies_transposed_stays_so_until_the_end():
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_gradient_that_lies_transposed_stays_so_until_the_end(count):
     weight = torch.nn.Parameter(torch.zeros(2, 3))
-    sums = {}
+    sums = GradientSums()
 
-    for _ in range(2):
-        add_to(sums, [(weight, torch.arange(6.0).view(3, 2).t())])
+    for _ in range(count):
+        sums.add([(weight, torch.arange(6.0).view(3, 2).t())])
+    of_weight = sums.all()[weight]
 
-    assert sums[weight].stride() == (1, 2)
-    assert torch.equal(sums[weight], torch.tensor([[0.0, 4.0, 8.0], [2.0, 6.0, 10.0]]))
+    assert of_weight.stride() == (1, 2)
+    assert torch.equal(of_weight, count * torch.tensor([[0.0, 2.0, 4.0], [1.0, 3.0, 5.0]]))

@@ -88,22 +88,33 @@ class MultiHeadAttention(nn.Module):
                 return_weights=return_weights,
             )
         query, key, value = self.project(queries, keys if before is None else before(keys))
-        weights = attention_weights(query @ key.transpose(-2, -1), is_attended)
+        # Masks that hide nothing change no bit. An accelerator would have to wait for the answer.
+        hides_none = is_attended.device.type == "cpu" and bool(is_attended.all())
+        shown = None if hides_none else is_attended
+        weights = attention_weights(query @ key.transpose(-2, -1), shown)
         messages = self.output(self.combine(weights, value))
-        # The output projection has a bias, which must not speak for a part that is not there.
-        messages = messages * is_attended.any(-1)[:, None, None].to(messages.dtype)
+        if shown is not None:
+            # The output projection has a bias, which must not speak for a part that is not there.
+            messages = messages * shown.any(-1)[:, None, None].to(messages.dtype)
         return messages, weights if return_weights else None
 
     def _split(self, features: Float[Tensor, "B T D"]) -> Float[Tensor, "B H T d"]:
-        return features.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        num_clips, num_frames, width = features.shape
+        heads = features.view(num_clips, num_frames, self.num_heads, width // self.num_heads)
+        return heads.transpose(1, 2)
 
 
 def attention_weights(
-    scores: Float[Tensor, "B H Q T"], is_attended: Bool[Tensor, "B T"]
+    scores: Float[Tensor, "B H Q T"], is_attended: Bool[Tensor, "B T"] | None
 ) -> Float[Tensor, "B H Q T"]:
-    """Softmax over the attended keys, in float32 at least; all 0 where there is none."""
-    mask = is_attended[:, None, None, :]
+    """Softmax over the attended keys, in float32 at least; all 0 where there is none.
+
+    Without a mask every key is attended to.
+    """
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
+    if is_attended is None:
+        return scores.softmax(-1)
+    mask = is_attended[:, None, None, :]
     # A finite floor: -inf in a whole row would give NaN, and NaN gradients everywhere.
     floored = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
     return floored.softmax(-1) * mask

@@ -11,9 +11,11 @@ is to be done to a few rows before the next few come, and large products go thro
 whose results the kernels still find there.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
+from functools import wraps
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -50,12 +52,19 @@ def plain_path() -> Iterator[None]:
         _is_wanted.reset(token)
 
 
-def refuse_second_derivative() -> None:
-    """Raise in a backward pass that is to be differentiated itself: no kernel is recorded."""
-    if torch.is_grad_enabled():
-        raise RuntimeError(
-            "create_graph=True: the fast path has no second derivative; use fast.plain_path()"
-        )
+def way_back(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """A backward pass that no autocast changes, and that raises where it is to be recorded."""
+
+    @wraps(backward)
+    def call(*arguments: Any) -> Any:
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "create_graph=True: the fast path has no second derivative; use fast.plain_path()"
+            )
+        with without_autocast():
+            return backward(*arguments)
+
+    return call
 
 
 def without_autocast() -> AbstractContextManager[object]:

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from slrctl.core.model.fast import refuse_second_derivative, without_autocast
+from slrctl.core.model.fast import way_back, without_autocast
 from slrctl.core.model.fast.products import linear, linear_back
 from slrctl.core.model.fast.random_words import Masks, draw_masks
 
@@ -164,11 +164,10 @@ class _Attention(torch.autograd.Function):
         return messages, maps
 
     @staticmethod
-    @torch.autocast("cpu", enabled=False)
+    @way_back
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         from slrctl.core.model.fast.kernels import attention as kernels
 
-        refuse_second_derivative()
         own, other, is_attended, read, query, key_value, *rest = ctx.saved_tensors
         heads, divisors, *weights = rest
         of_messages, of_maps = gradients

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from slrctl.core.model.fast import refuse_second_derivative
+from slrctl.core.model.fast import way_back
 
 _NOT_WANTED = np.empty((0, 0, 0), np.float32)
 
@@ -63,8 +63,8 @@ class _Divergence(torch.autograd.Function):
         return divergences
 
     @staticmethod
+    @way_back
     def backward(ctx: Any, *gradients: Float[Tensor, "B T"]) -> tuple[Tensor | None, ...]:
-        refuse_second_derivative()
         of_forth, of_back = ctx.saved_tensors
         of_forth = of_forth * gradients[0][:, :, None]
         of_back = of_back * gradients[0][:, None, :]

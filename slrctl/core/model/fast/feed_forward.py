@@ -7,8 +7,10 @@ above 0, so no mask is kept.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -16,10 +18,10 @@ from torch.nn import functional as F
 
 from slrctl.core.model.fast import (
     arithmetic_type,
-    refuse_second_derivative,
+    way_back,
     without_autocast,
 )
-from slrctl.core.model.fast.products import add_product, linear, product
+from slrctl.core.model.fast.products import linear, product, product_over_rows, total
 from slrctl.core.model.fast.random_words import Masks, draw_masks
 
 # Products whose result has a multiple of this many columns run at the full rate of the processor,
@@ -76,8 +78,7 @@ def _rectified(units: Float[Tensor, "R F"], first_row: int, masks: Masks) -> Flo
         return units.relu_()
     from slrctl.core.model.fast.kernels.hidden_units import rectify
 
-    negative_infinity = _bits(torch.tensor([-torch.inf], dtype=units.dtype))[0]
-    rectify(_bits(units), negative_infinity, first_row, tuple(masks))
+    rectify(_bits(units), _bits_of(-torch.inf, units.dtype), first_row, tuple(masks))
     return units
 
 
@@ -115,33 +116,31 @@ class _FeedForward(torch.autograd.Function):
         return _outputs(hidden, len(rows), contract_weight, contract_bias, masks.scale, dtype)
 
     @staticmethod
-    @torch.autocast("cpu", enabled=False)
+    @way_back
     def backward(ctx: Any, *gradients: Float[Tensor, "N D"]) -> tuple[Tensor | None, ...]:
         from slrctl.core.model.fast.kernels.hidden_units import let_through
 
-        refuse_second_derivative()
         rows, expand_weight, contract_weight, *hidden = ctx.saved_tensors
-        dtype, num_units = hidden[0].dtype, hidden[0].shape[1]
-        width, size = rows.shape[1], len(hidden[0])
+        dtype, width, size = hidden[0].dtype, rows.shape[1], len(hidden[0])
         from_outputs = contract_weight.to(dtype).t()
         to_inputs = _padded(expand_weight.to(dtype), 1, len(rows)).t()
         of_outputs = (gradients[0] * ctx.scale).to(dtype)
-        of_expand = rows.new_zeros(width + 1, num_units)
-        of_contract = torch.zeros_like(contract_weight)
-        scratch, of_rows = torch.empty_like(hidden[0]), []
-        all_but_sign = ~_bits(torch.tensor([-0.0], dtype=dtype))[0]
+        scratch = torch.empty_like(hidden[0])
+        of_rows, expand_parts, contract_parts = [], [], []
+        all_but_sign = ~_bits_of(-0.0, dtype)
         blocks = (of_outputs.split(size), _beside_ones(rows, dtype).split(size), hidden)
         for gradient, inputs, units in zip(*blocks, strict=True):
             of_units = product(gradient, from_outputs, scratch[: len(units)])
             let_through(_bits(of_units), _bits(units), all_but_sign)
-            add_product(of_expand, inputs, of_units)
-            add_product(of_contract, gradient, units)
+            expand_parts.append(product_over_rows(inputs, of_units))
+            contract_parts.append(product_over_rows(gradient, units))
             of_rows.append(product(of_units, to_inputs))
+        of_expand = total(expand_parts)
         return (
             torch.cat(of_rows)[:, :width].to(rows.dtype),
             of_expand[:width].t(),
             of_expand[width],
-            of_contract,
+            total(contract_parts),
             gradients[0].sum(0),
             None,
             None,
@@ -158,6 +157,11 @@ def _rows_of_block(num_rows: int, num_units: int, dtype: torch.dtype) -> int:
 def _bits(numbers: Tensor) -> Any:
     """The same memory as an array of integers."""
     return numbers.view(_BITS[numbers.dtype]).numpy()
+
+
+@cache
+def _bits_of(number: float, dtype: torch.dtype) -> np.integer:
+    return _bits(torch.tensor([number], dtype=dtype))[0]
 
 
 def _beside_ones(rows: Float[Tensor, "N D"], dtype: torch.dtype) -> Float[Tensor, "N _"]:

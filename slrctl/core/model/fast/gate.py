@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from slrctl.core.model.fast import refuse_second_derivative, without_autocast
+from slrctl.core.model.fast import way_back, without_autocast
 from slrctl.core.model.fast.products import linear, linear_back
 
 
@@ -61,11 +61,10 @@ class _GatedUpdate(torch.autograd.Function):
         return sums.view(*together.shape[:2], gates.shape[1])
 
     @staticmethod
-    @torch.autocast("cpu", enabled=False)
+    @way_back
     def backward(ctx: Any, *gradients: Float[Tensor, "B T D"]) -> tuple[Tensor | None, ...]:
         from slrctl.core.model.fast.kernels.gate import gate_and_normalise_back
 
-        refuse_second_derivative()
         rows, gates, normal, spread, gate_weight, norm_weight = ctx.saved_tensors
         of_gates, of_rows = torch.empty_like(gates), torch.empty_like(rows)
         of_norm = norm_weight.new_zeros(2, len(norm_weight), dtype=torch.float64)

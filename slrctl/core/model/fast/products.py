@@ -5,6 +5,8 @@ Intel's alone, and where they count computes half as fast, but begins sooner. In
 oneDNN.
 """
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -24,18 +26,27 @@ def product(
     return torch.mm(left, right.t(), out=scratch)
 
 
-def add_product(
-    total: Float[Tensor, "M K"], left: Float[Tensor, "N M"], right: Float[Tensor, "N K"]
-) -> None:
-    """Add left^T right, in the total's own precision.
+def product_over_rows(
+    left: Float[Tensor, "N M"], right: Float[Tensor, "N K"]
+) -> Float[Tensor, "M K"]:
+    """left^T right, which is the gradient of a weight: a sum over all rows.
 
-    Short sums are taken in float64, which costs little there: so it hardly matters in which parts a
-    batch is computed, though the optimizer makes large steps of the rounding of small gradients.
+    In float32 short sums are taken in float64, which costs little there: so it hardly matters in
+    which parts a batch is computed, though the optimizer makes large steps of the rounding of small
+    gradients.
     """
-    if total.dtype == left.dtype and not _is_onednns(left, right.shape[1]):
-        total += left.double().t() @ right.double()
-    else:
-        total += product(left.t(), right.t())
+    if left.dtype == torch.float32 and not _is_onednns(left, right.shape[1]):
+        return (left.double().t() @ right.double()).float()
+    return product(left.t(), right.t())
+
+
+def total(products: Sequence[Float[Tensor, "M K"]]) -> Float[Tensor, "M K"]:
+    """The sum of products that nothing else needs, in float32."""
+    first, *others = products
+    together = first.float()
+    for other in others:
+        together += other
+    return together
 
 
 def linear(
@@ -53,9 +64,7 @@ def linear_back(
 ) -> tuple[Float[Tensor, "N D"], Float[Tensor, "F D"], Float[Tensor, " F"]]:
     """The way back: the gradients of the rows, the weight and the bias."""
     gradient, rows = gradient.contiguous(), rows.contiguous()
-    of_weight = weight.new_zeros(weight.shape[::-1])
-    add_product(of_weight, rows, gradient)
-    of_weight = of_weight.t()
+    of_weight = product_over_rows(rows, gradient).t()
     return product(gradient, weight.t()), of_weight, gradient.sum(0)
 
 

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from slrctl.core.model.fast import refuse_second_derivative
+from slrctl.core.model.fast import way_back
 from slrctl.core.model.fast.random_words import draw_masks
 
 
@@ -58,10 +58,10 @@ class _Residual(torch.autograd.Function):
         return sums.view(features.shape)
 
     @staticmethod
+    @way_back
     def backward(ctx: Any, *gradients: Float[Tensor, "*axes D"]) -> tuple[Tensor | None, ...]:
         from slrctl.core.model.fast.kernels import residual as kernels
 
-        refuse_second_derivative()
         normal, spread, weight = ctx.saved_tensors
         of_sums = gradients[0].reshape(normal.shape)
         of_rows, of_changes = torch.empty_like(of_sums), torch.empty_like(of_sums)
