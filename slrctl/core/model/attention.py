@@ -89,8 +89,8 @@ class MultiHeadAttention(nn.Module):
             )
         query, key, value = self.project(queries, keys if before is None else before(keys))
         # Masks that hide nothing change no bit. An accelerator would have to wait for the answer.
-        hides_none = is_attended.device.type == "cpu" and bool(is_attended.all())
-        shown = None if hides_none else is_attended
+        can_ask = fits_together and is_attended.device.type == "cpu"
+        shown = None if can_ask and bool(is_attended.all()) else is_attended
         weights = attention_weights(query @ key.transpose(-2, -1), shown)
         messages = self.output(self.combine(weights, value))
         if shown is not None:
