@@ -1,8 +1,10 @@
 """The training loop: it repeats to the bit, goes on where it stopped, and stops when it breaks."""
 
+import gc
 import json
 import math
 import os
+import weakref
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -95,6 +97,39 @@ def test_patience_is_as_long_for_a_training_that_is_put_back(impatient, tiny_par
 
     assert state.progress.epoch == 5
     assert same_tensors(state.tensors(), whole.tensors())
+
+
+@pytest.mark.parametrize("is_left", [False, True])
+def test_a_training_spares_what_was_there_from_collection_until_it_ends_or_is_left(
+    settings, tiny_parts, is_left
+):
+    class Circle:
+        """Holds itself: only the collector frees it."""
+
+        def __init__(self):
+            self.itself = self
+
+    state = TrainingState.initial(settings, tiny_parts.train.classes, CPU)
+    reports = train_epochs(state, training_data(settings, tiny_parts))
+    circle = Circle()
+    is_there = weakref.ref(circle)
+    before = gc.get_freeze_count()
+
+    next(reports)
+    assert gc.get_freeze_count() == before
+    next(reports)
+    assert gc.get_freeze_count() > before + 1000
+    del circle
+    gc.collect()
+    assert is_there() is not None
+    if is_left:
+        reports.close()
+    for _ in reports:
+        pass
+    gc.collect()
+
+    assert gc.get_freeze_count() == 0
+    assert is_there() is None
 
 
 def test_another_seed_gives_another_training(settings, tiny_parts):
