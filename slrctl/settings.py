@@ -183,7 +183,8 @@ class CMCLSettings(Section):
 class TrainSettings(Section):
     epochs: Positive = 36
     patience: Annotated[int, Field(ge=0)] = 0
-    """Stop after so many epochs in a row without a better validation; 0: train all epochs."""
+    """Stop after so many epochs in a row without more validation clips right than ever, or as many
+    at a lower cross-entropy; 0: train all epochs."""
     batch_size: Positive = 24
     """Clips in a step, of all processes together."""
     accumulate: Positive = 1

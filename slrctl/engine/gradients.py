@@ -10,7 +10,7 @@ Gradients = dict[nn.Parameter, Tensor]
 
 
 class GradientSums:
-    """What pieces ask of the weights, none of which every piece need reach.
+    """What pieces ask of the weights, added up; a piece need not reach every weight.
 
     A gradient need not lie in memory as its weight does, and two weights may share one tensor of
     it; so sums have memory of their own, in the order of what they are made of.
@@ -35,6 +35,6 @@ class GradientSums:
             self._sums.update(zip(second, sums, strict=True))
         self._alone |= {w: g for w, g in there.items() if w not in self._sums}
 
-    def all(self) -> Gradients:
+    def sums(self) -> Gradients:
         """The sums so far, each in memory of its own."""
         return self._sums | {weight: gradient.clone() for weight, gradient in self._alone.items()}

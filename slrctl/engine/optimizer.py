@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim.adamw import adamw
 
-from slrctl.engine.threads import map_on
+from slrctl.engine.threads import map_on, one_thread
 
 _BETAS = (0.9, 0.999)
 _EPSILON = 1e-8
@@ -36,8 +36,9 @@ class AdamW:
 
     @torch.no_grad()
     def gradient_norm(self) -> float:
-        """The length of the gradient of all weights in one row."""
-        return float(get_total_norm([w.grad for w in self.weights if w.grad is not None]))
+        """The length of the gradient of all weights in one row, whatever the number of threads."""
+        with one_thread():
+            return float(get_total_norm([w.grad for w in self.weights if w.grad is not None]))
 
     def step(self, rate: float, norm: float, largest_norm: float = math.inf) -> None:
         """Change every weight that has a gradient, in place, and shorten gradients before.
@@ -59,12 +60,13 @@ class AdamW:
             moments = [self.moments[weight] for weight in share]
             adamw(
                 [*share],
-                [weight.grad for weight in share if weight.grad is not None],
+                # The update goes through memory as the weight lies, whatever the strides.
+                [weight.grad.contiguous() for weight in share if weight.grad is not None],
                 [own["exp_avg"] for own in moments],
                 [own["exp_avg_sq"] for own in moments],
                 [],
                 [own["step"] for own in moments],
-                fused=is_fused(share[0].device),
+                fused=_is_fused(share[0].device),
                 amsgrad=False,
                 beta1=_BETAS[0],
                 beta2=_BETAS[1],
@@ -80,7 +82,7 @@ class AdamW:
 
     def put_back(self, weight: nn.Parameter, key: str, value: Tensor) -> None:
         """Restore a moment that was saved of this weight."""
-        is_number_of_updates = key == "step" and not is_fused(weight.device)
+        is_number_of_updates = key == "step" and not _is_fused(weight.device)
         place = value if is_number_of_updates else value.to(weight.device)
         self.moments.setdefault(weight, {})[key] = place.clone()
 
@@ -93,14 +95,14 @@ def _shares(weights: Sequence[nn.Parameter]) -> list[list[nn.Parameter]]:
     return [by_size[first::num_shares] for first in range(num_shares)]
 
 
-def is_fused(device: torch.device) -> bool:
+def _is_fused(device: torch.device) -> bool:
     """Whether torch has one operation for the update there."""
     return device.type in ("cpu", "cuda")
 
 
 def _no_moments(weight: nn.Parameter) -> dict[str, Tensor]:
     # The fused update wants the number of updates where the weights are.
-    place = weight.device if is_fused(weight.device) else torch.device("cpu")
+    place = weight.device if _is_fused(weight.device) else torch.device("cpu")
     return {
         "step": torch.zeros((), dtype=torch.float32, device=place),
         "exp_avg": torch.zeros_like(weight, memory_format=torch.preserve_format),

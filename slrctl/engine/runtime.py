@@ -81,7 +81,7 @@ def arithmetic(precision: str, device: torch.device) -> AbstractContextManager[o
 
 
 def phase(name: str) -> AbstractContextManager[object]:
-    """A part of a step, named for a profiler; where none looks on, the naming would only cost."""
+    """A part of a step, named for a profiler; without one nothing happens, which is cheaper."""
     if torch.autograd._profiler_enabled():  # pyright: ignore[reportPrivateImportUsage]
         return record_function(name)
     return nullcontext()
@@ -112,12 +112,14 @@ def spared_from_collection() -> Iterator[None]:
     With its libraries a training has 280,000 objects, which stay. To go through them holds all
     threads for longer than a short step takes, once in some thirty steps.
     """
+    is_first = gc.get_freeze_count() == 0
     gc.collect()
     gc.freeze()
     try:
         yield
     finally:
-        gc.unfreeze()
+        if is_first:  # else somebody else has asked for it
+            gc.unfreeze()
 
 
 def keep_freed_memory() -> None:

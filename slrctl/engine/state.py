@@ -65,9 +65,9 @@ class Progress:
         Raises:
             ValueError: it is something else, or beyond the epochs of the training.
         """
-        # Once the best epoch was always one of improvement, and nothing else was written.
-        before = {"improved_epoch": values.get("best_epoch"), "best_error": 0.0}
-        values = before | {**values}
+        if not values.keys() & {"improved_epoch", "best_error"}:
+            # Of when the best epoch was the peak: until there is a higher one, it is again.
+            values = {**values, "improved_epoch": values.get("best_epoch"), "best_error": 0.0}
         if values.keys() != cls.__dataclass_fields__.keys():
             raise ValueError(f"progress tells of {', '.join(map(str, values))}")
         # As JSON, of which strictness takes an object for a data class.
@@ -86,13 +86,13 @@ class Progress:
             )
         return progress
 
-    def is_best(self, epoch: int, accuracy: float, error: float, loss: float) -> bool:
-        """Take in the validation of an epoch: whether it is as good as the best one, or better.
+    def take_in(self, epoch: int, *, accuracy: float, error: float, loss: float) -> bool:
+        """Take in the validation of an epoch; say whether it is the best one so far.
 
-        As good is what lies within the best accuracy's standard error, and of epochs that are as
-        good the last is taken (the one-standard-error rule: Breiman et al. 1984, Classification and
-        Regression Trees, sec. 3.4.3): while the rate is high, the accuracy of few clips goes up and
-        down from epoch to epoch, and its peaks are chance.
+        After the one-standard-error rule (Breiman et al. 1984, Classification and Regression Trees,
+        sec. 3.4.3) every epoch is as good as the best within that accuracy's standard error. They
+        take the simplest tree of those; here it is the last epoch, for while the rate is high the
+        accuracy of few clips goes up and down, and its peaks are chance.
 
         Args:
             epoch: counted from 1.

@@ -106,8 +106,7 @@ def train_step(
     of_model = list(state.model.parameters()) if is_measured else []
     sums, gradients = add_up(state, module, pieces, workers, of_model)
     with phase("optimizer"):
-        with one_thread():  # each operation is short, and threads would meet after it
-            norm = state.optimizer.gradient_norm()
+        norm = state.optimizer.gradient_norm()
         if not math.isfinite(norm):
             raise _diverged(state, "the gradient", norm, parts, workers)
         state.optimizer.step(rate, norm, settings.clip_gradient or math.inf)
@@ -145,7 +144,7 @@ def _one_by_one(
 ) -> tuple["_Sums", dict[str, Gradients]]:
     """Add the gradients of the pieces up in the weights, over all workers.
 
-    What each term asks of the weights of the model is returned; of none, if it is not measured.
+    Returned is also what each term asks of the weights of the model, where these are given.
     """
     sums, of_terms = _Sums(), defaultdict[str, GradientSums](GradientSums)
     for piece in pieces:
@@ -163,7 +162,7 @@ def _one_by_one(
                     of_terms[name].add(zip(of_model, of_term, strict=True))
             with phase("backward"):
                 terms.total.backward()
-    return sums, {name: of_term.all() for name, of_term in of_terms.items()}
+    return sums, {name: of_term.sums() for name, of_term in of_terms.items()}
 
 
 def _side_by_side(
@@ -193,11 +192,9 @@ def _side_by_side(
         of_weights.add(zip(weights, piece.of_weights, strict=True))
     sums = sums.of_all(workers)
     _stop_if_not_finite(state, sums, [piece.clips for piece in pieces], workers)
-    with one_thread():  # each is short, and threads would meet after it
-        for weight, gradient in of_weights.all().items():
-            # The fused optimizer goes through memory as the weight lies, whatever the strides.
-            weight.grad = gradient.contiguous()
-    return sums, {name: of_term.all() for name, of_term in of_terms.items()}
+    for weight, gradient in of_weights.sums().items():
+        weight.grad = gradient
+    return sums, {name: of_term.sums() for name, of_term in of_terms.items()}
 
 
 def _dropout_seed(state: TrainingState, part: int) -> int:

@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -57,8 +57,10 @@ class EpochReport(NamedTuple):
 
 def train_epochs(
     state: TrainingState, data: TrainingData, workers: Workers = ALONE
-) -> Iterator[BatchReport | EpochReport]:
+) -> Generator[BatchReport | EpochReport]:
     """Train from where the state stands until it is over, changing the state in place.
+
+    Until it ends, or is left, Python's garbage collector passes over what was there at first.
 
     The state is consistent at every report, so a caller can save it there and go on later. Several
     workers, each with its parts of the batches, take the steps that one would take alone, and have
@@ -115,8 +117,12 @@ def _finish_epoch(
 ) -> EpochReport:
     progress, totals = state.progress, state.progress.totals
     validation = validate(state.model, state.loss, data.validation(), state.device, epoch, workers)
-    judged = ("val_accuracy", "val_accuracy_error", "val_classification")
-    is_best = progress.is_best(epoch + 1, *map(validation.__getitem__, judged))
+    is_best = progress.take_in(
+        epoch + 1,
+        accuracy=validation["val_accuracy"],
+        error=validation["val_accuracy_error"],
+        loss=validation["val_classification"],
+    )
     clips = totals.counts["loss"]
     seconds = progress.seconds
     metrics = {

@@ -67,9 +67,10 @@ def validate(
     kept = workers.exchange(list(map_on(device, work, batches)))
     _stop_at_bad_clips(kept, epoch)
     is_right = _joined(kept, "is_right").double()
+    accuracy = float(is_right.mean())
     metrics: dict[str, Any] = {
-        "val_accuracy": float(is_right.mean()),
-        "val_accuracy_error": float(is_right.std(correction=0)) / math.sqrt(len(is_right)),
+        "val_accuracy": accuracy,
+        "val_accuracy_error": math.sqrt(accuracy * (1 - accuracy) / len(is_right)),
         "val_classification": float(_joined(kept, "surprise").double().mean()),
     }
     if has_maps:

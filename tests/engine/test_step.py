@@ -141,7 +141,7 @@ def test_gradients_that_share_memory_are_added_up_apart():
     sums.add([(first, shared), (second, None), (once, shared)])
     sums.add([(first, shared), (second, shared)])
     sums.add([(first, shared), (second, one_row)])
-    of_each = sums.all()
+    of_each = sums.sums()
 
     assert torch.equal(of_each[first], torch.full((2, 3), 3.0))
     assert torch.equal(of_each[second], torch.tensor([[2.0, 3.0, 4.0]] * 2))
@@ -158,7 +158,7 @@ def test_a_gradient_that_lies_transposed_stays_so_until_the_end(count):
 
     for _ in range(count):
         sums.add([(weight, torch.arange(6.0).view(3, 2).t())])
-    of_weight = sums.all()[weight]
+    of_weight = sums.sums()[weight]
 
     assert of_weight.stride() == (1, 2)
     assert torch.equal(of_weight, count * torch.tensor([[0.0, 2.0, 4.0], [1.0, 3.0, 5.0]]))

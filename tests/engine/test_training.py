@@ -65,13 +65,12 @@ def test_two_trainings_with_one_seed_are_equal_to_the_bit(settings, tiny_parts):
 @pytest.fixture
 def impatient(settings, monkeypatch):
     """Ten epochs, of which the second is the best one, and a patience of three."""
-    judge = Progress.is_best
-    accuracies = {1: 0.25, 2: 0.5}
-    monkeypatch.setattr(
-        Progress,
-        "is_best",
-        lambda self, epoch, *_: judge(self, epoch, accuracies.get(epoch, 0.25), 0.0, 1.0),
-    )
+    take_in = Progress.take_in
+
+    def second_is_best(self, epoch, **_):
+        return take_in(self, epoch, accuracy=0.5 if epoch == 2 else 0.25, error=0.0, loss=1.0)
+
+    monkeypatch.setattr(Progress, "take_in", second_is_best)
     return Settings.layered(settings.model_dump(), {"train": {"epochs": 10, "patience": 3}})
 
 
@@ -368,20 +367,45 @@ def test_the_best_epoch_is_the_last_one_within_the_standard_error_of_the_highest
     accuracy, loss, is_best, improved_epoch
 ):
     progress = Progress()
-    assert progress.is_best(1, 0.5, 0.1, 1.0)
+    assert progress.take_in(1, accuracy=0.5, error=0.1, loss=1.0)
 
-    assert progress.is_best(2, accuracy, 0.3, loss) == is_best
+    assert progress.take_in(2, accuracy=accuracy, error=0.3, loss=loss) == is_best
     assert progress.best_epoch == (2 if is_best else 1)
     assert progress.best_accuracy == max(0.5, accuracy)
     assert progress.best_error == (0.3 if improved_epoch == 2 else 0.1)
     assert progress.improved_epoch == improved_epoch
 
 
+def test_the_best_epoch_is_chosen_by_the_accuracy_its_standard_error_and_the_loss_of_validation(
+    settings, tiny_parts
+):
+    settings = Settings.layered(settings.model_dump(), {"train": {"epochs": 4}})
+    state, reports = trained(settings, tiny_parts)
+    lines = [report.metrics for report in reports if isinstance(report, EpochReport)]
+
+    num_clips = len(tiny_parts.val)
+    progress = Progress()
+    for line in lines:
+        right = round(num_clips * line["val_accuracy"])
+        wrong = num_clips - right
+        assert line["val_accuracy_error"] == pytest.approx(math.sqrt(right * wrong / num_clips**3))
+        assert line["is_best"] == progress.take_in(
+            line["epoch"],
+            accuracy=line["val_accuracy"],
+            error=line["val_accuracy_error"],
+            loss=line["val_classification"],
+        )
+    assert len({line["val_accuracy"] for line in lines}) > 1
+    for name in ("best_epoch", "best_accuracy", "best_error", "best_loss", "improved_epoch"):
+        assert getattr(state.progress, name) == getattr(progress, name)
+
+
 def test_epochs_do_not_sink_one_standard_error_after_the_other():
     progress = Progress()
 
     judged = [
-        progress.is_best(n, accuracy, 0.1, 1.0) for n, accuracy in enumerate((0.8, 0.72, 0.65), 1)
+        progress.take_in(epoch, accuracy=accuracy, error=0.1, loss=1.0)
+        for epoch, accuracy in enumerate([0.8, 0.72, 0.65], start=1)
     ]
 
     assert judged == [True, True, False]
@@ -391,7 +415,7 @@ def test_patience_does_not_wait_for_ever_where_accuracy_can_get_no_better():
     progress = Progress()
 
     for epoch, loss in enumerate([0.5, 0.4, 0.45, 0.41, 0.42], start=1):
-        assert progress.is_best(epoch, 1.0, 0.0, loss)
+        assert progress.take_in(epoch, accuracy=1.0, error=0.0, loss=loss)
 
     assert (progress.best_epoch, progress.improved_epoch, progress.best_loss) == (5, 2, 0.4)
 
@@ -403,3 +427,5 @@ def test_a_state_from_when_only_improvements_were_best_epochs_is_read():
     read = Progress.read(before, 5)
 
     assert (read.improved_epoch, read.best_error) == (2, 0.0)
+    with pytest.raises(ValueError, match="progress tells of"):
+        Progress.read(before | {"best_error": 0.1}, 5)

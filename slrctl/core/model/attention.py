@@ -89,7 +89,7 @@ class MultiHeadAttention(nn.Module):
             )
         query, key, value = self.project(queries, keys if before is None else before(keys))
         # Masks that hide nothing change no bit. An accelerator would have to wait for the answer.
-        can_ask = fits_together and is_attended.device.type == "cpu"
+        can_ask = fits_together and keys.shape[1] > 0 and is_attended.device.type == "cpu"
         shown = None if can_ask and bool(is_attended.all()) else is_attended
         weights = attention_weights(query @ key.transpose(-2, -1), shown)
         messages = self.output(self.combine(weights, value))

@@ -1,6 +1,7 @@
 """Attention against plain loops."""
 
 import math
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -11,8 +12,10 @@ from slrctl.core.model.attention import (
     MultiHeadAttention,
     ProbSparseAttention,
     SelfAttention,
+    attention_weights,
     num_active_queries,
 )
+from slrctl.core.model.fast import plain_path
 from slrctl.core.model.initial_values import initialise
 
 B, T, D, H = 2, 7, 6, 3
@@ -162,3 +165,40 @@ def test_prob_attention_samples_keys_in_training_only(rng):
 def test_a_width_that_heads_do_not_divide_is_refused():
     with pytest.raises(ValueError, match=r"embed_dim \(42\) must be divisible by num_heads \(5\)"):
         MultiHeadAttention(42, 5, 0.0)
+
+
+def test_a_mask_that_hides_nothing_changes_no_bit(rng):
+    scores = torch.randn(B, H, T, T, generator=rng, requires_grad=True)
+    gradient = torch.randn(B, H, T, T, generator=rng)
+
+    masked = attention_weights(scores, torch.ones(B, T, dtype=torch.bool))
+    plain = attention_weights(scores, None)
+
+    assert torch.equal(masked, plain)
+    (of_masked,) = torch.autograd.grad(masked, scores, gradient)
+    (of_plain,) = torch.autograd.grad(plain, scores, gradient)
+    assert torch.equal(of_masked, of_plain)
+
+
+@pytest.mark.parametrize("path", [nullcontext, plain_path])
+def test_a_clip_with_all_its_frames_is_the_same_beside_one_without(frames, path):
+    attention = built(MultiHeadAttention(D, H, 0.0))
+    lacks_one = torch.ones(B, T, dtype=torch.bool)
+    lacks_one[1, 2] = False
+
+    with path():
+        alone, weights = attention(frames[:1], frames[:1], lacks_one[:1])
+        beside, of_both = attention(frames, frames, lacks_one)
+
+    assert_close(alone[0], beside[0], atol=1e-6, rtol=0)
+    assert_close(weights[0], of_both[0], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("path", [nullcontext, plain_path])
+def test_clips_without_frames_say_nothing(frames, path):
+    attention = built(MultiHeadAttention(D, H, 0.0))
+
+    with path():
+        messages, _ = attention(frames, frames[:, :0], torch.ones(B, 0, dtype=torch.bool))
+
+    assert torch.equal(messages, torch.zeros(B, T, D))

@@ -52,7 +52,7 @@ def plain_path() -> Iterator[None]:
         _is_wanted.reset(token)
 
 
-def way_back(backward: Callable[..., Any]) -> Callable[..., Any]:
+def backward_pass(backward: Callable[..., Any]) -> Callable[..., Any]:
     """A backward pass that no autocast changes, and that raises where it is to be recorded."""
 
     @wraps(backward)

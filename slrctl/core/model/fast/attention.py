@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from slrctl.core.model.fast import way_back, without_autocast
+from slrctl.core.model.fast import backward_pass, without_autocast
 from slrctl.core.model.fast.products import linear, linear_back
 from slrctl.core.model.fast.random_words import Masks, draw_masks
 
@@ -89,7 +89,7 @@ def _has_before(weights: Sequence[Tensor]) -> bool:
 def _project(
     frames: Float[Tensor, "B T D"], weight: Float[Tensor, "F D"], bias: Float[Tensor, " F"]
 ) -> Float[Tensor, "B T F"]:
-    return linear(frames.flatten(0, 1), weight, bias).view(*frames.shape[:2], -1)
+    return linear(frames.flatten(0, 1), weight, bias).view(*frames.shape[:2], len(weight))
 
 
 class _Computed(NamedTuple):
@@ -164,7 +164,7 @@ class _Attention(torch.autograd.Function):
         return messages, maps
 
     @staticmethod
-    @way_back
+    @backward_pass
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         from slrctl.core.model.fast.kernels import attention as kernels
 

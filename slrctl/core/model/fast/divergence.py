@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from slrctl.core.model.fast import way_back
+from slrctl.core.model.fast import backward_pass
 
 _NOT_WANTED = np.empty((0, 0, 0), np.float32)
 
@@ -63,7 +63,7 @@ class _Divergence(torch.autograd.Function):
         return divergences
 
     @staticmethod
-    @way_back
+    @backward_pass
     def backward(ctx: Any, *gradients: Float[Tensor, "B T"]) -> tuple[Tensor | None, ...]:
         of_forth, of_back = ctx.saved_tensors
         of_forth = of_forth * gradients[0][:, :, None]

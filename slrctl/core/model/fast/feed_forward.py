@@ -7,10 +7,8 @@ above 0, so no mask is kept.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from functools import cache
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -18,10 +16,10 @@ from torch.nn import functional as F
 
 from slrctl.core.model.fast import (
     arithmetic_type,
-    way_back,
+    backward_pass,
     without_autocast,
 )
-from slrctl.core.model.fast.products import linear, product, product_over_rows, total
+from slrctl.core.model.fast.products import linear, product, product_over_rows
 from slrctl.core.model.fast.random_words import Masks, draw_masks
 
 # Products whose result has a multiple of this many columns run at the full rate of the processor,
@@ -78,7 +76,7 @@ def _rectified(units: Float[Tensor, "R F"], first_row: int, masks: Masks) -> Flo
         return units.relu_()
     from slrctl.core.model.fast.kernels.hidden_units import rectify
 
-    rectify(_bits(units), _bits_of(-torch.inf, units.dtype), first_row, tuple(masks))
+    rectify(_bits(units), _MINUS_INFINITY[units.dtype], first_row, tuple(masks))
     return units
 
 
@@ -116,7 +114,7 @@ class _FeedForward(torch.autograd.Function):
         return _outputs(hidden, len(rows), contract_weight, contract_bias, masks.scale, dtype)
 
     @staticmethod
-    @way_back
+    @backward_pass
     def backward(ctx: Any, *gradients: Float[Tensor, "N D"]) -> tuple[Tensor | None, ...]:
         from slrctl.core.model.fast.kernels.hidden_units import let_through
 
@@ -125,22 +123,22 @@ class _FeedForward(torch.autograd.Function):
         from_outputs = contract_weight.to(dtype).t()
         to_inputs = _padded(expand_weight.to(dtype), 1, len(rows)).t()
         of_outputs = (gradients[0] * ctx.scale).to(dtype)
-        scratch = torch.empty_like(hidden[0])
-        of_rows, expand_parts, contract_parts = [], [], []
-        all_but_sign = ~_bits_of(-0.0, dtype)
+        of_expand = rows.new_zeros(width + 1, hidden[0].shape[1])
+        of_contract = torch.zeros_like(contract_weight)
+        scratch, of_rows = torch.empty_like(hidden[0]), []
+        all_but_sign = ~_MINUS_ZERO[dtype]
         blocks = (of_outputs.split(size), _beside_ones(rows, dtype).split(size), hidden)
         for gradient, inputs, units in zip(*blocks, strict=True):
             of_units = product(gradient, from_outputs, scratch[: len(units)])
             let_through(_bits(of_units), _bits(units), all_but_sign)
-            expand_parts.append(product_over_rows(inputs, of_units))
-            contract_parts.append(product_over_rows(gradient, units))
+            of_expand += product_over_rows(inputs, of_units)
+            of_contract += product_over_rows(gradient, units)
             of_rows.append(product(of_units, to_inputs))
-        of_expand = total(expand_parts)
         return (
             torch.cat(of_rows)[:, :width].to(rows.dtype),
             of_expand[:width].t(),
             of_expand[width],
-            total(contract_parts),
+            of_contract,
             gradients[0].sum(0),
             None,
             None,
@@ -159,9 +157,10 @@ def _bits(numbers: Tensor) -> Any:
     return numbers.view(_BITS[numbers.dtype]).numpy()
 
 
-@cache
-def _bits_of(number: float, dtype: torch.dtype) -> np.integer:
-    return _bits(torch.tensor([number], dtype=dtype))[0]
+_MINUS_ZERO, _MINUS_INFINITY = (
+    {dtype: _bits(torch.tensor([number], dtype=dtype))[0] for dtype in _BITS}
+    for number in (-0.0, -torch.inf)
+)
 
 
 def _beside_ones(rows: Float[Tensor, "N D"], dtype: torch.dtype) -> Float[Tensor, "N _"]:

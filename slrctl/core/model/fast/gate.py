@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from slrctl.core.model.fast import way_back, without_autocast
+from slrctl.core.model.fast import backward_pass, without_autocast
 from slrctl.core.model.fast.products import linear, linear_back
 
 
@@ -61,7 +61,7 @@ class _GatedUpdate(torch.autograd.Function):
         return sums.view(*together.shape[:2], gates.shape[1])
 
     @staticmethod
-    @way_back
+    @backward_pass
     def backward(ctx: Any, *gradients: Float[Tensor, "B T D"]) -> tuple[Tensor | None, ...]:
         from slrctl.core.model.fast.kernels.gate import gate_and_normalise_back
 

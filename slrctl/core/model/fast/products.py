@@ -5,8 +5,6 @@ Intel's alone, and where they count computes half as fast, but begins sooner. In
 oneDNN.
 """
 
-from collections.abc import Sequence
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -38,15 +36,6 @@ def product_over_rows(
     if left.dtype == torch.float32 and not _is_onednns(left, right.shape[1]):
         return (left.double().t() @ right.double()).float()
     return product(left.t(), right.t())
-
-
-def total(products: Sequence[Float[Tensor, "M K"]]) -> Float[Tensor, "M K"]:
-    """The sum of products that nothing else needs, in float32."""
-    first, *others = products
-    together = first.float()
-    for other in others:
-        together += other
-    return together
 
 
 def linear(

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from slrctl.core.model.fast import way_back
+from slrctl.core.model.fast import backward_pass
 from slrctl.core.model.fast.random_words import draw_masks
 
 
@@ -58,7 +58,7 @@ class _Residual(torch.autograd.Function):
         return sums.view(features.shape)
 
     @staticmethod
-    @way_back
+    @backward_pass
     def backward(ctx: Any, *gradients: Float[Tensor, "*axes D"]) -> tuple[Tensor | None, ...]:
         from slrctl.core.model.fast.kernels import residual as kernels
 
