@@ -190,6 +190,7 @@ def _side_by_side(
         for name, of_term in piece.of_terms.items():
             of_terms[name].add(zip(of_model, of_term, strict=True))
         of_weights.add(zip(weights, piece.of_weights, strict=True))
+        del piece  # or its gradients would stay until the next one is ready
     sums = sums.of_all(workers)
     _stop_if_not_finite(state, sums, [piece.clips for piece in pieces], workers)
     for weight, gradient in of_weights.sums().items():
