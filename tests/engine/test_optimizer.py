@@ -56,6 +56,21 @@ def test_weights_become_bit_for_bit_those_of_torchs_own_optimizer(
             assert torch.equal(optimizer.moments[weight][key], value)
 
 
+def test_the_norm_has_the_same_bits_on_any_number_of_threads(threads):
+    # Rows with a gap between them: torch shares the sum of such a tensor out between its threads.
+    rows = torch.randn(2048, 43, generator=torch.Generator().manual_seed(0))
+    weight = nn.Parameter(torch.zeros(2048, 42))
+    weight.grad = rows[:, :42]
+
+    norms = []
+    for count in (1, 2, 3):
+        threads(count)
+        norms.append(AdamW([weight], 0.0).gradient_norm())
+
+    assert len(set(norms)) == 1
+    assert norms[0] == pytest.approx(float(rows[:, :42].double().norm()), rel=1e-5)
+
+
 def test_one_update_is_the_one_worked_out_by_hand():
     weight = nn.Parameter(torch.tensor([1.0, -2.0]))
     weight.grad = torch.tensor([3.0, -4.0])
