@@ -19,11 +19,12 @@ from slrctl.core.cmcl import consistency_loss
 from slrctl.core.model import fast
 from slrctl.core.model.attention import MultiHeadAttention
 from slrctl.core.model.encoder import FeedForward
-from slrctl.core.model.fusion import GatedUpdate
+from slrctl.core.model.fusion import CrossModalAttentionFusion, StreamPresence, Streams
 from slrctl.core.model.residual import residual
 from slrctl.engine.runtime import arithmetic, keep_freed_memory
 
-CLIPS, FRAMES, WIDTH, HEADS, HIDDEN, RATE = 6, 204, 42, 3, 2048, 0.1
+CLIPS, FRAMES, HEADS, HIDDEN, RATE = 6, 204, 3, 2048, 0.1
+WIDTH, BODY_WIDTH = 42, 24
 CPU = torch.device("cpu")
 Call = Callable[[Tensor], Tensor]
 
@@ -51,11 +52,16 @@ def pairs() -> dict[str, tuple[Call, Call, Tensor]]:
     frames = torch.randn(CLIPS, FRAMES, WIDTH, requires_grad=True)
     maps = torch.randn(2, CLIPS, HEADS, FRAMES, FRAMES).softmax(-1).requires_grad_()
 
-    update = GatedUpdate(WIDTH)
+    fusion = CrossModalAttentionFusion(WIDTH, BODY_WIDTH, HEADS, RATE)
+    present = StreamPresence(everywhere, everywhere, everywhere)
 
-    def plain_update(x: Tensor) -> Tensor:
+    def fused(x: Tensor) -> Tensor:
+        streams = Streams(x, x.flip(1), x[..., :BODY_WIDTH])
+        return torch.cat(fusion(streams, present, wanted=())[0], dim=-1)
+
+    def plainly_fused(x: Tensor) -> Tensor:
         with fast.plain_path():
-            return update(x, x, x)
+            return fused(x)
 
     def consistency(maps: Tensor) -> Tensor:
         forth, back = maps
@@ -77,7 +83,7 @@ def pairs() -> dict[str, tuple[Call, Call, Tensor]]:
             lambda x: residual(x, x, norm, RATE, True),
             frames,
         ),
-        "gated update": (plain_update, lambda x: update(x, x, x), frames),
+        "fusion": (plainly_fused, fused, frames),
         "consistency": (plain_consistency, consistency, maps),
     }
 

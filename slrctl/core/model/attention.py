@@ -34,6 +34,15 @@ class MultiHeadAttention(nn.Module):
         self.value_projection = nn.Linear(embed_dim, embed_dim)
         self.output_projection = nn.Linear(embed_dim, embed_dim)
 
+    def projections(self) -> Projections:
+        """The linear maps, for the fast path."""
+        return Projections(
+            self.query_projection,
+            self.key_projection,
+            self.value_projection,
+            self.output_projection,
+        )
+
     def project(
         self, queries: Float[Tensor, "B Q D"], keys: Float[Tensor, "B T D"]
     ) -> tuple[Float[Tensor, "B H Q d"], Float[Tensor, "B H T d"], Float[Tensor, "B H T d"]]:
@@ -56,38 +65,28 @@ class MultiHeadAttention(nn.Module):
     def forward(
         self,
         queries: Float[Tensor, "B Q D"],
-        keys: Float[Tensor, "B T E"],
+        keys: Float[Tensor, "B T D"],
         is_attended: Bool[Tensor, "B T"],
         *,
-        before: nn.Linear | None = None,
         return_weights: bool = True,
     ) -> tuple[Float[Tensor, "B Q D"], Float[Tensor, "B H Q T"] | None]:
         """Return the messages and, if asked for, the weights before dropout.
-
-        What is read goes through the linear map `before` first, if there is one; E is D otherwise.
 
         A clip without a key to attend to gets weights of 0 and a message of 0.
         """
         fits_together = is_attended.shape == keys.shape[:2] and len(keys) == len(queries)
         if fast.applies_to(queries) and fits_together and fits(keys.shape[1]):
-            linears = Projections(
-                self.query_projection,
-                self.key_projection,
-                self.value_projection,
-                self.output_projection,
-                before,
-            )
             rate = self.dropout if self.training else 0.0
             return attend(
                 queries,
                 keys,
                 is_attended,
-                linears,
+                self.projections(),
                 self.num_heads,
                 rate,
                 return_weights=return_weights,
             )
-        query, key, value = self.project(queries, keys if before is None else before(keys))
+        query, key, value = self.project(queries, keys)
         # Masks that hide nothing change no bit. An accelerator would have to wait for the answer.
         can_ask = fits_together and keys.shape[1] > 0 and is_attended.device.type == "cpu"
         shown = None if can_ask and bool(is_attended.all()) else is_attended

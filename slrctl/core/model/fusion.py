@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from slrctl.core.model import fast
 from slrctl.core.model.attention import MultiHeadAttention
-from slrctl.core.model.fast.gate import gated_update
+from slrctl.core.model.fast.fusion import Direction, Update, fuse
+from slrctl.core.model.fast.random_words import fits
 
 
 class Streams(NamedTuple):
@@ -66,13 +67,8 @@ class DirectedAttention(nn.Module):
         *,
         return_attention: bool = True,
     ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B H T T"] | None]:
-        return self.attention(
-            own,
-            other,
-            other_is_present,
-            before=self.other_projection,
-            return_weights=return_attention,
-        )
+        other = self.other_projection(other)
+        return self.attention(own, other, other_is_present, return_weights=return_attention)
 
 
 class GatedUpdate(nn.Module):
@@ -89,9 +85,6 @@ class GatedUpdate(nn.Module):
         message: Float[Tensor, "B T D"],
         other_message: Float[Tensor, "B T D"],
     ) -> Float[Tensor, "B T D"]:
-        are_alike = own.shape == message.shape == other_message.shape
-        if fast.applies_to(own, message, other_message) and are_alike:
-            return gated_update(own, message, other_message, self.gate, self.norm)
         gate = torch.sigmoid(self.gate(torch.cat([own, message, other_message], dim=-1)))
         return self.norm(own + gate * (message + other_message))
 
@@ -119,21 +112,63 @@ class CrossModalAttentionFusion(nn.Module):
         wanted: Collection[str] = CrossModalAttention._fields,
     ) -> tuple[Streams, dict[str, Float[Tensor, "B H T T"]]]:
         """Return the fused streams, of the same widths, and the maps that are wanted, by name."""
-        left, right, body = streams
+        if fast.applies_to(*streams) and self._fit_together(streams, present):
+            return self._fast(streams, present, wanted)
         messages, maps = [], {}
-        for name, directed, own, other, is_present in (
-            ("left_to_right", self.left_from_right, left, right, present.right_hand),
-            ("left_to_body", self.left_from_body, left, body, present.body),
-            ("right_to_left", self.right_from_left, right, left, present.left_hand),
-            ("right_to_body", self.right_from_body, right, body, present.body),
-            ("body_to_left", self.body_from_left, body, left, present.left_hand),
-            ("body_to_right", self.body_from_right, body, right, present.right_hand),
-        ):
-            message, maps[name] = directed(own, other, is_present, return_attention=name in wanted)
+        for name, (own, other, directed) in self._directions().items():
+            message, maps[name] = directed(
+                streams[own], streams[other], present[other], return_attention=name in wanted
+            )
             messages.append(message)
         fused = Streams(
-            self.update_left(left, *messages[0:2]),
-            self.update_right(right, *messages[2:4]),
-            self.update_body(body, *messages[4:6]),
+            *(
+                update(own, *messages[2 * number : 2 * number + 2])
+                for number, (update, own) in enumerate(zip(self._updates(), streams, strict=True))
+            )
         )
         return fused, {name: maps[name] for name in wanted}
+
+    def _directions(self) -> dict[str, tuple[int, int, DirectedAttention]]:
+        """Of each map: the number of the stream that reads, of the one that is read, and how."""
+        left, right, body = range(len(Streams._fields))
+        return {
+            "left_to_right": (left, right, self.left_from_right),
+            "left_to_body": (left, body, self.left_from_body),
+            "right_to_left": (right, left, self.right_from_left),
+            "right_to_body": (right, body, self.right_from_body),
+            "body_to_left": (body, left, self.body_from_left),
+            "body_to_right": (body, right, self.body_from_right),
+        }
+
+    def _updates(self) -> tuple[GatedUpdate, GatedUpdate, GatedUpdate]:
+        return self.update_left, self.update_right, self.update_body
+
+    def _fit_together(self, streams: Streams, present: StreamPresence) -> bool:
+        """Whether all are of the same clips and frames: kernels do not look where they write."""
+        sizes = {tuple(tensor.shape[:2]) for tensor in (*streams, *present)}
+        widths = [update.gate.out_features for update in self._updates()]
+        return (
+            len(sizes) == 1
+            and [stream.shape[-1] for stream in streams] == widths
+            and fits(streams.body.shape[1])
+        )
+
+    def _fast(
+        self, streams: Streams, present: StreamPresence, wanted: Collection[str]
+    ) -> tuple[Streams, dict[str, Float[Tensor, "B H T T"]]]:
+        directions = self._directions()
+        attention = self.left_from_right.attention
+        fused, maps = fuse(
+            streams,
+            present,
+            [
+                Direction(own, other, directed.other_projection, directed.attention.projections())
+                for own, other, directed in directions.values()
+            ],
+            [Update(one.gate, one.norm) for one in self._updates()],
+            attention.num_heads,
+            attention.dropout if self.training else 0.0,
+            [number for number, name in enumerate(directions) if name in wanted],
+        )
+        by_name = {name: of for name, of in zip(directions, maps, strict=True) if of is not None}
+        return Streams(*fused), by_name

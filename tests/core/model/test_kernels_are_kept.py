@@ -47,15 +47,15 @@ with scoped_seed(1, torch.device("cpu")):
     for num_queries, num_keys in ((60, 60), (36, 51), (5, 7)):
         query, key_value = normal(3, num_queries, 42), normal(3, num_keys, 84)
         query[:, 0] *= 30
-        options = 0, draws.random((3, num_keys)) > 0.1, 3, True
+        options = (0, 0, 0), (3, 14), draws.random((3, num_keys)) > 0.1, True
         masks = tuple(draw_masks(9 * num_queries, num_keys, 0.1))
         heads, maps = np.empty_like(query), normal(3, 3, num_queries, num_keys)
-        divisors = np.empty((2, 3, 3, num_queries), np.float32)
-        run(attention.attend, query, key_value, *options, masks, heads, divisors, maps)
+        offsets = np.empty((3, 3, num_queries), np.float32)
+        run(attention.attend, query, key_value, *options, masks, heads, offsets, maps)
         for of_maps in (maps, maps[:, :1].copy(), np.empty((0, 0, 0, 0), np.float32)):
             gradients = normal(3, num_queries, 42), of_maps
             written = np.empty_like(query), np.empty_like(key_value)
-            run(attention.attend_back, query, key_value, *options, masks, divisors, *gradients,
+            run(attention.attend_back, query, key_value, *options, masks, offsets, *gradients,
                 *written)
     for width in (42, 24):
         rows, weight = normal(100, width), normal(width)
@@ -65,11 +65,13 @@ with scoped_seed(1, torch.device("cpu")):
             *written)
         run(residual.add_and_normalise_back, rows, *written[:2], weight, True, masks,
             np.zeros_like(rows), np.zeros_like(rows), *np.zeros((2, width)))
-        rows, gates = normal(100, 3 * width), normal(100, width)
-        written = np.empty_like(gates), np.empty(100, np.float32), np.empty_like(gates)
-        run(gate.gate_and_normalise, rows, gates, weight, weight, 1e-5, *written)
-        run(gate.gate_and_normalise_back, normal(100, width), rows, gates, *written[:2], weight,
-            np.zeros_like(gates), np.zeros_like(rows), *np.zeros((2, width)))
+        own, projected, received = (normal(100, n * width) for n in (1, 3, 2))
+        written = np.empty_like(own), np.empty(100, np.float32), np.empty_like(own)
+        run(gate.gate_and_normalise, own, projected, width, received, weight, weight, 1e-5,
+            *written)
+        run(gate.gate_and_normalise_back, normal(100, width), received, width, *written[:2],
+            weight, np.zeros_like(own), np.zeros_like(projected), np.zeros_like(received),
+            *np.zeros((2, width)))
     maps = draws.random((2, 3, 2, 50, 50)).astype(np.float32)
     present, gradients = draws.random((3, 50)) > 0.2, np.zeros((2, 3, 50, 50), np.float32)
     for exponent in (1.0, 0.5, 5.0):

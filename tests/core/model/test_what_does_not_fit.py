@@ -14,12 +14,12 @@ from torch import nn
 from slrctl.core.cmcl import consistency_loss
 from slrctl.core.model import fast
 from slrctl.core.model.attention import MultiHeadAttention
-from slrctl.core.model.fusion import GatedUpdate
+from slrctl.core.model.fusion import CrossModalAttentionFusion, StreamPresence, Streams
 from slrctl.core.model.residual import residual
 
 torch.manual_seed(0)
 norm, attention = nn.LayerNorm(12), MultiHeadAttention(12, 3, 0.0)
-update = GatedUpdate(12)
+fusion = CrossModalAttentionFusion(12, 6, 3, 0.0)
 
 def consistency(forth, back, left, right, dtype=torch.float32):
     maps = torch.rand(forth).softmax(-1), torch.rand(back).softmax(-1).to(dtype)
@@ -31,8 +31,10 @@ def attended(own, other, is_attended):
 def added(features, change):
     return residual(torch.rand(features), torch.rand(change), norm, 0.0, True)
 
-def updated(own, message, other):
-    return update(torch.rand(own), torch.rand(message), torch.rand(other))
+def fused(left, right, body, *present):
+    streams = Streams(torch.rand(left), torch.rand(right), torch.rand(body))
+    present = [torch.ones(one).bool() for one in present or [left[:2], right[:2], body[:2]]]
+    return torch.cat(fusion(streams, StreamPresence(*present))[0], dim=-1)
 
 MAPS = (2, 3, 20, 20)
 for function, *arguments in (
@@ -53,10 +55,12 @@ for function, *arguments in (
     (added, (3, 5, 12), (3, 5, 12)),
     (added, (3, 5, 12), (3, 4, 12)),
     (added, (3, 5, 12), (1, 5, 12)),
-    (updated, (3, 5, 12), (3, 5, 12), (3, 5, 12)),
-    (updated, (3, 5, 12), (3, 1, 12), (3, 5, 12)),
-    (updated, (3, 5, 12), (3, 5, 12), (3, 9, 12)),
-    (updated, (3, 5, 12), (3, 5, 11), (3, 5, 13)),
+    (fused, (3, 5, 12), (3, 5, 12), (3, 5, 6)),
+    (fused, (3, 5, 12), (3, 5, 12), (3, 5, 6), (1, 5), (3, 5), (3, 5)),
+    (fused, (3, 5, 12), (3, 5, 12), (3, 5, 6), (3, 5), (3, 9), (3, 5)),
+    (fused, (3, 5, 12), (3, 9, 12), (3, 5, 6)),
+    (fused, (3, 5, 12), (3, 5, 12), (2, 5, 6)),
+    (fused, (3, 5, 12), (3, 5, 12), (3, 5, 9)),
 ):
     found = []
     for path in (fast.plain_path, torch.enable_grad):

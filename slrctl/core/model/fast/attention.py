@@ -18,17 +18,16 @@ from slrctl.core.model.fast import backward_pass, without_autocast
 from slrctl.core.model.fast.products import linear, linear_back
 from slrctl.core.model.fast.random_words import Masks, draw_masks
 
-_NO_MAPS = np.empty((0, 0, 0, 0), np.float32)
+NO_MAPS = np.empty((0, 0, 0, 0), np.float32)
 
 
 class Projections(NamedTuple):
-    """The linear maps of an attention; what is read goes through `before` first, if it is there."""
+    """The linear maps of an attention."""
 
     query: nn.Linear
     key: nn.Linear
     value: nn.Linear
     output: nn.Linear
-    before: nn.Linear | None = None
 
 
 def attend(
@@ -47,8 +46,7 @@ def attend(
         The messages, and the weights before dropout if they are asked for. A clip without a key
         to attend to has weights and messages of 0.
     """
-    linears = [linear for linear in projections if linear is not None]
-    parameters = [p for linear in linears for p in (linear.weight, linear.bias)]
+    parameters = [p for linear in projections for p in (linear.weight, linear.bias)]
     is_of_itself = other is own
     own = own.float()
     inputs = own, own if is_of_itself else other.float(), is_attended.contiguous()
@@ -81,11 +79,6 @@ class _Projected(NamedTuple):
         return cls(query, _project(other, torch.cat([*weights[1:]]), torch.cat([*biases[1:]])), 0)
 
 
-def _has_before(weights: Sequence[Tensor]) -> bool:
-    """Whether what is read goes through a map of its own first: the last, where there is one."""
-    return len(weights) == len(Projections._fields)
-
-
 def _project(
     frames: Float[Tensor, "B T D"], weight: Float[Tensor, "F D"], bias: Float[Tensor, " F"]
 ) -> Float[Tensor, "B T F"]:
@@ -95,10 +88,9 @@ def _project(
 class _Computed(NamedTuple):
     """What the way back needs of the way there."""
 
-    read: Float[Tensor, "B T D"]
     projected: _Projected
     heads: Float[Tensor, "B Q D"]
-    divisors: Float[Tensor, "2 B H Q"]
+    offsets: Float[Tensor, "B H Q"]
     masks: Masks
 
 
@@ -115,29 +107,28 @@ def _attend(
 
     weights, biases = parameters[::2], parameters[1::2]
     (num_clips, num_queries, _), num_keys = own.shape, other.shape[1]
-    read = _project(other, weights[4], biases[4]) if _has_before(weights) else other
-    projected = _Projected.of(own, read, weights[:3], biases[:3])
+    projected = _Projected.of(own, other, weights[:3], biases[:3])
     masks = draw_masks(num_clips * num_heads * num_queries, num_keys, rate)
     heads = own.new_empty(num_clips, num_queries, len(weights[0]))
-    divisors = own.new_empty(2, num_clips, num_heads, num_queries)
-    maps = own.new_empty(*divisors.shape[1:], num_keys) if return_weights else None
+    offsets = own.new_empty(num_clips, num_heads, num_queries)
+    maps = own.new_empty(*offsets.shape, num_keys) if return_weights else None
     kernels.attend(
         projected.query.numpy(),
         projected.key_value.numpy(),
-        projected.first_key,
+        (0, projected.first_key, 0),
+        (num_heads, len(weights[0]) // num_heads),
         is_attended.numpy(),
-        num_heads,
         rate > 0,
         tuple(masks),
         heads.numpy(),
-        divisors.numpy(),
-        _NO_MAPS if maps is None else maps.numpy(),
+        offsets.numpy(),
+        NO_MAPS if maps is None else maps.numpy(),
     )
     messages = _project(heads, weights[3], biases[3])
     has_key = is_attended.any(-1)
     if not bool(has_key.all()):
         messages *= has_key[:, None, None]
-    return messages, maps, _Computed(read, projected, heads, divisors, masks)
+    return messages, maps, _Computed(projected, heads, offsets, masks)
 
 
 class _Attention(torch.autograd.Function):
@@ -155,9 +146,9 @@ class _Attention(torch.autograd.Function):
         messages, maps, computed = _attend(
             own, other, is_attended, num_heads, rate, return_weights, parameters
         )
-        read, projected, heads, divisors, masks = computed
-        ctx.first_key, ctx.is_of_itself = projected.first_key, read is own
-        tensors = (read, *projected[:2], heads, divisors)
+        projected, heads, offsets, masks = computed
+        ctx.first_key, ctx.is_of_itself = projected.first_key, other is own
+        tensors = (*projected[:2], heads, offsets)
         ctx.save_for_backward(own, other, is_attended, *tensors, *parameters[::2])
         ctx.num_heads, ctx.is_dropped, ctx.masks = num_heads, rate > 0, tuple(masks)
         ctx.set_materialize_grads(False)
@@ -168,8 +159,8 @@ class _Attention(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         from slrctl.core.model.fast.kernels import attention as kernels
 
-        own, other, is_attended, read, query, key_value, *rest = ctx.saved_tensors
-        heads, divisors, *weights = rest
+        own, other, is_attended, query, key_value, heads, *rest = ctx.saved_tensors
+        offsets, *weights = rest
         of_messages, of_maps = gradients
         of_output = own.new_zeros(own.shape) if of_messages is None else of_messages
         has_key = is_attended.any(-1)
@@ -181,14 +172,14 @@ class _Attention(torch.autograd.Function):
         kernels.attend_back(
             query.numpy(),
             key_value.numpy(),
-            ctx.first_key,
+            (0, ctx.first_key, 0),
+            (ctx.num_heads, len(weights[0]) // ctx.num_heads),
             is_attended.numpy(),
-            ctx.num_heads,
             ctx.is_dropped,
             ctx.masks,
-            divisors.numpy(),
+            offsets.numpy(),
             of_heads.numpy(),
-            _NO_MAPS if of_maps is None else _apart(of_maps),
+            NO_MAPS if of_maps is None else apart(of_maps),
             of_query.numpy(),
             of_key_value.numpy(),
         )
@@ -198,15 +189,12 @@ class _Attention(torch.autograd.Function):
             of_projections = of_weights.chunk(3), of_biases.chunk(3)
         else:
             of_own, *of_first = _back(of_query, own, weights[0])
-            of_others, *of_rest = _back(of_key_value, read, torch.cat(weights[1:3]))
+            of_others, *of_rest = _back(of_key_value, other, torch.cat(weights[1:3]))
             of_projections = (
                 (one, *two.chunk(2)) for one, two in zip(of_first, of_rest, strict=True)
             )
         of_parameters = [p for pair in zip(*of_projections, strict=True) for p in pair]
         of_parameters += [of_output_weight, of_output_bias]
-        if of_others is not None and _has_before(weights):
-            of_others, *of_before = _back(of_others, other, weights[4])
-            of_parameters += of_before
         return of_own, of_others, None, None, None, None, *of_parameters
 
 
@@ -219,7 +207,7 @@ def _back(
     return of_rows.view(inputs.shape), of_weight, of_bias
 
 
-def _apart(of_maps: Float[Tensor, "B H Q T"]) -> np.ndarray:
+def apart(of_maps: Float[Tensor, "B H Q T"]) -> np.ndarray:
     """The gradient of the maps; of one head only where it is the same for all, as of a mean."""
     if of_maps.stride(1) == 0:
         of_maps = of_maps[:, :1]

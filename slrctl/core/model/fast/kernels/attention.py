@@ -31,25 +31,24 @@ _LOG2_E = np.float32(1 / np.log(2))
 
 
 @kernel
-def attend(
-    query, key_value, first_key, is_attended, num_heads, is_dropped, masks, heads, divisors, maps
-):
+def attend(query, key_value, places, shape, is_attended, is_dropped, masks, heads, offsets, maps):
     """Average the values of each head under the softmax of its scores.
 
     Args:
-        query: `B Q D` or wider: queries come first, with the heads beside one another.
-        key_value: `B T 2D` or wider, keys before values; it may be the same array.
-        first_key: the column where the keys begin.
+        query: `B Q _`, with queries of D columns somewhere in it, the heads beside one another.
+        key_value: `B T _`, with keys and then values somewhere in it; it may be the same array.
+        places: the columns where queries, keys and, in `heads`, the messages begin.
+        shape: how many heads, and the columns of each; D is their product.
         is_attended: `B T`; the weight of any other key is 0.
-        num_heads: H.
         is_dropped: whether dropout is applied to the weights.
         masks: of `B H Q` rows of T, `random_words.Masks` as a plain tuple.
-        heads: written, `B Q D`.
-        divisors: written, `2 B H Q`: what a row subtracts from its scores, and 1 / its sum.
+        heads: written, D columns of `B Q _`: the messages.
+        offsets: written, `B H Q`: what a row subtracts from its scores.
         maps: written, `B H Q T`, the weights before dropout; empty if they are not wanted.
     """
-    num_clips, num_queries, width = heads.shape
-    num_keys, head_dim = key_value.shape[1], width // num_heads
+    (num_clips, num_queries, _), num_keys = heads.shape, key_value.shape[1]
+    (first_query, first_key, first_message), (num_heads, head_dim) = places, shape
+    width = num_heads * head_dim
     scale = _LOG2_E / np.sqrt(np.float32(head_dim))
     keep_scale = np.float32(masks[4]) if is_dropped else np.float32(1)
     vectors, depth = padded(num_keys, VECTOR), padded(head_dim, DEPTH)
@@ -57,12 +56,14 @@ def attend(
     shares = scratch(_QUERIES, vectors)
     queries = np.zeros((_QUERIES, depth), np.float32)
     messages = np.empty((_QUERIES, padded(head_dim, TILE)), np.float32)
+    inverses = np.empty(_QUERIES, np.float32)
     barrier = np.empty(vectors, np.float32)
     for clip in range(num_clips):
         _raise_barrier(barrier, is_attended[clip])
         for head in range(num_heads):
-            first = head * head_dim
-            key, value = first_key + first, first_key + width + first
+            first, message = first_query + head * head_dim, first_message + head * head_dim
+            key = first_key + head * head_dim
+            value = key + width
             transpose_in(keys, key_value[clip, :, key : key + head_dim])
             transpose_in(values, key_value[clip, :, value : value + head_dim])
             longest = _longest(keys, barrier)
@@ -76,10 +77,8 @@ def attend(
                     offset = longest * _length(queries, i)
                     if offset > _LARGEST_BOUND:
                         offset = _highest(shares, i, barrier)
-                    total = _exponentiate(shares, i, barrier, offset, np.float32(1))
-                    inverse = np.float32(1) / total if total != 0 else total
-                    divisors[0, clip, head, start + i] = offset
-                    divisors[1, clip, head, start + i] = inverse
+                    inverse = _inverse(_exponentiate(shares, i, barrier, offset))
+                    offsets[clip, head, start + i], inverses[i] = offset, inverse
                     if maps.size > 0:
                         for t in range(num_keys):
                             maps[clip, head, start + i, t] = shares[i, t] * inverse
@@ -88,23 +87,24 @@ def attend(
                         drop_row(shares, i, num_keys, row, masks)
                 row_products(messages, shares, values)
                 for i in range(count):
-                    factor = divisors[1, clip, head, start + i] * keep_scale
+                    factor = inverses[i] * keep_scale
                     for d in range(head_dim):
-                        heads[clip, start + i, first + d] = messages[i, d] * factor
+                        heads[clip, start + i, message + d] = messages[i, d] * factor
 
 
 @kernel
 def attend_back(
-    query, key_value, first_key, is_attended, num_heads, is_dropped, masks, divisors,
+    query, key_value, places, shape, is_attended, is_dropped, masks, offsets,
     of_heads, of_maps, of_query, of_key_value,
 ):  # fmt: skip
     """The way back: write the gradients of queries, keys and values, where these were.
 
-    Args as above, and the gradients of what `attend` wrote: `of_heads`, `B Q D`, and `of_maps`,
-    like the maps, or of one head where it is the same for all, or empty.
+    Args as above, and the gradients of what `attend` wrote: `of_heads`, like the heads, and
+    `of_maps`, like the maps, or of one head where it is the same for all, or empty.
     """
-    num_clips, num_queries, width = of_heads.shape
-    num_keys, head_dim = key_value.shape[1], width // num_heads
+    (num_clips, num_queries, _), num_keys = of_heads.shape, key_value.shape[1]
+    (first_query, first_key, first_message), (num_heads, head_dim) = places, shape
+    width = num_heads * head_dim
     root = np.float32(1) / np.sqrt(np.float32(head_dim))
     scale = _LOG2_E / np.sqrt(np.float32(head_dim))
     keep_scale = np.float32(masks[4]) if is_dropped else np.float32(1)
@@ -122,8 +122,9 @@ def attend_back(
     for clip in range(num_clips):
         _raise_barrier(barrier, is_attended[clip])
         for head in range(num_heads):
-            first = head * head_dim
-            key, value = first_key + first, first_key + width + first
+            first, message = first_query + head * head_dim, first_message + head * head_dim
+            key = first_key + head * head_dim
+            value = key + width
             transpose_in(keys, key_value[clip, :, key : key + head_dim])
             transpose_in(values, key_value[clip, :, value : value + head_dim])
             of_keys[:] = 0
@@ -134,7 +135,7 @@ def attend_back(
                     for d in range(head_dim):
                         one = query[clip, start + i, first + d]
                         queries[i, d], queries_across[d, i] = one * scale, one * root
-                        gradient = of_heads[clip, start + i, first + d] * keep_scale
+                        gradient = of_heads[clip, start + i, message + d] * keep_scale
                         of_messages[i, d], of_messages_across[d, i] = gradient, gradient
                 set_product(shares, queries, keys)
                 set_product(of_shares, of_messages, values)
@@ -143,11 +144,11 @@ def attend_back(
                 kept[count:] = 0
                 of_shares[count:] = 0
                 for i in range(count):
-                    offset = divisors[0, clip, head, start + i]
-                    inverse = divisors[1, clip, head, start + i]
-                    total = _exponentiate(shares, i, barrier, offset, inverse)
-                    for t in range(vectors):  # an assignment of the row takes ten times as long
-                        kept[i, t] = shares[i, t]
+                    total = _exponentiate(shares, i, barrier, offsets[clip, head, start + i])
+                    inverse = _inverse(total)
+                    for t in range(vectors):
+                        share = shares[i, t] * inverse
+                        shares[i, t], kept[i, t] = share, share
                     if is_dropped:
                         row = (clip * num_heads + head) * num_queries + start + i
                         drop_two_rows(kept, of_shares, i, num_keys, row, masks)
@@ -155,7 +156,7 @@ def attend_back(
                         alike = head % of_maps.shape[1]
                         for t in range(num_keys):
                             of_shares[i, t] += of_maps[clip, alike, start + i, t]
-                    _through_softmax(of_shares, shares, i, total)
+                    _through_softmax(of_shares, shares, i, total * inverse)
                 row_products(of_queries, of_shares, keys)
                 add_product(of_keys, queries_across, of_shares)
                 add_product(of_values, of_messages_across, kept)
@@ -207,22 +208,32 @@ def _highest(rows, i, barrier):
 
 
 @part
-def _exponentiate(rows, i, barrier, offset, factor):
-    """Turn scores of a row into powers of 2 times a factor, 0 behind the barrier; give the sum."""
+def _exponentiate(rows, i, barrier, offset):
+    """Turn scores of a row into powers of 2, 0 behind the barrier; give their sum.
+
+    Both ways take the sum anew: they round scores in two ways, and at some hundreds a sum of the
+    other way would be off by as much as a thousandth.
+    """
     total = np.float32(0)
     for t in range(rows.shape[1]):
-        power = power_of_2(rows[i, t] + (barrier[t] - offset)) * factor
+        power = power_of_2(rows[i, t] + (barrier[t] - offset))
         rows[i, t] = power
         total += power
     return total
 
 
 @part
+def _inverse(total):
+    """0 where there is no key."""
+    return np.float32(1) / total if total != 0 else total
+
+
+@part
 def _through_softmax(gradients, shares, i, total):
     """From the gradient of a row's shares to that of its scores, in place.
 
-    The shares add up to `total`: 1 but for large scores, which the kernel of the way there rounds
-    in another way. Taken for 1 it would give a gradient where one key has it all and there is none.
+    The shares add up to `total`, which is 1 but for roundings. Were it taken for 1, there would be
+    a gradient where one key has it all, and there is none.
     """
     mean = np.float32(0)
     for t in range(shares.shape[1]):

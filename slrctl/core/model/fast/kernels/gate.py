@@ -10,12 +10,17 @@ _LOG2_E = np.float32(1 / np.log(2))
 
 
 @kernel
-def gate_and_normalise(rows, gates, weight, bias, epsilon, normal, spread, sums):
+def gate_and_normalise(
+    own, projected, first_gate, received, weight, bias, epsilon, normal, spread, sums
+):
     """Normalise each stream's own features plus both messages, as far as the gate lets them.
 
     Args:
-        rows: `N 3D`: own features, message and other message beside one another.
-        gates: `N D`, before the sigmoid; overwritten by what comes after it.
+        own: `N D`, the features.
+        projected: `N _`, with what they give to the gate somewhere in it.
+        first_gate: the column where that begins.
+        received: `N 2D`: the sum of the messages, and beside it what they give to the gate, which
+            the gate itself takes the place of.
         weight: `D`, as bias is.
         bias: what a normalised row is multiplied by and added to.
         epsilon: added to the variance.
@@ -23,34 +28,35 @@ def gate_and_normalise(rows, gates, weight, bias, epsilon, normal, spread, sums)
         spread: written, `N`: what they were divided by, inverted.
         sums: written, `N D`: the result.
     """
-    num_rows, width = gates.shape
+    num_rows, width = own.shape
     for row in range(num_rows):
         for i in range(width):
-            gate = _sigmoid(gates[row, i])
-            gates[row, i] = gate
-            messages = rows[row, width + i] + rows[row, 2 * width + i]
-            normal[row, i] = rows[row, i] + gate * messages
+            gate = _sigmoid(projected[row, first_gate + i] + received[row, width + i])
+            received[row, width + i] = gate
+            normal[row, i] = own[row, i] + gate * received[row, i]
         normalise_row(normal, row, weight, bias, epsilon, spread, sums)
 
 
 @kernel
 def gate_and_normalise_back(
-    of_sums, rows, gates, normal, spread, weight, of_gates, of_rows, of_weight, of_bias
-):
-    """The way back: write the gradients of gates, before the sigmoid, and of rows past the gate.
+    of_sums, received, first_gate, normal, spread, weight,
+    of_own, of_projected, of_received, of_weight, of_bias,
+):  # fmt: skip
+    """The way back: write the gradients of what `gate_and_normalise` read.
 
-    Those of the normalisation's weights are added up.
+    That of own features without their part in the gate, which goes to its columns of
+    `of_projected`; those of the normalisation's weights are added up.
     """
-    num_rows, width = gates.shape
+    num_rows, width = of_own.shape
     for row in range(num_rows):
-        normalise_row_back(of_gates, of_sums, row, normal, spread, weight, of_weight, of_bias)
+        normalise_row_back(of_own, of_sums, row, normal, spread, weight, of_weight, of_bias)
         for i in range(width):
-            gradient, gate = of_gates[row, i], gates[row, i]
-            messages = rows[row, width + i] + rows[row, 2 * width + i]
-            of_rows[row, i] = gradient
-            of_rows[row, width + i] = gradient * gate
-            of_rows[row, 2 * width + i] = gradient * gate
-            of_gates[row, i] = gradient * messages * gate * (np.float32(1) - gate)
+            message, gate = received[row, i], received[row, width + i]
+            gradient = of_own[row, i]
+            of_gate = gradient * message * gate * (np.float32(1) - gate)
+            of_received[row, i] = gradient * gate
+            of_received[row, width + i] = of_gate
+            of_projected[row, first_gate + i] = of_gate
 
 
 @part
