@@ -433,6 +433,15 @@ def test_a_gloss_that_is_markup_is_shown_as_text(run, tiny_dataset, tmp_path):
     assert "[red]x[/red]" in plain(result)
 
 
+def test_the_package_can_be_run_where_its_command_is_not_on_the_path():
+    ran = subprocess.run(
+        [sys.executable, "-m", "slrctl", "evaluate", "--nope"], capture_output=True, text=True
+    )
+
+    assert ran.returncode == 2
+    assert ran.stderr.startswith("Usage: python -m slrctl evaluate")
+
+
 def test_help_and_version_load_no_torch():
     code = (
         "import sys\nfrom typer.testing import CliRunner\nfrom slrctl.cli import app\n"
