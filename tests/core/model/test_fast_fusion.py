@@ -120,6 +120,14 @@ def test_asking_for_maps_changes_no_bit_of_the_streams(fusion, rng):
         assert torch.equal(one, other)
 
 
+def test_the_maps_that_are_wanted_are_given_and_no_others(fusion, rng):
+    streams, present, _ = given(fusion, rng)
+
+    for wanted in ((), ("body_to_left",), ("right_to_left", "left_to_right"), ALL):
+        _, maps = fusion(streams, present, wanted=wanted)
+        assert sorted(maps) == sorted(wanted)
+
+
 def test_a_loss_of_the_maps_alone_has_the_gradients_of_the_plain_path(fusion, rng):
     streams, present, weights = given(fusion, rng)
     weights = [*(torch.zeros_like(one) for one in weights[:3]), *weights[3:]]
