@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from slrctl.core.model import fast
 from slrctl.core.model.attention import MultiHeadAttention
-from slrctl.core.model.fast.fusion import Direction, Update, fuse
+from slrctl.core.model.fast.fusion import fuse
+from slrctl.core.model.fast.fusion_weights import Direction, Update
 from slrctl.core.model.fast.random_words import fits
 
 
@@ -144,11 +145,15 @@ class CrossModalAttentionFusion(nn.Module):
         return self.update_left, self.update_right, self.update_body
 
     def _fit_together(self, streams: Streams, present: StreamPresence) -> bool:
-        """Whether all are of the same clips and frames: kernels do not look where they write."""
+        """Whether all are of the same clips and frames: kernels do not look where they write.
+
+        Nothing at all goes the plain way.
+        """
         sizes = {tuple(tensor.shape[:2]) for tensor in (*streams, *present)}
         widths = [update.gate.out_features for update in self._updates()]
         return (
             len(sizes) == 1
+            and streams.body.numel() > 0
             and [stream.shape[-1] for stream in streams] == widths
             and fits(streams.body.shape[1])
         )
@@ -157,18 +162,22 @@ class CrossModalAttentionFusion(nn.Module):
         self, streams: Streams, present: StreamPresence, wanted: Collection[str]
     ) -> tuple[Streams, dict[str, Float[Tensor, "B H T T"]]]:
         directions = self._directions()
-        attention = self.left_from_right.attention
         fused, maps = fuse(
             streams,
             present,
             [
-                Direction(own, other, directed.other_projection, directed.attention.projections())
+                Direction(
+                    own,
+                    other,
+                    directed.other_projection,
+                    directed.attention.projections(),
+                    directed.attention.num_heads,
+                    directed.attention.dropout if directed.attention.training else 0.0,
+                )
                 for own, other, directed in directions.values()
             ],
             [Update(one.gate, one.norm) for one in self._updates()],
-            attention.num_heads,
-            attention.dropout if self.training else 0.0,
             [number for number, name in enumerate(directions) if name in wanted],
         )
-        by_name = {name: of for name, of in zip(directions, maps, strict=True) if of is not None}
-        return Streams(*fused), by_name
+        by_name = dict(zip(directions, maps, strict=True))
+        return Streams(*fused), {name: by_name[name] for name in wanted}  # pyright: ignore[reportReturnType]

@@ -32,7 +32,7 @@ class Projections(NamedTuple):
 
 def attend(
     own: Float[Tensor, "B Q D"],
-    other: Float[Tensor, "B T E"],
+    other: Float[Tensor, "B T D"],
     is_attended: Bool[Tensor, "B T"],
     projections: Projections,
     num_heads: int,
@@ -68,7 +68,7 @@ class _Projected(NamedTuple):
     def of(
         cls,
         own: Float[Tensor, "B Q D"],
-        other: Float[Tensor, "B T E"],
+        other: Float[Tensor, "B T D"],
         weights: Sequence[Tensor],
         biases: Sequence[Tensor],
     ) -> "_Projected":
@@ -96,7 +96,7 @@ class _Computed(NamedTuple):
 
 def _attend(
     own: Float[Tensor, "B Q D"],
-    other: Float[Tensor, "B T E"],
+    other: Float[Tensor, "B T D"],
     is_attended: Bool[Tensor, "B T"],
     num_heads: int,
     rate: float,
@@ -136,7 +136,7 @@ class _Attention(torch.autograd.Function):
     def forward(
         ctx: Any,
         own: Float[Tensor, "B Q D"],
-        other: Float[Tensor, "B T E"],
+        other: Float[Tensor, "B T D"],
         is_attended: Bool[Tensor, "B T"],
         num_heads: int,
         rate: float,

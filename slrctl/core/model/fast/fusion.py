@@ -1,39 +1,28 @@
 """The fusion of the streams as one function with a backward pass of its own.
 
 All linear maps that read one stream are one product: the queries of its own two directions, what it
-gives to its gate, and keys and values of the two directions that read it. Nothing lies between a
-direction's projection and those to keys and values, nor between its output projection and the gate;
-so the maps that follow one another are multiplied beforehand, matrix by matrix, which autograd
-takes apart again. All stays in float32, as attention does.
+gives to its gate, and keys and values of the two directions that read it. All stays in float32, as
+attention does.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from slrctl.core.model.fast import backward_pass, without_autocast
-from slrctl.core.model.fast.attention import NO_MAPS, Projections, apart
+from slrctl.core.model.fast.attention import NO_MAPS, apart
+from slrctl.core.model.fast.fusion_weights import (
+    Direction,
+    StreamWeights,
+    Update,
+    in_two_maps,
+)
+from slrctl.core.model.fast.gate import ComputedStream, take_in, take_in_back
 from slrctl.core.model.fast.products import linear, linear_back
 from slrctl.core.model.fast.random_words import draw_masks
-
-
-class Direction(NamedTuple):
-    """What one stream takes from another, by their numbers."""
-
-    own: int
-    other: int
-    before: nn.Linear
-    projections: Projections
-
-
-class Update(NamedTuple):
-    """How a stream takes in what it is told."""
-
-    gate: nn.Linear
-    norm: nn.LayerNorm
 
 
 def fuse(
@@ -41,8 +30,6 @@ def fuse(
     is_present: Sequence[Bool[Tensor, "B T"]],
     directions: Sequence[Direction],
     updates: Sequence[Update],
-    num_heads: int,
-    rate: float,
     wanted: Collection[int],
 ) -> tuple[list[Float[Tensor, "B T _"]], list[Float[Tensor, "B H T T"] | None]]:
     """Let every stream read others and take in both messages as far as its gate lets them.
@@ -52,19 +39,17 @@ def fuse(
         is_present: where each can be attended to.
         directions: two of each stream, in the order in which their dropout is drawn.
         updates: one of each stream.
-        num_heads: H, in each direction.
-        rate: of dropout, on the weights.
         wanted: the directions whose maps are returned, by their numbers.
 
     Returns:
         The fused streams, and the map of each direction before dropout, or None.
     """
-    plan = _Plan.of(directions, updates, num_heads, rate, wanted)
+    plan = _Plan.of(directions, updates, wanted)
     with without_autocast():
         parameters = [
             p
             for number, update in enumerate(updates)
-            for p in _together(number, directions, update)
+            for p in in_two_maps(number, directions, update)
         ]
         inputs = plan, *streams, *(present.contiguous() for present in is_present), *parameters
         if torch.is_grad_enabled():
@@ -74,73 +59,6 @@ def fuse(
     return list(results[: len(streams)]), list(results[len(streams) :])
 
 
-def _together(
-    number: int, directions: Sequence[Direction], update: Update
-) -> Iterator[Float[Tensor, "..."]]:
-    """Two linear maps of a stream, one from its features and one from its heads, and its norm.
-
-    The second has a bias for each direction, since a message from a part that is never there is 0.
-    """
-    width = update.gate.out_features
-    of_own, *of_messages = update.gate.weight.split(width, dim=1)
-    queries = [way.projections.query for way in directions if way.own == number]
-    keys_values = [_key_value(way) for way in directions if way.other == number]
-    weights, biases = zip(*keys_values, strict=True)
-    yield torch.cat([*(query.weight for query in queries), of_own, *weights])
-    yield torch.cat([*(query.bias for query in queries), update.gate.bias, *biases])
-    outputs = [way.projections.output for way in directions if way.own == number]
-    weights, biases = zip(*map(_to_sum_and_gate, outputs, of_messages), strict=True)
-    yield torch.cat(weights, dim=1)
-    yield torch.stack(biases)
-    yield update.norm.weight
-    yield update.norm.bias
-
-
-def _key_value(way: Direction) -> tuple[Float[Tensor, "F O"], Float[Tensor, " F"]]:
-    """The linear map from the other's features to keys and values."""
-    key, value = way.projections.key, way.projections.value
-    both = torch.cat([key.weight, value.weight]), torch.cat([key.bias, value.bias])
-    weight, bias = _in_one(both[0], way.before)
-    return weight, bias + both[1]
-
-
-def _to_sum_and_gate(
-    output: nn.Linear, gate: Float[Tensor, "D D"]
-) -> tuple[Float[Tensor, "F D"], Float[Tensor, " F"]]:
-    """The linear map from heads to their message, and to what that gives to the gate."""
-    weight, bias = _in_one(gate, output)
-    return torch.cat([output.weight, weight]), torch.cat([output.bias, bias])
-
-
-def _in_one(
-    weight: Float[Tensor, "F D"], before: nn.Linear
-) -> tuple[Float[Tensor, "F O"], Float[Tensor, " F"]]:
-    """A matrix after a linear map, as one linear map."""
-    return _InOne.apply(weight, before.weight, before.bias)  # pyright: ignore[reportReturnType]
-
-
-class _InOne(torch.autograd.Function):
-    """Its backward pass is in float32 too, wherever it is called."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        weight: Float[Tensor, "F D"],
-        before: Float[Tensor, "D O"],
-        bias: Float[Tensor, " D"],
-    ) -> tuple[Float[Tensor, "F O"], Float[Tensor, " F"]]:
-        ctx.save_for_backward(weight, before, bias)
-        return weight @ before, torch.mv(weight, bias)
-
-    @staticmethod
-    @backward_pass
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
-        weight, before, bias = ctx.saved_tensors
-        of_product, of_sum = gradients
-        of_weight = torch.addmm(torch.outer(of_sum, bias), of_product, before.t())
-        return of_weight, weight.t() @ of_product, torch.mv(weight.t(), of_sum)
-
-
 class _Way(NamedTuple):
     """A direction, with the columns where its queries, its keys and its messages begin."""
 
@@ -148,6 +66,7 @@ class _Way(NamedTuple):
     other: int
     places: tuple[int, int, int]
     shape: tuple[int, int]  # heads, and the width of each
+    rate: float
     is_wanted: bool
 
 
@@ -157,15 +76,12 @@ class _Plan(NamedTuple):
     ways: tuple[_Way, ...]
     widths: tuple[int, ...]
     epsilons: tuple[float, ...]
-    rate: float
 
     @classmethod
     def of(
         cls,
         directions: Sequence[Direction],
         updates: Sequence[Update],
-        num_heads: int,
-        rate: float,
         wanted: Collection[int],
     ) -> "_Plan":
         widths = tuple(update.gate.out_features for update in updates)
@@ -175,33 +91,11 @@ class _Plan(NamedTuple):
             width = widths[way.own]
             first = num_own[way.own] * width
             places = first, next_key[way.other], first
-            shape = num_heads, width // num_heads
-            ways.append(_Way(way.own, way.other, places, shape, number in wanted))
+            shape = way.num_heads, width // way.num_heads
+            ways.append(_Way(way.own, way.other, places, shape, way.rate, number in wanted))
             num_own[way.own] += 1
             next_key[way.other] += 2 * width
-        return cls(tuple(ways), widths, tuple(update.norm.eps for update in updates), rate)
-
-
-class _Weights(NamedTuple):
-    """What `_together` makes of a stream's parameters."""
-
-    projection: Float[Tensor, "F D"]
-    projection_bias: Float[Tensor, " F"]
-    reception: Float[Tensor, "2*D 2*D"]
-    reception_biases: Float[Tensor, "2 2*D"]
-    norm: Float[Tensor, " D"]
-    norm_bias: Float[Tensor, " D"]
-
-
-class _Stream(NamedTuple):
-    """What is computed of one stream; the backward pass needs it."""
-
-    own: Float[Tensor, "N D"]
-    projected: Float[Tensor, "N F"]
-    heads: Float[Tensor, "N 2*D"]
-    received: Float[Tensor, "N 2*D"]
-    normal: Float[Tensor, "N D"]
-    spread: Float[Tensor, " N"]
+        return cls(tuple(ways), widths, tuple(update.norm.eps for update in updates))
 
 
 class _Fusion(torch.autograd.Function):
@@ -210,7 +104,7 @@ class _Fusion(torch.autograd.Function):
         count = len(plan.widths)
         inputs = tuple(tensor.detach() for tensor in inputs)
         is_present = inputs[count : 2 * count]
-        weights = [_Weights(*one) for one in _in_groups(inputs[2 * count :], count)]
+        weights = [StreamWeights(*one) for one in _in_groups(inputs[2 * count :], count)]
         rows = [stream.flatten(0, 1).contiguous() for stream in inputs[:count]]
         projected = [
             linear(own, one.projection, one.projection_bias)
@@ -220,9 +114,9 @@ class _Fusion(torch.autograd.Function):
         fused, streams = [], []
         for number, has_key in enumerate(_has_key(plan, is_present)):
             given = rows[number], projected[number], heads[number]
-            sums, *computed = _take_in(*given, has_key, weights[number], plan.epsilons[number])
+            sums, *computed = take_in(*given, has_key, weights[number], plan.epsilons[number])
             fused.append(sums.view(inputs[number].shape))
-            streams.append(_Stream(*given, *computed))
+            streams.append(ComputedStream(*given, *computed))
         if ctx is not None:
             ctx.plan, ctx.masks = plan, masks
             tensors = (tensor for one in (*streams, *weights) for tensor in one)
@@ -236,13 +130,13 @@ class _Fusion(torch.autograd.Function):
         plan, count, saved = ctx.plan, len(ctx.plan.widths), ctx.saved_tensors
         is_present, offsets = saved[:count], saved[count : count + len(plan.ways)]
         groups = _in_groups(saved[count + len(plan.ways) :], 2 * count)
-        streams = [_Stream(*one) for one in groups[:count]]
-        weights = [_Weights(*one) for one in groups[count:]]
+        streams = [ComputedStream(*one) for one in groups[:count]]
+        weights = [StreamWeights(*one) for one in groups[count:]]
         of_projected = [torch.empty_like(one.projected) for one in streams]
         of_own, of_heads, of_weights = [], [], []
         for number, has_key in enumerate(_has_key(plan, is_present)):
             given = gradients[number], streams[number], has_key, weights[number]
-            of_features, of_messages, *rest = _take_in_back(*given, of_projected[number])
+            of_features, of_messages, *rest = take_in_back(*given, of_projected[number])
             of_own.append(of_features)
             of_heads.append(of_messages)
             of_weights.append(rest)
@@ -282,9 +176,9 @@ def _attend(
         for rows, width in zip(projected, plan.widths, strict=True)
     ]
     maps, offsets, masks = [], [], []
-    for own, other, places, shape, is_wanted in plan.ways:
+    for own, other, places, shape, rate, is_wanted in plan.ways:
         size = num_clips, shape[0], num_frames
-        mask = tuple(draw_masks(num_clips * shape[0] * num_frames, num_frames, plan.rate))
+        mask = tuple(draw_masks(num_clips * shape[0] * num_frames, num_frames, rate))
         offset = heads[own].new_empty(size)
         one_map = heads[own].new_empty(*size, num_frames) if is_wanted else None
         attend(
@@ -293,7 +187,7 @@ def _attend(
             places,
             shape,
             is_present[other].numpy(),
-            plan.rate > 0,
+            rate > 0,
             mask,
             _of_clips(heads[own], num_clips),
             offset.numpy(),
@@ -307,7 +201,7 @@ def _attend(
 
 def _attend_back(
     plan: _Plan,
-    streams: Sequence[_Stream],
+    streams: Sequence[ComputedStream],
     is_present: Sequence[Bool[Tensor, "B T"]],
     offsets: Sequence[Float[Tensor, "B H T"]],
     masks: Sequence[tuple[Any, ...]],
@@ -319,7 +213,7 @@ def _attend_back(
     from slrctl.core.model.fast.kernels.attention import attend_back
 
     num_clips = len(is_present[0])
-    for number, (own, other, places, shape, _) in enumerate(plan.ways):
+    for number, (own, other, places, shape, rate, _) in enumerate(plan.ways):
         of_map = of_maps[number]
         attend_back(
             _of_clips(streams[own].projected, num_clips),
@@ -327,7 +221,7 @@ def _attend_back(
             places,
             shape,
             is_present[other].numpy(),
-            plan.rate > 0,
+            rate > 0,
             masks[number],
             offsets[number].numpy(),
             _of_clips(of_heads[own], num_clips),
@@ -335,75 +229,6 @@ def _attend_back(
             _of_clips(of_projected[own], num_clips),
             _of_clips(of_projected[other], num_clips),
         )
-
-
-def _take_in(
-    own: Float[Tensor, "N D"],
-    projected: Float[Tensor, "N F"],
-    heads: Float[Tensor, "N 2*D"],
-    has_key: Float[Tensor, "2 B"],
-    weights: _Weights,
-    epsilon: float,
-) -> tuple[Tensor, ...]:
-    """The fused stream, and what `_Stream` keeps."""
-    from slrctl.core.model.fast.kernels.gate import gate_and_normalise
-
-    received = linear(heads, weights.reception, weights.reception.new_zeros(heads.shape[1]))
-    # A direction's bias must not speak for a part that is not there.
-    first, second = has_key[:, :, None] * weights.reception_biases[:, None]
-    received.view(len(first), -1, received.shape[1]).add_((first + second)[:, None])
-    normal, sums, spread = (
-        torch.empty_like(own),
-        torch.empty_like(own),
-        own.new_empty(len(own)),
-    )
-    gate_and_normalise(
-        own.numpy(),
-        projected.numpy(),
-        2 * own.shape[1],
-        received.numpy(),
-        weights.norm.numpy(),
-        weights.norm_bias.numpy(),
-        epsilon,
-        normal.numpy(),
-        spread.numpy(),
-        sums.numpy(),
-    )
-    return sums, received, normal, spread
-
-
-def _take_in_back(
-    of_fused: Float[Tensor, "B T D"] | None,
-    stream: _Stream,
-    has_key: Float[Tensor, "2 B"],
-    weights: _Weights,
-    of_projected: Float[Tensor, "N F"],
-) -> tuple[Tensor, ...]:
-    """The way back: the gradients of the features, of the heads and of the last four weights.
-
-    Those of the gate's columns are written to `of_projected`.
-    """
-    from slrctl.core.model.fast.kernels.gate import gate_and_normalise_back
-
-    own, _, heads, received, normal, spread = stream
-    of_fused = own.new_zeros(own.shape) if of_fused is None else of_fused
-    of_own, of_received = torch.empty_like(own), torch.empty_like(received)
-    of_norm = weights.norm.new_zeros(2, own.shape[1], dtype=torch.float64)
-    gate_and_normalise_back(
-        of_fused.reshape(own.shape).numpy(),
-        received.numpy(),
-        2 * own.shape[1],
-        normal.numpy(),
-        spread.numpy(),
-        weights.norm.numpy(),
-        of_own.numpy(),
-        of_projected.numpy(),
-        of_received.numpy(),
-        *of_norm.numpy(),
-    )
-    of_heads, of_reception, _ = linear_back(of_received, heads, weights.reception)
-    of_clips = of_received.view(has_key.shape[1], -1, received.shape[1]).sum(1)
-    return of_own, of_heads, of_reception, has_key @ of_clips, *of_norm.float()
 
 
 def _of_clips(rows: Float[Tensor, "N D"], num_clips: int) -> Any:
