@@ -258,7 +258,7 @@ def test_a_run_killed_at_fifty_random_moments_goes_on_to_the_same_bits(commands,
             process = commands.start(*arguments)
             if kills < 50:
                 if moments.uniform() < 0.8:  # else perhaps before it has begun
-                    wait_for_its_lock(process, run_dir)
+                    wait_for_its_lock(commands, [process], run_dir)
                 time.sleep(moments.uniform(0, 1.0))
                 with suppress(ProcessLookupError):  # it has ended by itself
                     os.kill(process, signal.SIGKILL)
@@ -289,7 +289,7 @@ def test_two_processes_killed_at_fifty_random_moments_go_on_to_the_same_bits(com
             if kills < 50:
                 killed = processes
                 if moments.uniform() < 0.8:  # else perhaps before they have met
-                    wait_for_its_lock(processes[0], run_dir)
+                    wait_for_its_lock(commands, processes, run_dir)
                     killed = [processes, processes[:1], processes[1:]][moments.integers(3)]
                 time.sleep(moments.uniform(0, 1.0))
                 for process in killed:
@@ -304,12 +304,15 @@ def test_two_processes_killed_at_fifty_random_moments_go_on_to_the_same_bits(com
         assert contents(run_dir) == expected, f"after {kills} kills"
 
 
-def wait_for_its_lock(process, run_dir):
-    """Until the process writes to the run, or has ended."""
-    lock, running = run_dir / ".lock", Path(f"/proc/{process}")
-    until(
-        lambda: (
-            not running.exists()
-            or (lock.exists() and lock.read_text().startswith(f"process {process} "))
+def wait_for_its_lock(commands, processes, run_dir):
+    """Until the first process writes to the run, or has ended."""
+    lock, running = run_dir / ".lock", Path(f"/proc/{processes[0]}")
+    try:
+        until(
+            lambda: (
+                not running.exists()
+                or (lock.exists() and lock.read_text().startswith(f"process {processes[0]} "))
+            )
         )
-    )
+    except pytest.fail.Exception:
+        pytest.fail(f"no process came to write to the run\n{commands.where_they_are(processes)}")
