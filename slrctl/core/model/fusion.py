@@ -147,7 +147,7 @@ class CrossModalAttentionFusion(nn.Module):
     def _fit_together(self, streams: Streams, present: StreamPresence) -> bool:
         """Whether all are of the same clips and frames: kernels do not look where they write.
 
-        Nothing at all goes the plain way.
+        A batch without clips takes the plain path too.
         """
         sizes = {tuple(tensor.shape[:2]) for tensor in (*streams, *present)}
         widths = [update.gate.out_features for update in self._updates()]

@@ -94,3 +94,7 @@ def test_keys_are_attended_to_broadcast_or_refused_as_torch_would(said):
 
 def test_changes_are_added_broadcast_or_refused_as_torch_would(said):
     assert said[14:17] == ["equal", "refused", "equal"]
+
+
+def test_streams_are_fused_broadcast_or_refused_as_torch_would(said):
+    assert said[17:23] == ["equal", "equal", *4 * ["refused"]]
