@@ -1,5 +1,6 @@
 """Threads that take a piece of work each."""
 
+import sys
 import threading
 from collections.abc import Generator
 from contextlib import closing
@@ -48,6 +49,18 @@ def test_each_thread_computes_with_its_share_of_torchs_threads():
     thread.start()
     thread.join()
     assert new == [2]
+
+
+@pytest.mark.parametrize("is_left_early", [False, True])
+def test_threads_take_turns_at_pythons_lock_sooner_until_all_is_done(is_left_early):
+    before = sys.getswitchinterval()
+
+    turns = map_in_threads(lambda _: sys.getswitchinterval(), range(4))
+    with closing(cast(Generator, turns)):
+        found = [next(turns)] if is_left_early else list(turns)
+
+    assert max(found) < before / 10
+    assert sys.getswitchinterval() == before
 
 
 @pytest.mark.parametrize("count", [1, 5])
