@@ -6,7 +6,7 @@ They are kept for the backward pass, where a unit lets the gradient through exac
 above 0, so no mask is kept.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -51,23 +51,41 @@ def feed_forward(
             result = torch.add(contract[1], product(units, contract[0]))
         else:
             masks = draw_masks(len(rows), len(expand[1]), rate)
-            hidden = _hidden_units(rows, *expand, masks, dtype)
-            result = _outputs(hidden, len(rows), *contract, masks.scale, dtype)
+            hidden = _hidden_units(*_operands(rows, *expand, dtype), masks)
+            last = _padded(contract[0].to(dtype), 0, len(rows))
+            result = _outputs(hidden, last, contract[1], masks.scale)
     return result.view(features.shape)
 
 
-def _hidden_units(
+def _operands(
     rows: Float[Tensor, "N D"],
     weight: Float[Tensor, "F D"],
     bias: Float[Tensor, " F"],
-    masks: Masks,
     dtype: torch.dtype,
+) -> tuple[Float[Tensor, "N P"], Float[Tensor, "F P"], Float[Tensor, " F"] | None]:
+    """What makes hidden units, before the ReLU: inputs, weights, and a bias that is none of these.
+
+    In bfloat16 a product adds the bias by the way, since inputs have a column of ones.
+    """
+    if dtype == weight.dtype:
+        return rows, weight, bias
+    inputs = _beside_ones(rows, dtype)
+    further = inputs.shape[1] - weight.shape[1] - 1
+    weights = torch.cat([weight, bias[:, None], weight.new_zeros(len(weight), further)], dim=1)
+    return inputs, weights.to(dtype), None
+
+
+def _hidden_units(
+    inputs: Float[Tensor, "N P"],
+    weight: Float[Tensor, "F P"],
+    bias: Float[Tensor, " F"] | None,
+    masks: Masks,
 ) -> Iterator[Float[Tensor, "R F"]]:
     """The units of one block of rows after another; what stays is not yet scaled up."""
-    expand = _expansion(weight, bias, dtype)
-    size = _rows_of_block(len(rows), len(bias), dtype)
-    for number, block in enumerate(rows.split(size)):
-        yield _rectified(expand(block), number * size, masks)
+    size = _rows_of_block(len(inputs), len(weight), weight.dtype)
+    for number, block in enumerate(inputs.split(size)):
+        units = product(block, weight) if bias is None else linear(block, weight, bias)
+        yield _rectified(units, number * size, masks)
 
 
 def _rectified(units: Float[Tensor, "R F"], first_row: int, masks: Masks) -> Float[Tensor, "R F"]:
@@ -82,15 +100,12 @@ def _rectified(units: Float[Tensor, "R F"], first_row: int, masks: Masks) -> Flo
 
 def _outputs(
     hidden: Iterable[Float[Tensor, "R F"]],
-    num_rows: int,
-    weight: Float[Tensor, "D F"],
+    weight: Float[Tensor, "P F"],
     bias: Float[Tensor, " D"],
     scale: float,
-    dtype: torch.dtype,
 ) -> Float[Tensor, "N D"]:
     """What the units add up to; what makes up for the dropped ones comes where numbers are few."""
-    padded = _padded(weight.to(dtype), 0, num_rows)
-    blocks = [product(units, padded) for units in hidden]
+    blocks = [product(units, weight) for units in hidden]
     outputs = blocks[0] if len(blocks) == 1 else torch.cat(blocks)
     return torch.add(bias, outputs[:, : len(bias)], alpha=scale)
 
@@ -108,38 +123,41 @@ class _FeedForward(torch.autograd.Function):
         dtype: torch.dtype,
     ) -> Float[Tensor, "N D"]:
         masks = draw_masks(len(rows), len(expand_bias), rate)
-        hidden = list(_hidden_units(rows, expand_weight, expand_bias, masks, dtype))
-        ctx.save_for_backward(rows, expand_weight, contract_weight, *hidden)
-        ctx.scale = masks.scale
-        return _outputs(hidden, len(rows), contract_weight, contract_bias, masks.scale, dtype)
+        operands = _operands(rows, expand_weight, expand_bias, dtype)
+        hidden = list(_hidden_units(*operands, masks))
+        last = _padded(contract_weight.to(dtype), 0, len(rows))
+        ctx.save_for_backward(*operands[:2], last, *hidden)
+        ctx.scale, ctx.width = masks.scale, rows.shape[1]
+        return _outputs(hidden, last, contract_bias, masks.scale)
 
     @staticmethod
     @backward_pass
     def backward(ctx: Any, *gradients: Float[Tensor, "N D"]) -> tuple[Tensor | None, ...]:
         from slrctl.core.model.fast.kernels.hidden_units import let_through
 
-        rows, expand_weight, contract_weight, *hidden = ctx.saved_tensors
-        dtype, width, size = hidden[0].dtype, rows.shape[1], len(hidden[0])
-        from_outputs = contract_weight.to(dtype).t()
-        to_inputs = _padded(expand_weight.to(dtype), 1, len(rows)).t()
-        of_outputs = (gradients[0] * ctx.scale).to(dtype)
-        of_expand = rows.new_zeros(width + 1, hidden[0].shape[1])
-        of_contract = torch.zeros_like(contract_weight)
+        inputs, expand, contract, *hidden = ctx.saved_tensors
+        (given,), dtype, width, size = gradients, expand.dtype, ctx.width, len(hidden[0])
+        from_outputs = contract[: given.shape[1]].t()
+        if inputs.shape[1] == width:  # without a column that adds the bias
+            inputs, expand = _beside_ones(inputs, dtype), _padded(expand, 1, len(inputs))
+        of_outputs = (given * ctx.scale).to(dtype)
+        of_expand = given.new_zeros(inputs.shape[1], len(expand))
+        of_contract = given.new_zeros(given.shape[1], len(expand))
         scratch, of_rows = torch.empty_like(hidden[0]), []
         all_but_sign = ~_MINUS_ZERO[dtype]
-        blocks = (of_outputs.split(size), _beside_ones(rows, dtype).split(size), hidden)
-        for gradient, inputs, units in zip(*blocks, strict=True):
+        blocks = of_outputs.split(size), inputs.split(size), hidden
+        for gradient, block, units in zip(*blocks, strict=True):
             of_units = product(gradient, from_outputs, scratch[: len(units)])
             let_through(_bits(of_units), _bits(units), all_but_sign)
-            of_expand += product_over_rows(inputs, of_units)
+            of_expand += product_over_rows(block, of_units)
             of_contract += product_over_rows(gradient, units)
-            of_rows.append(product(of_units, to_inputs))
+            of_rows.append(product(of_units, expand.t()))
         return (
-            torch.cat(of_rows)[:, :width].to(rows.dtype),
+            torch.cat(of_rows)[:, :width].to(given.dtype),
             of_expand[:width].t(),
             of_expand[width],
             of_contract,
-            gradients[0].sum(0),
+            given.sum(0),
             None,
             None,
         )
@@ -163,11 +181,16 @@ _MINUS_ZERO, _MINUS_INFINITY = (
 )
 
 
-def _beside_ones(rows: Float[Tensor, "N D"], dtype: torch.dtype) -> Float[Tensor, "N _"]:
-    """The rows with a column of ones: a product adds the bias, or sums its gradient, by the way."""
+def _beside_ones(rows: Float[Tensor, "N D"], dtype: torch.dtype) -> Float[Tensor, "N P"]:
+    """The rows with a column of ones, and zeros up to a whole number of vectors.
+
+    A product adds the bias, or sums its gradient, by the way.
+    """
     num_rows, width = rows.shape
-    inputs = torch.ones(num_rows, width + 1, dtype=dtype)
+    further = -(width + 1) % _VECTOR if num_rows >= _MANY_ROWS else 0
+    inputs = torch.zeros(num_rows, width + 1 + further, dtype=dtype)
     inputs[:, :width] = rows
+    inputs[:, width] = 1
     return inputs
 
 
@@ -177,13 +200,3 @@ def _padded(weight: Float[Tensor, "_ _"], axis: int, num_rows: int) -> Float[Ten
     if further == 0 or num_rows < _MANY_ROWS:
         return weight
     return F.pad(weight, (0, further) if axis == 1 else (0, 0, 0, further))
-
-
-def _expansion(
-    weight: Float[Tensor, "F D"], bias: Float[Tensor, " F"], dtype: torch.dtype
-) -> Callable[[Float[Tensor, "R D"]], Float[Tensor, "R F"]]:
-    """What makes hidden units of rows, before the ReLU."""
-    if dtype == weight.dtype:
-        return lambda rows: linear(rows, weight, bias)
-    beside = torch.cat([weight, bias[:, None]], dim=1).to(dtype)
-    return lambda rows: product(_beside_ones(rows, dtype), beside)
