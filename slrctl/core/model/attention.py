@@ -7,9 +7,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from slrctl.core.model import fast
-from slrctl.core.model.dropout import dropout
+from slrctl.core.model.dropout import dropout_of_weights
 from slrctl.core.model.fast.attention import Projections, attend
-from slrctl.core.model.fast.random_words import fits
+from slrctl.core.model.fast.random_words import weights_fit
 from slrctl.core.seeding import scoped_generator
 
 
@@ -56,7 +56,7 @@ class MultiHeadAttention(nn.Module):
         self, weights: Float[Tensor, "B H Q T"], value: Float[Tensor, "B H T d"]
     ) -> Float[Tensor, "B H Q d"]:
         """Average the values under the weights, some of which dropout removes in training."""
-        return dropout(weights, self.dropout, self.training).to(value.dtype) @ value
+        return dropout_of_weights(weights, self.dropout, self.training).to(value.dtype) @ value
 
     def output(self, heads: Float[Tensor, "B H Q d"]) -> Float[Tensor, "B Q D"]:
         """Join the heads and project them."""
@@ -75,7 +75,7 @@ class MultiHeadAttention(nn.Module):
         A clip without a key to attend to gets weights of 0 and a message of 0.
         """
         fits_together = is_attended.shape == keys.shape[:2] and len(keys) == len(queries)
-        if fast.applies_to(queries) and fits_together and fits(keys.shape[1]):
+        if fast.applies_to(queries) and fits_together and weights_fit(keys.shape[1]):
             rate = self.dropout if self.training else 0.0
             return attend(
                 queries,

@@ -4,7 +4,13 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from slrctl.core.model.fast.random_words import draw_masks, keep_mask
+from slrctl.core.model.fast.random_words import (
+    draw_masks,
+    draw_masks_of_weights,
+    keep_mask,
+    keep_mask_of_weights,
+    weights_fit,
+)
 
 
 def dropout(features: Float[Tensor, "*axes D"], rate: float, is_training: bool) -> Tensor:
@@ -23,3 +29,18 @@ def dropout(features: Float[Tensor, "*axes D"], rate: float, is_training: bool) 
     masks = draw_masks(num_rows, width, rate)
     keep = keep_mask(masks, num_rows, width).view(features.shape)
     return features * keep.to(features.dtype).mul_(masks.scale)
+
+
+def dropout_of_weights(
+    weights: Float[Tensor, "B H Q T"], rate: float, is_training: bool
+) -> Float[Tensor, "B H Q T"]:
+    """The same for weights of attention, with the masks on a CPU in the order of the fast path."""
+    num_clips, num_heads, num_queries, num_keys = weights.shape
+    if not is_training or rate == 0 or weights.numel() == 0:
+        return weights
+    if weights.device.type != "cpu" or not weights_fit(num_keys):
+        return dropout(weights, rate, is_training)
+    size = num_clips * num_heads, num_queries, num_keys
+    masks = draw_masks_of_weights(*size, rate)
+    keep = keep_mask_of_weights(masks, *size).view(weights.shape)
+    return weights * keep.to(weights.dtype).mul_(masks.scale)

@@ -11,7 +11,7 @@ from slrctl.core.model import fast
 from slrctl.core.model.attention import MultiHeadAttention
 from slrctl.core.model.fast.fusion import fuse
 from slrctl.core.model.fast.fusion_weights import Direction, Update
-from slrctl.core.model.fast.random_words import fits
+from slrctl.core.model.fast.random_words import weights_fit
 
 
 class Streams(NamedTuple):
@@ -155,7 +155,7 @@ class CrossModalAttentionFusion(nn.Module):
             len(sizes) == 1
             and streams.body.numel() > 0
             and [stream.shape[-1] for stream in streams] == widths
-            and fits(streams.body.shape[1])
+            and weights_fit(streams.body.shape[1])
         )
 
     def _fast(

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from slrctl.core.model.dropout import dropout
+from slrctl.core.model.dropout import dropout, dropout_of_weights
 
 COUNT = 1_000_003  # four blocks, the last one shorter
 
@@ -61,3 +61,27 @@ def test_nothing_is_dropped_at_evaluation_or_at_rate_0(rate, is_training):
 
 def test_half_precision_stays_half_precision():
     assert dropout(torch.ones(9, dtype=torch.bfloat16), 0.5, True).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 20, 31), (1, 1, 3, 16_385)])
+def test_weights_of_attention_are_dropped_at_the_rate_whether_masks_lie_together_or_not(shape):
+    torch.manual_seed(1)
+    weights = torch.ones(shape)
+
+    results = dropout_of_weights(weights, 0.25, is_training=True)
+
+    deviation = (0.25 * 0.75 / weights.numel()) ** 0.5
+    assert results.unique().tolist() == [0, pytest.approx(4 / 3)]
+    assert abs((results == 0).double().mean().item() - 0.25) < 4 * deviation
+
+
+@pytest.mark.parametrize(
+    ("shape", "rate", "is_training"),
+    [((1, 2, 3, 4), 0.5, False), ((1, 2, 3, 4), 0.0, True), ((0, 2, 3, 4), 0.5, True)],
+)
+def test_no_weight_is_dropped_at_evaluation_at_rate_0_or_where_there_is_none(
+    shape, rate, is_training
+):
+    weights = torch.ones(shape)
+
+    assert dropout_of_weights(weights, rate, is_training) is weights

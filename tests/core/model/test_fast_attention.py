@@ -1,5 +1,7 @@
 """The attention of the fast path against the plain one."""
 
+import math
+
 import pytest
 import torch
 from torch.testing import assert_close
@@ -159,6 +161,22 @@ def test_heads_of_any_width_and_clips_of_any_length_equal_the_plain_path(
         assert_close(result, reference, atol=1e-5 * largest, rtol=1e-4)
 
 
+@pytest.mark.parametrize("heads", [1, 2])
+def test_heads_wider_than_a_vector_equal_the_plain_path(rng, heads):
+    attention = MultiHeadAttention(66, heads, 0.2)
+    queries, keys = (torch.randn(2, n, 66, generator=rng) for n in (19, 35))
+    is_attended = torch.rand(2, 35, generator=rng) > 0.3
+    given = queries, keys, is_attended, torch.randn(2, heads, 19, 35, generator=rng)
+
+    results = outcome(attention, *given)
+    with fast.plain_path():
+        expected = outcome(attention, *given)
+
+    largest = max(reference.abs().max().item() for reference in expected)
+    for result, reference in zip(results, expected, strict=True):
+        assert_close(result, reference, atol=1e-5 * largest, rtol=1e-4)
+
+
 def test_a_key_that_is_not_attended_to_may_hold_anything(attention, is_attended, rng):
     attention.eval()
     queries, keys = (torch.randn(B, n, D, generator=rng) for n in (Q, T))
@@ -181,6 +199,40 @@ def test_a_number_that_is_none_is_not_hidden(attention, is_attended, rng):
     assert messages[0, 2].isnan().all()
     assert maps[0, :, 2].isnan().any(-1).all()
     assert messages[0, :2].isfinite().all()
+
+
+@pytest.mark.parametrize("is_in_maps", [False, True])
+def test_a_number_that_is_none_stays_with_its_clip_on_the_way_back(attention, rng, is_in_maps):
+    queries, keys = (torch.randn(B, n, D, generator=rng) for n in (Q, T))
+    of_maps = torch.ones(B, H, Q, T)
+    (of_maps if is_in_maps else queries)[0] = torch.nan
+    everywhere = torch.ones(B, T, dtype=torch.bool)
+
+    _, _, of_queries, of_keys, *_ = outcome(attention, queries, keys, everywhere, of_maps)
+
+    assert of_queries[0].isnan().all()
+    assert of_queries[1:].isfinite().all()
+    assert of_keys[1:].isfinite().all()
+
+
+@pytest.mark.parametrize("score", [-128.3, -300.0])
+def test_where_all_scores_are_far_below_zero_gradients_equal_the_plain_path(rng, score):
+    # In powers of 2; 17 queries, so that the last is alone in lanes that others have used.
+    root = (-score * math.log(2) / (D // H) * math.sqrt(D // H)) ** 0.5
+    attention = MultiHeadAttention(D, H, 0.0)
+    for linear, factor in ((attention.query_projection, -root), (attention.key_projection, root)):
+        linear.weight.data, linear.bias.data = factor * torch.eye(D), torch.zeros(D)
+    queries, keys = torch.ones(B, 17, D), torch.ones(B, T, D)
+    everywhere = torch.ones(B, T, dtype=torch.bool)
+    given = queries, keys, everywhere, torch.randn(B, H, 17, T, generator=rng)
+
+    results = outcome(attention, *given)
+    with fast.plain_path():
+        expected = outcome(attention, *given)
+
+    largest = max(reference.abs().max().item() for reference in expected)
+    for result, reference in zip(results, expected, strict=True):
+        assert_close(result, reference, atol=1e-5 * largest, rtol=1e-4)
 
 
 @pytest.mark.parametrize("scale", [1e3, 1e6])

@@ -28,7 +28,7 @@ import hashlib
 import numpy as np
 import torch
 from slrctl.core.model.fast.kernels import attention, divergence, gate, hidden_units, residual
-from slrctl.core.model.fast.random_words import draw_masks
+from slrctl.core.model.fast.random_words import draw_masks, draw_masks_of_weights
 from slrctl.core.seeding import scoped_seed
 
 draws = np.random.default_rng(0)
@@ -48,7 +48,7 @@ with scoped_seed(1, torch.device("cpu")):
         query, key_value = normal(3, num_queries, 42), normal(3, num_keys, 84)
         query[:, 0] *= 30
         options = (0, 0, 0), (3, 14), draws.random((3, num_keys)) > 0.1, True
-        masks = tuple(draw_masks(9 * num_queries, num_keys, 0.1))
+        masks = tuple(draw_masks_of_weights(9, num_queries, num_keys, 0.1))
         heads, maps = np.empty_like(query), normal(3, 3, num_queries, num_keys)
         offsets = np.empty((3, 3, num_queries), np.float32)
         run(attention.attend, query, key_value, *options, masks, heads, offsets, maps)

@@ -1,18 +1,22 @@
 """Dropout masks from a table of random words: their rate and their independence."""
 
+import numba
 import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
 
-from slrctl.core.model.fast.kernels.masks import drop_row
+from slrctl.core.model.fast.kernels.masks import drop_keys, drop_row, words_of_queries
 from slrctl.core.model.fast.random_words import (
     MOST_WORDS,
     Masks,
     draw_masks,
+    draw_masks_of_weights,
     keep_mask,
+    keep_mask_of_weights,
     keep_scale,
     rows_of_block,
+    weights_fit,
 )
 
 ROWS, WIDTH = 128, 2048
@@ -145,3 +149,58 @@ def test_kernels_drop_what_the_plain_mask_says(width, dtype):
         drop_row(values, row, width, row, tuple(masks))
 
     assert np.array_equal(values != 0, keep_mask(masks, num_rows, width).numpy())
+
+
+def kept_weights(num_heads: int, num_queries: int, num_keys: int, rate: float) -> torch.Tensor:
+    size = num_heads, num_queries, num_keys
+    return keep_mask_of_weights(draw_masks_of_weights(*size, rate), *size)
+
+
+@pytest.mark.parametrize(("num_queries", "num_keys"), [(1, 1), (5, 7), (16, 2), (33, 205)])
+def test_weights_of_attention_are_dropped_at_the_rate_by_query_and_by_key(num_queries, num_keys):
+    torch.manual_seed(1)
+    zeros = 1 - kept_weights(4_000, num_queries, num_keys, 0.3).double()
+
+    assert zeros.shape == (4_000, num_queries, num_keys)
+    for axes, count in (((0, 1), 4_000 * num_queries), ((0, 2), 4_000 * num_keys)):
+        # The furthest of some hundred lies within five deviations.
+        furthest = (zeros.mean(axes) - 0.3).abs().max().item()
+        assert furthest < 5 * deviation(0.3, count) + 2**-16
+
+
+@pytest.mark.parametrize("shift", [(0, 0, 1), (0, 1, 0), (1, 0, 0), (0, 1, -1), (0, 0, 2)])
+def test_neighbouring_weights_of_attention_are_dropped_independently(shift):
+    torch.manual_seed(1)
+    zeros = 1 - kept_weights(500, 40, 51, 0.3).double()
+
+    both = (zeros * zeros.roll(shift, (0, 1, 2))).mean().item()
+
+    assert abs(both - 0.09) < 4 * deviation(0.09, zeros.numel()) + 2**-16
+
+
+@numba.njit
+def drop(weights, number, num_keys, masks):
+    drop_keys(weights, words_of_queries(number, num_keys, masks))
+
+
+@pytest.mark.parametrize(("num_queries", "num_keys"), [(1, 1), (5, 8), (33, 205), (20, 3_001)])
+def test_kernels_drop_the_weights_that_the_plain_mask_says(num_queries, num_keys):
+    torch.manual_seed(1)
+    size = 3, num_queries, num_keys
+    masks = draw_masks_of_weights(*size, 0.3)
+    keep = keep_mask_of_weights(masks, *size).numpy()
+    num_blocks = -(-num_queries // 16)
+    assert num_keys < 3_000 or len(masks.keys) > 1  # more than one block of words
+
+    for head in range(3):
+        for block in range(num_blocks):
+            weights = np.ones((num_keys + num_keys % 2, 16), np.float32)
+            drop(weights, head * num_blocks + block, num_keys, tuple(masks))
+            expected = keep[head, 16 * block : 16 * block + 16]
+            assert np.array_equal(weights[:num_keys, : len(expected)].T != 0, expected)
+
+
+def test_so_many_keys_have_masks_and_no_more():
+    assert weights_fit(2 * MOST_WORDS // 16)
+    assert not weights_fit(2 * MOST_WORDS // 16 + 1)
+    assert not weights_fit(0)

@@ -1,6 +1,6 @@
 """Multi-head attention as one function with a backward pass of its own.
 
-The weights are never written to memory, unless they are asked for: a kernel has those of eight
+The weights are never written to memory, unless they are asked for: a kernel has those of sixteen
 queries of a head at a time, and the backward pass works them out again (Dao et al. 2022,
 FlashAttention). Under autocast all stays in float32: at these widths bfloat16 gains less than its
 conversions cost.
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from slrctl.core.model.fast import backward_pass, without_autocast
 from slrctl.core.model.fast.products import linear, linear_back
-from slrctl.core.model.fast.random_words import Masks, draw_masks
+from slrctl.core.model.fast.random_words import Masks, draw_masks_of_weights
 
 NO_MAPS = np.empty((0, 0, 0, 0), np.float32)
 
@@ -108,7 +108,7 @@ def _attend(
     weights, biases = parameters[::2], parameters[1::2]
     (num_clips, num_queries, _), num_keys = own.shape, other.shape[1]
     projected = _Projected.of(own, other, weights[:3], biases[:3])
-    masks = draw_masks(num_clips * num_heads * num_queries, num_keys, rate)
+    masks = draw_masks_of_weights(num_clips * num_heads, num_queries, num_keys, rate)
     heads = own.new_empty(num_clips, num_queries, len(weights[0]))
     offsets = own.new_empty(num_clips, num_heads, num_queries)
     maps = own.new_empty(*offsets.shape, num_keys) if return_weights else None

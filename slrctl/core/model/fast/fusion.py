@@ -22,7 +22,7 @@ from slrctl.core.model.fast.fusion_weights import (
 )
 from slrctl.core.model.fast.gate import ComputedStream, take_in, take_in_back
 from slrctl.core.model.fast.products import linear, linear_back
-from slrctl.core.model.fast.random_words import draw_masks
+from slrctl.core.model.fast.random_words import draw_masks_of_weights
 
 
 def fuse(
@@ -178,7 +178,7 @@ def _attend(
     maps, offsets, masks = [], [], []
     for own, other, places, shape, rate, is_wanted in plan.ways:
         size = num_clips, shape[0], num_frames
-        mask = tuple(draw_masks(num_clips * shape[0] * num_frames, num_frames, rate))
+        mask = draw_masks_of_weights(num_clips * shape[0], num_frames, num_frames, rate)
         offset = heads[own].new_empty(size)
         one_map = heads[own].new_empty(*size, num_frames) if is_wanted else None
         attend(
@@ -188,14 +188,14 @@ def _attend(
             shape,
             is_present[other].numpy(),
             rate > 0,
-            mask,
+            tuple(mask),
             _of_clips(heads[own], num_clips),
             offset.numpy(),
             NO_MAPS if one_map is None else one_map.numpy(),
         )
         maps.append(one_map)
         offsets.append(offset)
-        masks.append(mask)
+        masks.append(tuple(mask))
     return heads, maps, offsets, masks
 
 

@@ -27,6 +27,7 @@ LEVELS = 2**16  # a rate is rounded to a multiple of 1/LEVELS
 # Of a block, and so of a row: they fit behind any place of the table.
 MOST_WORDS = 2**17
 NUM_PLACES = 2**20
+QUERIES = 16  # of attention, whose masks lie together
 _CPU = torch.device("cpu")
 
 
@@ -70,6 +71,35 @@ def draw_masks(num_rows: int, width: int, rate: float) -> Masks:
     keys = torch.randint(0, 2**30, shape, generator=scoped_generator(_CPU)).numpy()
     lowest_kept = (_threshold(rate) - LEVELS // 2) * LEVELS
     return Masks(_table(), keys, rows, lowest_kept, keep_scale(rate))
+
+
+def draw_masks_of_weights(num_heads: int, num_queries: int, num_keys: int, rate: float) -> Masks:
+    """Draw those of attention, for each head of each clip.
+
+    Each 16 queries have two rows, one for the keys with even and one for those with odd numbers,
+    with 16 elements for every key.
+    """
+    num_rows = 2 * num_heads * -(-num_queries // QUERIES)
+    return draw_masks(num_rows, _width_of_weights(num_keys), rate)
+
+
+def keep_mask_of_weights(
+    masks: Masks, num_heads: int, num_queries: int, num_keys: int
+) -> Bool[Tensor, "heads Q T"]:
+    """Say which weights stay."""
+    num_blocks, width = -(-num_queries // QUERIES), _width_of_weights(num_keys)
+    keep = keep_mask(masks, 2 * num_heads * num_blocks, width)
+    keep = keep.view(num_heads, num_blocks, 2, width // QUERIES, QUERIES).permute(0, 1, 4, 3, 2)
+    return keep.flatten(3).flatten(1, 2)[:, :num_queries, :num_keys]
+
+
+def weights_fit(num_keys: int) -> bool:
+    """Whether the weights of so many keys have masks."""
+    return num_keys > 0 and fits(_width_of_weights(num_keys))
+
+
+def _width_of_weights(num_keys: int) -> int:
+    return -(-num_keys // 2) * QUERIES
 
 
 def keep_mask(masks: Masks, num_rows: int, width: int) -> Bool[Tensor, "num_rows width"]:

@@ -1,38 +1,51 @@
-"""Attention of every head of every clip, a few queries at a time, forwards and backwards.
+"""Attention of every head of every clip, 16 queries at a time, forwards and backwards.
 
-Scores come in powers of 2. Instead of its maximum a row subtracts an upper bound where that is
-small enough, the product of lengths (Cauchy and Schwarz), which costs no pass over the row.
+Scores come in powers of 2. Instead of its maximum a query subtracts an upper bound where that is
+small enough, the product of lengths (Cauchy and Schwarz), which costs no pass over its scores.
 """
 
 import numpy as np
 
-from slrctl.core.model.fast.kernels.compiling import kernel, part
-from slrctl.core.model.fast.kernels.masks import drop_row, drop_two_rows
-from slrctl.core.model.fast.kernels.powers import power_of_2
+from slrctl.core.model.fast.kernels.compiling import kernel
+from slrctl.core.model.fast.kernels.masks import drop_keys, words_of_queries
 from slrctl.core.model.fast.kernels.products import (
-    DEPTH,
-    ROWS,
-    TILE,
-    VECTOR,
-    add_product,
+    KEYS,
+    QUERIES,
+    add_outer,
+    add_up,
+    give,
+    multiply,
     padded,
-    row_products,
+    parted,
     scratch,
-    set_product,
-    transpose_in,
-    transpose_out,
+    take,
+    turn,
+    turn_back,
 )
+from slrctl.core.model.fast.kernels.softmax import (
+    add_maps,
+    exponentiate,
+    find_offset,
+    inverse_of,
+    longest_key,
+    raise_barrier,
+    share_out,
+    share_out_and_drop,
+    through_softmax,
+    write_maps,
+)
+from slrctl.core.model.fast.kernels.vector_memory import load, store
+from slrctl.core.model.fast.kernels.vector_type import LANES
 
-_QUERIES = ROWS  # of one block
-_NEVER = np.float32(-1e30)
-# Up to this bound no weight that counts falls below 2^-120; float32 holds 2^-126.
-_LARGEST_BOUND = np.float32(60)
 _LOG2_E = np.float32(1 / np.log(2))
+_ZERO, _ONE = np.float32(0), np.float32(1)
 
 
 @kernel
 def attend(query, key_value, places, shape, is_attended, is_dropped, masks, heads, offsets, maps):
     """Average the values of each head under the softmax of its scores.
+
+    Arrays lie in memory row by row, the numbers of a row side by side.
 
     Args:
         query: `B Q _`, with queries of D columns somewhere in it, the heads beside one another.
@@ -41,55 +54,55 @@ def attend(query, key_value, places, shape, is_attended, is_dropped, masks, head
         shape: how many heads, and the columns of each; D is their product.
         is_attended: `B T`; the weight of any other key is 0.
         is_dropped: whether dropout is applied to the weights.
-        masks: of `B H Q` rows of T, `random_words.Masks` as a plain tuple.
+        masks: of the weights of B H heads, `random_words.Masks` as a plain tuple.
         heads: written, D columns of `B Q _`: the messages.
-        offsets: written, `B H Q`: what a row subtracts from its scores.
+        offsets: written, `B H Q`: what a query subtracts from its scores.
         maps: written, `B H Q T`, the weights before dropout; empty if they are not wanted.
     """
     (num_clips, num_queries, _), num_keys = heads.shape, key_value.shape[1]
     (first_query, first_key, first_message), (num_heads, head_dim) = places, shape
     width = num_heads * head_dim
     scale = _LOG2_E / np.sqrt(np.float32(head_dim))
-    keep_scale = np.float32(masks[4]) if is_dropped else np.float32(1)
-    vectors, depth = padded(num_keys, VECTOR), padded(head_dim, DEPTH)
-    keys, values = scratch(depth, vectors), scratch(depth, vectors)
-    shares = scratch(_QUERIES, vectors)
-    queries = np.zeros((_QUERIES, depth), np.float32)
-    messages = np.empty((_QUERIES, padded(head_dim, TILE)), np.float32)
-    inverses = np.empty(_QUERIES, np.float32)
-    barrier = np.empty(vectors, np.float32)
+    keep_scale = np.float32(masks[4]) if is_dropped else _ONE
+    num_rows = padded(num_keys, KEYS)
+    keys, values = parted(padded(num_keys, LANES), head_dim), parted(num_rows, head_dim)
+    queries, messages = parted(QUERIES, head_dim), parted(QUERIES, head_dim)
+    keys_across = scratch(keys.size // LANES)
+    queries_across = scratch(queries.size // LANES)
+    messages_across = scratch(messages.size // LANES)
+    shares = scratch(num_rows)
+    offset, square = scratch(1), scratch(LANES)
+    num_blocks = padded(num_queries, QUERIES) // QUERIES
+    barrier = np.empty(num_rows, np.float32)
     for clip in range(num_clips):
-        _raise_barrier(barrier, is_attended[clip])
+        raise_barrier(barrier, is_attended[clip])
+        own, other, written = query[clip], key_value[clip], heads[clip]
         for head in range(num_heads):
             first, message = first_query + head * head_dim, first_message + head * head_dim
             key = first_key + head * head_dim
-            value = key + width
-            transpose_in(keys, key_value[clip, :, key : key + head_dim])
-            transpose_in(values, key_value[clip, :, value : value + head_dim])
-            longest = _longest(keys, barrier)
-            for start in range(0, num_queries, _QUERIES):
-                count = min(_QUERIES, num_queries - start)
+            take(keys, other, 0, num_keys, key, head_dim, _ONE)
+            take(values, other, 0, num_keys, key + width, head_dim, _ONE)
+            turn(keys_across, keys)
+            longest = longest_key(keys_across, barrier, square)
+            for start in range(0, num_queries, QUERIES):
+                count = min(QUERIES, num_queries - start)
+                take(queries, own, start, count, first, head_dim, scale)
+                turn(queries_across, queries)
+                multiply(shares, queries_across, keys_across, head_dim)
+                find_offset(offset, queries_across, longest, shares, barrier)
                 for i in range(count):
-                    for d in range(head_dim):
-                        queries[i, d] = query[clip, start + i, first + d] * scale
-                set_product(shares, queries, keys)
-                for i in range(count):
-                    offset = longest * _length(queries, i)
-                    if offset > _LARGEST_BOUND:
-                        offset = _highest(shares, i, barrier)
-                    inverse = _inverse(_exponentiate(shares, i, barrier, offset))
-                    offsets[clip, head, start + i], inverses[i] = offset, inverse
-                    if maps.size > 0:
-                        for t in range(num_keys):
-                            maps[clip, head, start + i, t] = shares[i, t] * inverse
-                    if is_dropped:
-                        row = (clip * num_heads + head) * num_queries + start + i
-                        drop_row(shares, i, num_keys, row, masks)
-                row_products(messages, shares, values)
-                for i in range(count):
-                    factor = inverses[i] * keep_scale
-                    for d in range(head_dim):
-                        heads[clip, start + i, message + d] = messages[i, d] * factor
+                    offsets[clip, head, start + i] = offset[0, i]
+                inverse = inverse_of(exponentiate(shares, barrier, load(offset, 0)))
+                if maps.size > 0:
+                    write_maps(maps[clip, head], start, count, shares, inverse, square)
+                if is_dropped:
+                    number = (clip * num_heads + head) * num_blocks + start // QUERIES
+                    drop_keys(shares, words_of_queries(number, num_keys, masks))
+                add_up(messages_across, shares, values, head_dim)
+                for d in range(messages_across.shape[0]):
+                    store(messages_across, d, load(messages_across, d) * (inverse * keep_scale))
+                turn_back(messages, messages_across)
+                give(messages, written, start, count, message, head_dim)
 
 
 @kernel
@@ -105,139 +118,68 @@ def attend_back(
     (num_clips, num_queries, _), num_keys = of_heads.shape, key_value.shape[1]
     (first_query, first_key, first_message), (num_heads, head_dim) = places, shape
     width = num_heads * head_dim
-    root = np.float32(1) / np.sqrt(np.float32(head_dim))
+    root = _ONE / np.sqrt(np.float32(head_dim))
     scale = _LOG2_E / np.sqrt(np.float32(head_dim))
-    keep_scale = np.float32(masks[4]) if is_dropped else np.float32(1)
-    vectors, depth = padded(num_keys, VECTOR), padded(head_dim, DEPTH)
-    keys, values = scratch(depth, vectors), scratch(depth, vectors)
-    of_keys, of_values = scratch(head_dim, vectors), scratch(head_dim, vectors)
-    shares, kept = scratch(_QUERIES, vectors), scratch(_QUERIES, vectors)
-    of_shares = scratch(_QUERIES, vectors)
-    queries = np.zeros((_QUERIES, depth), np.float32)
-    queries_across = np.zeros((head_dim, _QUERIES), np.float32)
-    of_messages = np.zeros((_QUERIES, depth), np.float32)
-    of_messages_across = np.zeros((head_dim, _QUERIES), np.float32)
-    of_queries = np.empty((_QUERIES, padded(head_dim, TILE)), np.float32)
-    barrier = np.empty(vectors, np.float32)
+    keep_scale = np.float32(masks[4]) if is_dropped else _ONE
+    num_rows = padded(num_keys, KEYS)
+    num_places = padded(num_keys, LANES)
+    keys, values = parted(num_places, head_dim), parted(num_places, head_dim)
+    of_keys, of_values = parted(num_rows, head_dim), parted(num_rows, head_dim)
+    queries, of_messages = parted(QUERIES, head_dim), parted(QUERIES, head_dim)
+    of_queries = parted(QUERIES, head_dim)
+    keys_across, values_across = scratch(keys.size // LANES), scratch(keys.size // LANES)
+    queries_across = scratch(queries.size // LANES)
+    of_messages_across = scratch(queries.size // LANES)
+    of_queries_across = scratch(queries.size // LANES)
+    shares, of_shares = scratch(num_rows), scratch(num_rows)
+    kept_shares = scratch(num_rows)
+    offset, square = scratch(1), scratch(LANES)
+    num_blocks = padded(num_queries, QUERIES) // QUERIES
+    barrier = np.empty(num_rows, np.float32)
     for clip in range(num_clips):
-        _raise_barrier(barrier, is_attended[clip])
+        raise_barrier(barrier, is_attended[clip])
+        own, other, gradient = query[clip], key_value[clip], of_heads[clip]
+        of_own, of_other = of_query[clip], of_key_value[clip]
         for head in range(num_heads):
             first, message = first_query + head * head_dim, first_message + head * head_dim
             key = first_key + head * head_dim
-            value = key + width
-            transpose_in(keys, key_value[clip, :, key : key + head_dim])
-            transpose_in(values, key_value[clip, :, value : value + head_dim])
+            take(keys, other, 0, num_keys, key, head_dim, _ONE)
+            take(values, other, 0, num_keys, key + width, head_dim, _ONE)
+            turn(keys_across, keys)
+            turn(values_across, values)
             of_keys[:] = 0
             of_values[:] = 0
-            for start in range(0, num_queries, _QUERIES):
-                count = min(_QUERIES, num_queries - start)
-                for i in range(count):
-                    for d in range(head_dim):
-                        one = query[clip, start + i, first + d]
-                        queries[i, d], queries_across[d, i] = one * scale, one * root
-                        gradient = of_heads[clip, start + i, message + d] * keep_scale
-                        of_messages[i, d], of_messages_across[d, i] = gradient, gradient
-                set_product(shares, queries, keys)
-                set_product(of_shares, of_messages, values)
-                # What the block before left in rows that are none here must not count.
-                shares[count:] = 0
-                kept[count:] = 0
-                of_shares[count:] = 0
-                for i in range(count):
-                    total = _exponentiate(shares, i, barrier, offsets[clip, head, start + i])
-                    inverse = _inverse(total)
-                    for t in range(vectors):
-                        share = shares[i, t] * inverse
-                        shares[i, t], kept[i, t] = share, share
-                    if is_dropped:
-                        row = (clip * num_heads + head) * num_queries + start + i
-                        drop_two_rows(kept, of_shares, i, num_keys, row, masks)
-                    if of_maps.size > 0:
-                        alike = head % of_maps.shape[1]
-                        for t in range(num_keys):
-                            of_shares[i, t] += of_maps[clip, alike, start + i, t]
-                    _through_softmax(of_shares, shares, i, total * inverse)
-                row_products(of_queries, of_shares, keys)
-                add_product(of_keys, queries_across, of_shares)
-                add_product(of_values, of_messages_across, kept)
-                for i in range(count):
-                    for d in range(head_dim):
-                        of_query[clip, start + i, first + d] = of_queries[i, d] * root
-            transpose_out(of_key_value[clip, :, key : key + head_dim], of_keys)
-            transpose_out(of_key_value[clip, :, value : value + head_dim], of_values)
-
-
-@part
-def _raise_barrier(barrier, is_attended):
-    """0 where a key is attended to; elsewhere a number that no score comes up to."""
-    barrier[:] = _NEVER
-    for t in range(len(is_attended)):
-        if is_attended[t]:
-            barrier[t] = 0
-
-
-@part
-def _longest(keys, barrier):
-    """The length of the longest key that is attended to."""
-    longest = np.float32(0)
-    for t in range(len(barrier)):
-        if barrier[t] == 0:
-            square = np.float32(0)
-            for d in range(keys.shape[0]):
-                square += keys[d, t] * keys[d, t]
-            longest = max(longest, square)
-    return np.sqrt(longest)
-
-
-@part
-def _length(rows, i):
-    square = np.float32(0)
-    for d in range(rows.shape[1]):
-        square += rows[i, d] * rows[i, d]
-    return np.sqrt(square)
-
-
-@part
-def _highest(rows, i, barrier):
-    """The highest score of a key that is attended to; 0 where there is none."""
-    highest = _NEVER
-    for t in range(len(barrier)):
-        if barrier[t] == 0:
-            highest = max(highest, rows[i, t])
-    return highest if highest > _NEVER else np.float32(0)
-
-
-@part
-def _exponentiate(rows, i, barrier, offset):
-    """Turn scores of a row into powers of 2, 0 behind the barrier; give their sum.
-
-    Both ways take the sum anew: they round scores in two ways, and at some hundreds a sum of the
-    other way would be off by as much as a thousandth.
-    """
-    total = np.float32(0)
-    for t in range(rows.shape[1]):
-        power = power_of_2(rows[i, t] + (barrier[t] - offset))
-        rows[i, t] = power
-        total += power
-    return total
-
-
-@part
-def _inverse(total):
-    """0 where there is no key."""
-    return np.float32(1) / total if total != 0 else total
-
-
-@part
-def _through_softmax(gradients, shares, i, total):
-    """From the gradient of a row's shares to that of its scores, in place.
-
-    The shares add up to `total`, which is 1 but for roundings. Were it taken for 1, there would be
-    a gradient where one key has it all, and there is none.
-    """
-    mean = np.float32(0)
-    for t in range(shares.shape[1]):
-        mean += gradients[i, t] * shares[i, t]
-    mean = mean / total if total != 0 else mean
-    for t in range(shares.shape[1]):
-        gradients[i, t] = (gradients[i, t] - mean) * shares[i, t]
+            for start in range(0, num_queries, QUERIES):
+                count = min(QUERIES, num_queries - start)
+                take(queries, own, start, count, first, head_dim, scale)
+                turn(queries_across, queries)
+                take(of_messages, gradient, start, count, message, head_dim, keep_scale)
+                turn(of_messages_across, of_messages)
+                # What the block before left in lanes that are none here must not count.
+                for i in range(QUERIES):
+                    offset[0, i] = offsets[clip, head, start + i] if i < count else _ZERO
+                multiply(shares, queries_across, keys_across, head_dim)
+                multiply(of_shares, of_messages_across, values_across, head_dim)
+                inverse = inverse_of(exponentiate(shares, barrier, load(offset, 0)))
+                if is_dropped:
+                    number = (clip * num_heads + head) * num_blocks + start // QUERIES
+                    words = words_of_queries(number, num_keys, masks)
+                    mean = share_out_and_drop(kept_shares, shares, of_shares, inverse, words)
+                    add_outer(of_values, kept_shares, of_messages)
+                else:
+                    mean = share_out(shares, of_shares, inverse)
+                    add_outer(of_values, shares, of_messages)
+                if of_maps.size > 0:
+                    of_map = of_maps[clip, head % of_maps.shape[1]]
+                    mean = mean + add_maps(of_shares, shares, of_map, start, count, square)
+                through_softmax(of_shares, shares, mean)
+                take(queries, own, start, count, first, head_dim, root)
+                add_outer(of_keys, of_shares, queries)
+                add_up(of_queries_across, of_shares, keys, head_dim)
+                turn_back(of_queries, of_queries_across)
+                for number in range(of_queries.shape[0]):
+                    for i in range(QUERIES):
+                        store(of_queries[number], i, load(of_queries[number], i) * root)
+                give(of_queries, of_own, start, count, first, head_dim)
+            give(of_keys, of_other, 0, num_keys, key, head_dim)
+            give(of_values, of_other, 0, num_keys, key + width, head_dim)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numba
 from numba.core import config as numba_config
+from numba.core.codegen import get_host_cpu_features
 
 from slrctl.cache_folder import user_cache_folder
 
@@ -39,6 +40,14 @@ def part(function: Callable[..., Any]) -> Callable[..., Any]:
     with other roundings, than one that reads the kernel from its file.
     """
     return numba.njit(forceinline=True, **_OPTIONS)(inspect.unwrap(function))
+
+
+def has_wide_registers() -> bool:
+    """Whether code is compiled for registers of 16 float32 numbers."""
+    features = _config.CPU_FEATURES
+    if features is None:
+        features = get_host_cpu_features()
+    return "+avx512f" in features.split(",")
 
 
 def _forgiving(compiled: Any) -> Callable[..., Any]:

@@ -3,7 +3,12 @@
 import numpy as np
 
 from slrctl.core.model.fast.kernels.compiling import part
+from slrctl.core.model.fast.kernels.vector_memory import load, load_words, store
+from slrctl.core.model.fast.kernels.vector_type import LANES
+from slrctl.core.model.fast.kernels.vectors import kept
 from slrctl.core.model.fast.random_words import NUM_PLACES
+
+HALF = np.int32(16)  # bits of a word
 
 
 @part
@@ -20,15 +25,26 @@ def drop_row(values, i, width, row, masks):
 
 
 @part
-def drop_two_rows(values, others, i, width, row, masks):
-    """The same of two arrays at once."""
-    first, second, multiplier, lowest_kept, shift = _words_of_row(width, row, masks)
-    nothing = values.dtype.type(0)
-    for t in range(width):
-        word = np.int32((first[t] + multiplier * second[t]) << shift)
-        is_kept = word >= lowest_kept
-        values[i, t] = values[i, t] if is_kept else nothing
-        others[i, t] = others[i, t] if is_kept else nothing
+def words_of_queries(number, num_keys, masks):
+    """What the words of 16 queries are made of; `number` counts such sixteens."""
+    return _words_of_row((num_keys + 1) // 2 * LANES, 2 * number, masks)
+
+
+@part
+def words_of_pair(pair, words):
+    """Words of 16 queries for two keys. The first of these goes by their lower halves."""
+    first, second, multiplier, _, _ = words
+    return load_words(first, pair * LANES) + multiplier * load_words(second, pair * LANES)
+
+
+@part
+def drop_keys(weights, words):
+    """Zero what the masks drop of the weights of 16 queries, which have a row for each key."""
+    lowest_kept = words[3]
+    for pair in range(len(words[0]) // LANES):
+        word, row = words_of_pair(pair, words), 2 * pair
+        store(weights, row, kept(load(weights, row), word << HALF, lowest_kept))
+        store(weights, row + 1, kept(load(weights, row + 1), word, lowest_kept))
 
 
 @part

@@ -1,8 +1,9 @@
-"""Powers of 2 and logarithms that a compiler can work out for a whole vector at once."""
+"""Powers of 2 and logarithms that can be worked out for a whole vector at once."""
 
 import numpy as np
 
 from slrctl.core.model.fast.kernels.compiling import part
+from slrctl.core.model.fast.kernels.vectors import rounded, whole_power_of_2, zero_below
 
 _LEAST_POWER = np.float32(-126)
 # The series of 2^x: (ln 2)^n / n!
@@ -17,17 +18,30 @@ _ROOT_2 = np.float32(np.sqrt(2))
 
 @part
 def power_of_2(x):
-    """Accurate to 2e-7; 0 below what float32 holds at full precision."""
+    """Accurate to 2.1e-7; 0 below what float32 holds at full precision."""
     whole = np.floor(x + np.float32(0.5))
-    rest = x - whole
+    power = _series(x - whole)
+    power *= np.int32((np.int32(whole) + 127) << 23).view(np.float32)
+    return np.float32(0) if x < _LEAST_POWER else power
+
+
+@part
+def powers_of_2(x):
+    """The same of a vector."""
+    whole = rounded(x)
+    power = _series(x - whole) * whole_power_of_2(whole)
+    return zero_below(power, _LEAST_POWER, x)
+
+
+@part
+def _series(rest):
+    """2 to a number, or a vector, between -1/2 and 1/2."""
     power = _C6 * rest + _C5
     power = power * rest + _C4
     power = power * rest + _C3
     power = power * rest + _C2
     power = power * rest + _C1
-    power = power * rest + np.float32(1)
-    power *= np.int32((np.int32(whole) + 127) << 23).view(np.float32)
-    return np.float32(0) if x < _LEAST_POWER else power
+    return power * rest + np.float32(1)
 
 
 @part

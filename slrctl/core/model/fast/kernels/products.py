@@ -1,17 +1,28 @@
-"""Products of a few rows, in pieces whose other side the processor holds in its registers.
+"""Products of a few queries with all keys, whose sums stay in registers.
 
-The long axis is that of the frames, padded to a whole number of vectors. Scratch begins where a
-line of the cache does: a vector that lies in two of them takes twice as long.
+Rows are in parts of 16 columns: `P N 16` for N rows of up to 16 P columns. What is across has, for
+each 16 of them, a row for every column (16 P of them), in which they stand side by side. Scratch
+begins where a line of the cache does: a vector that lies in two of them takes twice as long.
 """
 
 import numpy as np
 
-from slrctl.core.model.fast.kernels.compiling import part
+from slrctl.core.model.fast.kernels.compiling import has_wide_registers, part
+from slrctl.core.model.fast.kernels.vector_memory import (
+    load,
+    load_part,
+    load_rows,
+    store,
+    store_part,
+    store_rows,
+    transpose,
+)
+from slrctl.core.model.fast.kernels.vector_type import LANES
+from slrctl.core.model.fast.kernels.vectors import add_products, add_products_down, splat, zeros
 
-VECTOR = 16  # float32 numbers in the widest register
-DEPTH = 16  # terms of a sum that are added up at once
-ROWS = 8  # of what `add_product` multiplies
-TILE = 4
+QUERIES = LANES  # that are multiplied at once
+# Whose sums are in registers together, where there is room for them.
+KEYS = 16 if has_wide_registers() else 4
 _LINE = 16  # float32 numbers in a line of the cache
 
 
@@ -22,116 +33,99 @@ def padded(length, multiple):
 
 
 @part
-def scratch(num_rows, num_columns):
-    """Memory for float32 numbers that begins with a line of the cache."""
-    memory = np.empty(num_rows * num_columns + _LINE, np.float32)
+def scratch(num_rows):
+    """Rows of 16 zeros, in memory that begins with a line of the cache."""
+    return parted(num_rows, LANES)[0]
+
+
+@part
+def parted(num_rows, width):
+    """The same for rows in parts."""
+    num_parts = padded(width, LANES) // LANES
+    size = num_parts * num_rows * LANES
+    memory = np.zeros(size + _LINE, np.float32)
     start = -(memory.ctypes.data // memory.itemsize) % _LINE
-    return memory[start : start + num_rows * num_columns].reshape(num_rows, num_columns)
+    return memory[start : start + size].reshape(num_parts, num_rows, LANES)
 
 
 @part
-def transpose_in(target, source):
-    """Write `T d` transposed into `D T'`, with zeros around it."""
-    num_frames, width = source.shape
-    target[:] = 0
-    for frame in range(num_frames):
+def take(parts, rows, first, count, column, width, factor):
+    """Read rows from `first` on, columns from `column` on, times a number; the others are 0."""
+    for number in range(parts.shape[0]):
+        own, start = parts[number], number * LANES
+        num_columns = min(width - start, LANES)
+        for row in range(count):
+            vector = load_part(rows, first + row, column + start, num_columns)
+            store(own, row, vector * factor)
+        for row in range(count, own.shape[0]):
+            store(own, row, splat(np.float32(0)))
+
+
+@part
+def give(parts, rows, first, count, column, width):
+    """Write them back."""
+    for number in range(parts.shape[0]):
+        own, start = parts[number], number * LANES
+        num_columns = min(width - start, LANES)
+        for row in range(count):
+            store_part(rows, first + row, column + start, num_columns, load(own, row))
+
+
+@part
+def turn(across, parts):
+    """Write rows across, 16 after 16."""
+    num_parts = parts.shape[0]
+    for first in range(0, parts.shape[1], LANES):
+        for number in range(num_parts):
+            transpose(across, first * num_parts + number * LANES, parts[number], first)
+
+
+@part
+def turn_back(parts, across):
+    """Make rows of 16 that are across."""
+    for number in range(parts.shape[0]):
+        transpose(parts[number], 0, across, number * LANES)
+
+
+@part
+def multiply(products, queries, keys, width):
+    """Write a row for each key, the products of 16 queries with it; both are across."""
+    for key in range(0, products.shape[0], KEYS):
+        first, place = key // LANES * queries.shape[0], key % LANES
+        sums = zeros(KEYS)
         for column in range(width):
-            target[column, frame] = source[frame, column]
+            sums = add_products(sums, load(queries, column), keys, first + column, place)
+        store_rows(products, key, sums)
 
 
 @part
-def transpose_out(target, source):
-    """The way back, without the padding."""
-    num_frames, width = target.shape
-    for frame in range(num_frames):
-        for column in range(width):
-            target[frame, column] = source[column, frame]
+def add_up(sums, weights, rows, width):
+    """Write, across, the sum of all rows under the weights that each query has for them."""
+    for number in range(rows.shape[0]):
+        own, first = rows[number], number * LANES
+        # The usual heads have 8 and 14 columns.
+        if width - first <= 8:
+            store_rows(sums, first, _add_up(zeros(8), weights, own))
+        elif width - first <= 14:
+            store_rows(sums, first, _add_up(zeros(14), weights, own))
+        else:
+            store_rows(sums, first, _add_up(zeros(LANES), weights, own))
 
 
 @part
-def set_product(product, left, right):
-    """Write `left` (R x D) times `right` (D x T); D is a multiple of 16."""
-    for i in range(left.shape[0]):
-        _set_row(product, left, right, i)
-        for j in range(DEPTH, left.shape[1], DEPTH):
-            _add_row(product, left, right, i, j)
+def _add_up(sums, weights, rows):
+    for row in range(weights.shape[0]):
+        sums = add_products(sums, load(weights, row), rows, row, 0)
+    return sums
 
 
 @part
-def _set_row(c, a, b, i):
-    a0, a1, a2, a3 = a[i, 0], a[i, 1], a[i, 2], a[i, 3]
-    a4, a5, a6, a7 = a[i, 4], a[i, 5], a[i, 6], a[i, 7]
-    a8, a9, a10, a11 = a[i, 8], a[i, 9], a[i, 10], a[i, 11]
-    a12, a13, a14, a15 = a[i, 12], a[i, 13], a[i, 14], a[i, 15]
-    for t in range(c.shape[1]):
-        s0 = a0 * b[0, t] + a1 * b[1, t] + a2 * b[2, t] + a3 * b[3, t]
-        s1 = a4 * b[4, t] + a5 * b[5, t] + a6 * b[6, t] + a7 * b[7, t]
-        s2 = a8 * b[8, t] + a9 * b[9, t] + a10 * b[10, t] + a11 * b[11, t]
-        s3 = a12 * b[12, t] + a13 * b[13, t] + a14 * b[14, t] + a15 * b[15, t]
-        c[i, t] = s0 + s1 + s2 + s3
-
-
-@part
-def _add_row(c, a, b, i, j):
-    a0, a1, a2, a3 = a[i, j], a[i, j + 1], a[i, j + 2], a[i, j + 3]
-    a4, a5, a6, a7 = a[i, j + 4], a[i, j + 5], a[i, j + 6], a[i, j + 7]
-    a8, a9, a10, a11 = a[i, j + 8], a[i, j + 9], a[i, j + 10], a[i, j + 11]
-    a12, a13, a14, a15 = a[i, j + 12], a[i, j + 13], a[i, j + 14], a[i, j + 15]
-    for t in range(c.shape[1]):
-        s0 = a0 * b[j, t] + a1 * b[j + 1, t] + a2 * b[j + 2, t] + a3 * b[j + 3, t]
-        s1 = a4 * b[j + 4, t] + a5 * b[j + 5, t] + a6 * b[j + 6, t] + a7 * b[j + 7, t]
-        s2 = a8 * b[j + 8, t] + a9 * b[j + 9, t] + a10 * b[j + 10, t] + a11 * b[j + 11, t]
-        s3 = a12 * b[j + 12, t] + a13 * b[j + 13, t] + a14 * b[j + 14, t] + a15 * b[j + 15, t]
-        c[i, t] += s0 + s1 + s2 + s3
-
-
-@part
-def add_product(total, left, right):
-    """Add `left` (R x 8) times `right` (8 x T)."""
-    for i in range(total.shape[0]):
-        row = total[i]
-        a0, a1, a2, a3 = left[i, 0], left[i, 1], left[i, 2], left[i, 3]
-        a4, a5, a6, a7 = left[i, 4], left[i, 5], left[i, 6], left[i, 7]
-        for t in range(total.shape[1]):
-            s0 = a0 * right[0, t] + a1 * right[1, t] + a2 * right[2, t] + a3 * right[3, t]
-            s1 = a4 * right[4, t] + a5 * right[5, t] + a6 * right[6, t] + a7 * right[7, t]
-            row[t] += s0 + s1
-
-
-@part
-def row_products(products, left, right):
-    """Products of each row of `left` (R x T) with those of `right`, into R x D; multiples of 4."""
-    for i in range(0, left.shape[0], TILE):
-        for j in range(0, products.shape[1], TILE):
-            _multiply_rows(products, left, right, i, j)
-
-
-@part
-def _multiply_rows(c, a, b, i, j):
-    c00 = c01 = c02 = c03 = np.float32(0)
-    c10 = c11 = c12 = c13 = np.float32(0)
-    c20 = c21 = c22 = c23 = np.float32(0)
-    c30 = c31 = c32 = c33 = np.float32(0)
-    for t in range(a.shape[1]):
-        a0, a1, a2, a3 = a[i, t], a[i + 1, t], a[i + 2, t], a[i + 3, t]
-        b0, b1, b2, b3 = b[j, t], b[j + 1, t], b[j + 2, t], b[j + 3, t]
-        c00 += a0 * b0
-        c01 += a0 * b1
-        c02 += a0 * b2
-        c03 += a0 * b3
-        c10 += a1 * b0
-        c11 += a1 * b1
-        c12 += a1 * b2
-        c13 += a1 * b3
-        c20 += a2 * b0
-        c21 += a2 * b1
-        c22 += a2 * b2
-        c23 += a2 * b3
-        c30 += a3 * b0
-        c31 += a3 * b1
-        c32 += a3 * b2
-        c33 += a3 * b3
-    c[i, j], c[i, j + 1], c[i, j + 2], c[i, j + 3] = c00, c01, c02, c03
-    c[i + 1, j], c[i + 1, j + 1], c[i + 1, j + 2], c[i + 1, j + 3] = c10, c11, c12, c13
-    c[i + 2, j], c[i + 2, j + 1], c[i + 2, j + 2], c[i + 2, j + 3] = c20, c21, c22, c23
-    c[i + 3, j], c[i + 3, j + 1], c[i + 3, j + 2], c[i + 3, j + 3] = c30, c31, c32, c33
+def add_outer(totals, weights, rows):
+    """Add, for each key, the sum of the rows of 16 queries under the weights they have for it."""
+    for number in range(rows.shape[0]):
+        own, total = rows[number], totals[number]
+        for key in range(0, weights.shape[0], KEYS):
+            sums = load_rows(total, key, KEYS)
+            for query in range(QUERIES):
+                sums = add_products_down(sums, load(own, query), weights, key, query)
+            store_rows(total, key, sums)
