@@ -43,6 +43,17 @@ def outcome(attention, queries, keys, is_attended, weights_of_maps):
     return [messages.detach(), maps.detach(), queries.grad, keys.grad, *gradients]
 
 
+def assert_equal_to_the_plain_path(attention, *given):
+    results = outcome(attention, *given)
+    with fast.plain_path():
+        expected = outcome(attention, *given)
+
+    # The gradient of a key's bias is 0 but for rounding, so its own size says nothing.
+    largest = max(reference.abs().max().item() for reference in expected)
+    for result, reference in zip(results, expected, strict=True):
+        assert_close(result, reference, atol=1e-5 * largest, rtol=1e-4)
+
+
 @pytest.mark.parametrize("is_training", [True, False])
 @pytest.mark.parametrize("size", [1.0, 6.0])  # at 6 rows exceed the bound
 def test_it_equals_the_plain_path_with_the_same_draws(
@@ -52,14 +63,7 @@ def test_it_equals_the_plain_path_with_the_same_draws(
     queries, keys = (size * torch.randn(B, n, D, generator=rng) for n in (Q, T))
     weights_of_maps = torch.randn(B, H, Q, T, generator=rng)
 
-    results = outcome(attention, queries, keys, is_attended, weights_of_maps)
-    with fast.plain_path():
-        expected = outcome(attention, queries, keys, is_attended, weights_of_maps)
-
-    # The gradient of a key's bias is 0 but for rounding, so its own size says nothing.
-    largest = max(reference.abs().max().item() for reference in expected)
-    for result, reference in zip(results, expected, strict=True):
-        assert_close(result, reference, atol=1e-5 * largest, rtol=1e-4)
+    assert_equal_to_the_plain_path(attention, queries, keys, is_attended, weights_of_maps)
 
 
 @pytest.mark.parametrize("num_frames", [T, 300])
@@ -152,13 +156,7 @@ def test_heads_of_any_width_and_clips_of_any_length_equal_the_plain_path(
     is_attended = torch.rand(2, num_keys, generator=rng) > 0.3
     weights_of_maps = torch.randn(2, heads, num_queries, num_keys, generator=rng)
 
-    results = outcome(attention, queries, keys, is_attended, weights_of_maps)
-    with fast.plain_path():
-        expected = outcome(attention, queries, keys, is_attended, weights_of_maps)
-
-    largest = max(reference.abs().max().item() for reference in expected)
-    for result, reference in zip(results, expected, strict=True):
-        assert_close(result, reference, atol=1e-5 * largest, rtol=1e-4)
+    assert_equal_to_the_plain_path(attention, queries, keys, is_attended, weights_of_maps)
 
 
 @pytest.mark.parametrize("heads", [1, 2])
@@ -168,13 +166,7 @@ def test_heads_wider_than_a_vector_equal_the_plain_path(rng, heads):
     is_attended = torch.rand(2, 35, generator=rng) > 0.3
     given = queries, keys, is_attended, torch.randn(2, heads, 19, 35, generator=rng)
 
-    results = outcome(attention, *given)
-    with fast.plain_path():
-        expected = outcome(attention, *given)
-
-    largest = max(reference.abs().max().item() for reference in expected)
-    for result, reference in zip(results, expected, strict=True):
-        assert_close(result, reference, atol=1e-5 * largest, rtol=1e-4)
+    assert_equal_to_the_plain_path(attention, *given)
 
 
 def test_a_key_that_is_not_attended_to_may_hold_anything(attention, is_attended, rng):
@@ -226,13 +218,7 @@ def test_where_all_scores_are_far_below_zero_gradients_equal_the_plain_path(rng,
     everywhere = torch.ones(B, T, dtype=torch.bool)
     given = queries, keys, everywhere, torch.randn(B, H, 17, T, generator=rng)
 
-    results = outcome(attention, *given)
-    with fast.plain_path():
-        expected = outcome(attention, *given)
-
-    largest = max(reference.abs().max().item() for reference in expected)
-    for result, reference in zip(results, expected, strict=True):
-        assert_close(result, reference, atol=1e-5 * largest, rtol=1e-4)
+    assert_equal_to_the_plain_path(attention, *given)
 
 
 @pytest.mark.parametrize("scale", [1e3, 1e6])

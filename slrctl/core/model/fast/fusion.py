@@ -178,7 +178,7 @@ def _attend(
     maps, offsets, masks = [], [], []
     for own, other, places, shape, rate, is_wanted in plan.ways:
         size = num_clips, shape[0], num_frames
-        mask = draw_masks_of_weights(num_clips * shape[0], num_frames, num_frames, rate)
+        mask = tuple(draw_masks_of_weights(num_clips * shape[0], num_frames, num_frames, rate))
         offset = heads[own].new_empty(size)
         one_map = heads[own].new_empty(*size, num_frames) if is_wanted else None
         attend(
@@ -188,14 +188,14 @@ def _attend(
             shape,
             is_present[other].numpy(),
             rate > 0,
-            tuple(mask),
+            mask,
             _of_clips(heads[own], num_clips),
             offset.numpy(),
             NO_MAPS if one_map is None else one_map.numpy(),
         )
         maps.append(one_map)
         offsets.append(offset)
-        masks.append(tuple(mask))
+        masks.append(mask)
     return heads, maps, offsets, masks
 
 
