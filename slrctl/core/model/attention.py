@@ -53,10 +53,14 @@ class MultiHeadAttention(nn.Module):
         return query / math.sqrt(query.shape[-1]), key, value
 
     def combine(
-        self, weights: Float[Tensor, "B H Q T"], value: Float[Tensor, "B H T d"]
+        self,
+        weights: Float[Tensor, "B H Q T"],
+        value: Float[Tensor, "B H T d"],
+        is_attended: Bool[Tensor, "B T"] | None,
     ) -> Float[Tensor, "B H Q d"]:
         """Average the values under the weights, some of which dropout removes in training."""
-        return dropout_of_weights(weights, self.dropout, self.training).to(value.dtype) @ value
+        kept = dropout_of_weights(weights, self.dropout, self.training, is_attended)
+        return kept.to(value.dtype) @ value
 
     def output(self, heads: Float[Tensor, "B H Q d"]) -> Float[Tensor, "B Q D"]:
         """Join the heads and project them."""
@@ -91,7 +95,7 @@ class MultiHeadAttention(nn.Module):
         can_ask = fits_together and keys.shape[1] > 0 and is_attended.device.type == "cpu"
         shown = None if can_ask and bool(is_attended.all()) else is_attended
         weights = attention_weights(query @ key.transpose(-2, -1), shown)
-        messages = self.output(self.combine(weights, value))
+        messages = self.output(self.combine(weights, value, shown))
         if shown is not None:
             # The output projection has a bias, which must not speak for a part that is not there.
             messages = messages * shown.any(-1)[:, None, None].to(messages.dtype)
@@ -178,7 +182,7 @@ class ProbSparseAttention(nn.Module):
             num_active[:, None, None],
         )
         weights = attention_weights(scores, is_valid)
-        attended = self.attention.combine(weights, value)
+        attended = self.attention.combine(weights, value, is_valid)
         count = is_valid_key.sum(-1, keepdim=True).clamp(min=1)
         mean = (value * is_valid[:, None, :, None]).sum(2, keepdim=True) / count
         return self.attention.output(torch.where(active[..., None], attended, mean))

@@ -1,6 +1,6 @@
 """Dropout with cheap masks on a CPU."""
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -32,9 +32,15 @@ def dropout(features: Float[Tensor, "*axes D"], rate: float, is_training: bool) 
 
 
 def dropout_of_weights(
-    weights: Float[Tensor, "B H Q T"], rate: float, is_training: bool
+    weights: Float[Tensor, "B H Q T"],
+    rate: float,
+    is_training: bool,
+    is_attended: Bool[Tensor, "B T"] | None = None,
 ) -> Float[Tensor, "B H Q T"]:
-    """The same for weights of attention, with the masks on a CPU in the order of the fast path."""
+    """The same for weights of attention, with the masks on a CPU in the order of the fast path.
+
+    There a mask is of the keys that are attended to, which are all of them unless they are given.
+    """
     num_clips, num_heads, num_queries, num_keys = weights.shape
     if not is_training or rate == 0 or weights.numel() == 0:
         return weights
@@ -43,4 +49,7 @@ def dropout_of_weights(
     size = num_clips * num_heads, num_queries, num_keys
     masks = draw_masks_of_weights(*size, rate)
     keep = keep_mask_of_weights(masks, *size).view(weights.shape)
+    if is_attended is not None:
+        row_of_key = (is_attended.cumsum(-1) - 1).clamp(min=0)
+        keep = keep.gather(-1, row_of_key[:, None, None].expand_as(keep))
     return weights * keep.to(weights.dtype).mul_(masks.scale)

@@ -43,13 +43,13 @@ def across(parts):
 
 
 @numba.njit
-def take(parts, rows, first, count, column, width):
-    products.take(parts, rows, first, count, column, width, np.float32(2))
+def take(parts, rows, places, column, width):
+    products.take(parts, rows, places, column, width, np.float32(2))
 
 
 @numba.njit
-def give(parts, rows, first, count, column, width):
-    products.give(parts, rows, first, count, column, width)
+def give(parts, rows, places, column, width):
+    products.give(parts, rows, places, column, width)
 
 
 @numba.njit
@@ -88,17 +88,18 @@ def some_scratch(num_rows, width):
 
 
 @pytest.mark.parametrize("width", [1, 8, 16, 17, 40])
-def test_rows_are_read_from_the_middle_of_an_array_and_written_back_alone(draws, width):
+def test_some_rows_are_read_from_the_middle_of_an_array_and_written_back_alone(draws, width):
     rows = normal(draws, 9, 60)
     parts = np.full((-(-width // LANES), 8, LANES), np.nan, np.float32)
+    read, given = np.array([1, 2, 4, 5, 8]), np.array([0, 3, 4, 7, 8])
 
-    take(parts, rows, 2, 5, 7, width)
+    take(parts, rows, read, 7, width)
     written = np.full_like(rows, -1)
-    give(parts, written, 3, 5, 11, width)
+    give(parts, written, given, 11, width)
 
-    assert np.array_equal(parts, in_parts(2 * rows[2:7, 7 : 7 + width], 8))
+    assert np.array_equal(parts, in_parts(2 * rows[read, 7 : 7 + width], 8))
     expected = np.full_like(rows, -1)
-    expected[3:8, 11 : 11 + width] = 2 * rows[2:7, 7 : 7 + width]
+    expected[given, 11 : 11 + width] = 2 * rows[read, 7 : 7 + width]
     assert np.array_equal(written, expected)
 
 
@@ -106,7 +107,7 @@ def test_the_last_numbers_of_an_array_are_read_and_nothing_beyond(draws):
     rows = normal(draws, 2, 10)[:1]  # what follows must not be taken for a part of it
     parts = np.full((1, 1, LANES), np.nan, np.float32)
 
-    take(parts, rows, 0, 1, 4, 6)
+    take(parts, rows, np.arange(1), 4, 6)
 
     assert np.array_equal(parts, in_parts(2 * rows[:, 4:], 1))
 

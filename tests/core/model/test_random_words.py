@@ -9,6 +9,7 @@ from torch.testing import assert_close
 from slrctl.core.model.fast.kernels.masks import drop_keys, drop_row, words_of_queries
 from slrctl.core.model.fast.random_words import (
     MOST_WORDS,
+    NUM_PLACES,
     Masks,
     draw_masks,
     draw_masks_of_weights,
@@ -19,13 +20,14 @@ from slrctl.core.model.fast.random_words import (
     weights_fit,
 )
 
-ROWS, WIDTH = 128, 2048
+WIDTH = 2048
+BLOCK = rows_of_block(WIDTH) * WIDTH  # elements that share a key
 
 
 def dropped(rate: float, seed: int = 1, count: int = 1, width: int = WIDTH):
-    """The zeros of some blocks of masks, one after the other."""
+    """The zeros of some masks of eight blocks each, one after the other."""
     torch.manual_seed(seed)
-    rows = rows_of_block(width)
+    rows = 8 * rows_of_block(width)
     keep = keep_mask(draw_masks(count * rows, width, rate), count * rows, width)
     return 1 - keep.view(count, rows, width).double()
 
@@ -49,7 +51,7 @@ def test_every_column_has_the_rate():
     assert furthest < 5 * deviation(0.1, len(zeros))
 
 
-@pytest.mark.parametrize("distance", [1, 2, 3, WIDTH, ROWS * WIDTH // 2, ROWS * WIDTH // 2 + 1])
+@pytest.mark.parametrize("distance", [1, 2, 3, WIDTH, BLOCK // 2, BLOCK // 2 + 1, BLOCK, 4 * BLOCK])
 def test_elements_of_a_mask_are_dropped_independently(distance):
     zeros = dropped(0.3).flatten()
 
@@ -118,7 +120,7 @@ def test_the_words_of_a_block_fit_behind_any_place_of_the_table(width):
     masks = draw_masks(1, width, 0.1)
 
     assert masks.rows_of_block % 2 == 0
-    assert 2**20 + masks.rows_of_block // 2 * width <= len(masks.table)
+    assert NUM_PLACES + masks.rows_of_block // 2 * width <= len(masks.table)
 
 
 def test_a_row_wider_than_a_mask_is_refused():
@@ -128,8 +130,8 @@ def test_a_row_wider_than_a_mask_is_refused():
 
 def test_a_word_worked_by_hand_decides_an_element_and_the_one_below_it():
     table = np.array([7, 2**31 - 5, 40_000, 2], np.int32)
-    # Places 0 and 2 of 2^20, multiplier 3; a rate of 1/2 keeps what is not negative.
-    masks = Masks(table, np.array([[0, 3 * 2**20 + 2, 1]]), 2, 0, 2.0)
+    # Places 0 and 2 of 2^16, multiplier 3; a rate of 1/2 keeps what is not negative.
+    masks = Masks(table, np.array([[0, 3 * 2**16 + 2, 1]]), 2, 0, 2.0)
 
     # 7 + 3 * 40,000 = 1 * 65,536 + 54,471: as 16 bits with a sign 1 above and -11,065 below.
     # 2^31 - 5 + 3 * 2 = 2^31 + 1 is -2^31 + 1 in 32 bits: -32,768 above and 1 below.

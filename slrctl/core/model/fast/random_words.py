@@ -2,14 +2,15 @@
 
 A mask needs 16 random bits an element and a training step has 10^8 of them, so a generator that
 computes each number takes a tenth of the step. Here a block of words is the sum of two stretches
-of a fixed table of 2^20 random words, one of them multiplied by an odd number:
+of a fixed table of random words, one of them multiplied by an odd number:
 
     word[i] = table[a + i] + m * table[b + i]   (modulo 2^32)
 
-The places a and b and the multiplier m of every block are drawn from the generator that
-`scoped_seed` sets for each step: 70 bits a block. Words of one block are sums of different random
+The places a and b, 2^16 each, and the multiplier m of every block are drawn from the generator that
+`scoped_seed` sets for each step: 62 bits a block. Words of one block are sums of different random
 words; those of two blocks are pairwise independent, because a multiplication by an odd number is
-a bijection. A word decides two elements, one below the other: its low half in an even row of the
+a bijection. The table and the blocks are small so that a core has them in its own cache: a step
+reads 10^8 words of them. A word decides two elements, one below the other: its low half in an even row of the
 block, its high half in the odd row that follows.
 """
 
@@ -24,9 +25,9 @@ from torch import Tensor
 from slrctl.core.seeding import scoped_generator
 
 LEVELS = 2**16  # a rate is rounded to a multiple of 1/LEVELS
-# Of a block, and so of a row: they fit behind any place of the table.
-MOST_WORDS = 2**17
-NUM_PLACES = 2**20
+NUM_PLACES = 2**16  # where a block can begin in the table
+_WORDS_OF_BLOCK = 2**14  # at most, unless a single row has more
+MOST_WORDS = 2**17  # of a row: they fit behind any place of the table
 QUERIES = 16  # of attention, whose masks lie together
 _CPU = torch.device("cpu")
 
@@ -34,8 +35,8 @@ _CPU = torch.device("cpu")
 class Masks(NamedTuple):
     """What the masks of rows follow from, a key for every block of rows.
 
-    A key is three numbers of 30 bits: the two places are the remainders of 2^20, the multiplier is
-    the odd number after twice the third. An element stays where its 16 bits, in the upper half of a
+    A key is three numbers of 30 bits: the two places are remainders of `NUM_PLACES`, the multiplier
+    is the odd number after twice the third. An element stays where its 16 bits, in the upper half of a
     word, are not below `lowest_kept`; `scale` makes up for the dropped share, exactly.
     """
 
@@ -50,11 +51,11 @@ def rows_of_block(width: int) -> int:
     """How many rows of so many elements share a key: an even number.
 
     Raises:
-        ValueError: a single row is wider than a block.
+        ValueError: a row is wider than a mask can be.
     """
     if not fits(width):
         raise ValueError(f"{width} elements a row; a dropout mask has at most {MOST_WORDS}")
-    return 2 * (MOST_WORDS // width)
+    return 2 * max(1, _WORDS_OF_BLOCK // width)
 
 
 def fits(width: int) -> bool:

@@ -13,6 +13,7 @@ from slrctl.core.model.fast.kernels.products import (
     QUERIES,
     add_outer,
     add_up,
+    fewer,
     give,
     multiply,
     padded,
@@ -25,10 +26,10 @@ from slrctl.core.model.fast.kernels.products import (
 from slrctl.core.model.fast.kernels.softmax import (
     add_maps,
     exponentiate,
+    find_attended,
     find_offset,
     inverse_of,
     longest_key,
-    raise_barrier,
     share_out,
     share_out_and_drop,
     through_softmax,
@@ -64,37 +65,45 @@ def attend(query, key_value, places, shape, is_attended, is_dropped, masks, head
     width = num_heads * head_dim
     scale = _LOG2_E / np.sqrt(np.float32(head_dim))
     keep_scale = np.float32(masks[4]) if is_dropped else _ONE
-    num_rows = padded(num_keys, KEYS)
-    keys, values = parted(padded(num_keys, LANES), head_dim), parted(num_rows, head_dim)
+    most_rows = padded(num_keys, LANES)
+    room_of_keys, room_of_values = parted(most_rows, head_dim), parted(most_rows, head_dim)
     queries, messages = parted(QUERIES, head_dim), parted(QUERIES, head_dim)
-    keys_across = scratch(keys.size // LANES)
+    keys_across = scratch(room_of_keys.size // LANES)
     queries_across = scratch(queries.size // LANES)
     messages_across = scratch(messages.size // LANES)
-    shares = scratch(num_rows)
+    room_of_shares = scratch(most_rows + 1)  # the last row stays 0
     offset, square = scratch(1), scratch(LANES)
     num_blocks = padded(num_queries, QUERIES) // QUERIES
-    barrier = np.empty(num_rows, np.float32)
+    all_queries, attended = np.arange(num_queries), np.empty(num_keys + 1, np.int64)
+    row_of_key = np.empty(num_keys, np.int64)
     for clip in range(num_clips):
-        raise_barrier(barrier, is_attended[clip])
+        num_attended = find_attended(attended, row_of_key, is_attended[clip], most_rows)
+        places_of_keys = attended[:num_attended]
+        keys = fewer(room_of_keys, padded(num_attended, LANES))
+        values = fewer(room_of_values, padded(num_attended, LANES))
+        scores = room_of_shares[: padded(num_attended, KEYS)]
+        shares = scores[: padded(num_attended, 2)]
         own, other, written = query[clip], key_value[clip], heads[clip]
         for head in range(num_heads):
             first, message = first_query + head * head_dim, first_message + head * head_dim
             key = first_key + head * head_dim
-            take(keys, other, 0, num_keys, key, head_dim, _ONE)
-            take(values, other, 0, num_keys, key + width, head_dim, _ONE)
+            take(keys, other, places_of_keys, key, head_dim, _ONE)
+            take(values, other, places_of_keys, key + width, head_dim, _ONE)
             turn(keys_across, keys)
-            longest = longest_key(keys_across, barrier, square)
+            longest = longest_key(keys_across, num_attended, queries.size // LANES, square)
             for start in range(0, num_queries, QUERIES):
-                count = min(QUERIES, num_queries - start)
-                take(queries, own, start, count, first, head_dim, scale)
+                places_of_queries = all_queries[start : start + QUERIES]
+                count = len(places_of_queries)
+                take(queries, own, places_of_queries, first, head_dim, scale)
                 turn(queries_across, queries)
-                multiply(shares, queries_across, keys_across, head_dim)
-                find_offset(offset, queries_across, longest, shares, barrier)
+                multiply(scores, queries_across, keys_across, head_dim)
+                find_offset(offset, queries_across, longest, scores[:num_attended])
                 for i in range(count):
                     offsets[clip, head, start + i] = offset[0, i]
-                inverse = inverse_of(exponentiate(shares, barrier, load(offset, 0)))
+                inverse = inverse_of(exponentiate(scores, num_attended, load(offset, 0)))
                 if maps.size > 0:
-                    write_maps(maps[clip, head], start, count, shares, inverse, square)
+                    own_maps = maps[clip, head]
+                    write_maps(own_maps, start, count, room_of_shares, row_of_key, inverse, square)
                 if is_dropped:
                     number = (clip * num_heads + head) * num_blocks + start // QUERIES
                     drop_keys(shares, words_of_queries(number, num_keys, masks))
@@ -102,7 +111,7 @@ def attend(query, key_value, places, shape, is_attended, is_dropped, masks, head
                 for d in range(messages_across.shape[0]):
                     store(messages_across, d, load(messages_across, d) * (inverse * keep_scale))
                 turn_back(messages, messages_across)
-                give(messages, written, start, count, message, head_dim)
+                give(messages, written, places_of_queries, message, head_dim)
 
 
 @kernel
@@ -121,65 +130,79 @@ def attend_back(
     root = _ONE / np.sqrt(np.float32(head_dim))
     scale = _LOG2_E / np.sqrt(np.float32(head_dim))
     keep_scale = np.float32(masks[4]) if is_dropped else _ONE
-    num_rows = padded(num_keys, KEYS)
-    num_places = padded(num_keys, LANES)
-    keys, values = parted(num_places, head_dim), parted(num_places, head_dim)
-    of_keys, of_values = parted(num_rows, head_dim), parted(num_rows, head_dim)
+    most_rows = padded(num_keys, LANES)
+    room_of_keys, room_of_values = parted(most_rows, head_dim), parted(most_rows, head_dim)
+    room_of_their_gradients = parted(most_rows, head_dim), parted(most_rows, head_dim)
     queries, of_messages = parted(QUERIES, head_dim), parted(QUERIES, head_dim)
     of_queries = parted(QUERIES, head_dim)
-    keys_across, values_across = scratch(keys.size // LANES), scratch(keys.size // LANES)
+    keys_across = scratch(room_of_keys.size // LANES)
+    values_across = scratch(room_of_values.size // LANES)
     queries_across = scratch(queries.size // LANES)
     of_messages_across = scratch(queries.size // LANES)
     of_queries_across = scratch(queries.size // LANES)
-    shares, of_shares = scratch(num_rows), scratch(num_rows)
-    kept_shares = scratch(num_rows)
+    room_of_shares, room_of_gradients = scratch(most_rows + 1), scratch(most_rows + 1)
+    room_of_kept = scratch(most_rows)
     offset, square = scratch(1), scratch(LANES)
     num_blocks = padded(num_queries, QUERIES) // QUERIES
-    barrier = np.empty(num_rows, np.float32)
+    all_queries, attended = np.arange(num_queries), np.empty(num_keys + 1, np.int64)
+    row_of_key = np.empty(num_keys, np.int64)
     for clip in range(num_clips):
-        raise_barrier(barrier, is_attended[clip])
+        num_attended = find_attended(attended, row_of_key, is_attended[clip], most_rows)
+        places_of_keys = attended[:num_attended]
+        keys = fewer(room_of_keys, padded(num_attended, LANES))
+        values = fewer(room_of_values, padded(num_attended, LANES))
+        of_keys = fewer(room_of_their_gradients[0], padded(num_attended, LANES))
+        of_values = fewer(room_of_their_gradients[1], padded(num_attended, LANES))
+        num_rows, even = padded(num_attended, KEYS), padded(num_attended, 2)
+        shares, of_shares = room_of_shares[:num_rows], room_of_gradients[:num_rows]
+        kept_shares = room_of_kept[:num_rows]
         own, other, gradient = query[clip], key_value[clip], of_heads[clip]
         of_own, of_other = of_query[clip], of_key_value[clip]
+        if num_attended < num_keys:
+            of_other[:, first_key : first_key + 2 * width] = 0
         for head in range(num_heads):
             first, message = first_query + head * head_dim, first_message + head * head_dim
             key = first_key + head * head_dim
-            take(keys, other, 0, num_keys, key, head_dim, _ONE)
-            take(values, other, 0, num_keys, key + width, head_dim, _ONE)
+            take(keys, other, places_of_keys, key, head_dim, _ONE)
+            take(values, other, places_of_keys, key + width, head_dim, _ONE)
             turn(keys_across, keys)
             turn(values_across, values)
             of_keys[:] = 0
             of_values[:] = 0
             for start in range(0, num_queries, QUERIES):
-                count = min(QUERIES, num_queries - start)
-                take(queries, own, start, count, first, head_dim, scale)
+                places_of_queries = all_queries[start : start + QUERIES]
+                count = len(places_of_queries)
+                take(queries, own, places_of_queries, first, head_dim, scale)
                 turn(queries_across, queries)
-                take(of_messages, gradient, start, count, message, head_dim, keep_scale)
+                take(of_messages, gradient, places_of_queries, message, head_dim, keep_scale)
                 turn(of_messages_across, of_messages)
                 # What the block before left in lanes that are none here must not count.
                 for i in range(QUERIES):
                     offset[0, i] = offsets[clip, head, start + i] if i < count else _ZERO
                 multiply(shares, queries_across, keys_across, head_dim)
                 multiply(of_shares, of_messages_across, values_across, head_dim)
-                inverse = inverse_of(exponentiate(shares, barrier, load(offset, 0)))
+                inverse = inverse_of(exponentiate(shares, num_attended, load(offset, 0)))
                 if is_dropped:
                     number = (clip * num_heads + head) * num_blocks + start // QUERIES
                     words = words_of_queries(number, num_keys, masks)
-                    mean = share_out_and_drop(kept_shares, shares, of_shares, inverse, words)
+                    pairs = kept_shares[:even], shares[:even], of_shares[:even]
+                    mean = share_out_and_drop(*pairs, inverse, words)
                     add_outer(of_values, kept_shares, of_messages)
                 else:
-                    mean = share_out(shares, of_shares, inverse)
+                    mean = share_out(shares[:even], of_shares[:even], inverse)
                     add_outer(of_values, shares, of_messages)
                 if of_maps.size > 0:
                     of_map = of_maps[clip, head % of_maps.shape[1]]
-                    mean = mean + add_maps(of_shares, shares, of_map, start, count, square)
-                through_softmax(of_shares, shares, mean)
-                take(queries, own, start, count, first, head_dim, root)
+                    both = room_of_gradients, room_of_shares
+                    mean = mean + add_maps(*both, row_of_key, of_map, start, count, square)
+                through_softmax(of_shares[:even], shares[:even], mean)
+                take(queries, own, places_of_queries, first, head_dim, root)
                 add_outer(of_keys, of_shares, queries)
-                add_up(of_queries_across, of_shares, keys, head_dim)
+                add_up(of_queries_across, of_shares[:even], keys, head_dim)
                 turn_back(of_queries, of_queries_across)
                 for number in range(of_queries.shape[0]):
                     for i in range(QUERIES):
                         store(of_queries[number], i, load(of_queries[number], i) * root)
-                give(of_queries, of_own, start, count, first, head_dim)
-            give(of_keys, of_other, 0, num_keys, key, head_dim)
-            give(of_values, of_other, 0, num_keys, key + width, head_dim)
+                give(of_queries, of_own, places_of_queries, first, head_dim)
+            give(of_keys, of_other, places_of_keys, key, head_dim)
+            give(of_values, of_other, places_of_keys, key + width, head_dim)

@@ -41,7 +41,7 @@ def words_of_pair(pair, words):
 def drop_keys(weights, words):
     """Zero what the masks drop of the weights of 16 queries, which have a row for each key."""
     lowest_kept = words[3]
-    for pair in range(len(words[0]) // LANES):
+    for pair in range(weights.shape[0] // 2):
         word, row = words_of_pair(pair, words), 2 * pair
         store(weights, row, kept(load(weights, row), word << HALF, lowest_kept))
         store(weights, row + 1, kept(load(weights, row + 1), word, lowest_kept))

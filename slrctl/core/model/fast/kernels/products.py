@@ -49,26 +49,34 @@ def parted(num_rows, width):
 
 
 @part
-def take(parts, rows, first, count, column, width, factor):
-    """Read rows from `first` on, columns from `column` on, times a number; the others are 0."""
+def fewer(parts, num_rows):
+    """Room for fewer rows in the same memory, without a gap between the parts."""
+    num_parts = parts.shape[0]
+    memory = parts.reshape(-1)
+    return memory[: num_parts * num_rows * LANES].reshape(num_parts, num_rows, LANES)
+
+
+@part
+def take(parts, rows, places, column, width, factor):
+    """Read the rows at some places, columns from `column` on, times a number; the others are 0."""
     for number in range(parts.shape[0]):
         own, start = parts[number], number * LANES
         num_columns = min(width - start, LANES)
-        for row in range(count):
-            vector = load_part(rows, first + row, column + start, num_columns)
+        for row in range(len(places)):
+            vector = load_part(rows, places[row], column + start, num_columns)
             store(own, row, vector * factor)
-        for row in range(count, own.shape[0]):
+        for row in range(len(places), own.shape[0]):
             store(own, row, splat(np.float32(0)))
 
 
 @part
-def give(parts, rows, first, count, column, width):
+def give(parts, rows, places, column, width):
     """Write them back."""
     for number in range(parts.shape[0]):
         own, start = parts[number], number * LANES
         num_columns = min(width - start, LANES)
-        for row in range(count):
-            store_part(rows, first + row, column + start, num_columns, load(own, row))
+        for row in range(len(places)):
+            store_part(rows, places[row], column + start, num_columns, load(own, row))
 
 
 @part

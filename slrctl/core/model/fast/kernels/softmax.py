@@ -5,7 +5,7 @@ import numpy as np
 from slrctl.core.model.fast.kernels.compiling import part
 from slrctl.core.model.fast.kernels.masks import HALF, words_of_pair
 from slrctl.core.model.fast.kernels.powers import powers_of_2
-from slrctl.core.model.fast.kernels.products import QUERIES, padded
+from slrctl.core.model.fast.kernels.products import QUERIES
 from slrctl.core.model.fast.kernels.vector_memory import (
     load,
     load_part,
@@ -24,24 +24,27 @@ _SMALLEST = np.finfo(np.float32).tiny
 
 
 @part
-def raise_barrier(barrier, is_attended):
-    """0 where a key is attended to; elsewhere a number that no score comes up to."""
-    barrier[:] = _NEVER
+def find_attended(places, rows, is_attended, no_row):
+    """Write where the keys are that are attended to, and the row of each key; give their number.
+
+    They have a row each, in their order; any other key has the row `no_row`.
+    """
+    count = 0
     for t in range(len(is_attended)):
-        if is_attended[t]:
-            barrier[t] = 0
+        rows[t] = count if is_attended[t] else no_row
+        places[count] = t
+        count += is_attended[t]
+    return count
 
 
 @part
-def longest_key(keys_across, barrier, room):
-    """The length of the longest key that is attended to."""
-    num_columns = keys_across.shape[0] // (padded(len(barrier), LANES) // LANES)
+def longest_key(keys_across, num_keys, num_columns, room):
+    """The length of the longest key."""
     longest = _ZERO
-    for first in range(0, len(barrier), LANES):
+    for first in range(0, num_keys, LANES):
         store(room, 0, _squares_of(keys_across, first // LANES * num_columns, num_columns))
-        for n in range(min(LANES, len(barrier) - first)):
-            if barrier[first + n] == 0:
-                longest = max(longest, room[0, n])
+        for n in range(min(LANES, num_keys - first)):
+            longest = max(longest, room[0, n])
     return np.sqrt(longest)
 
 
@@ -55,32 +58,33 @@ def _squares_of(across, first, num_columns):
 
 
 @part
-def find_offset(offset, queries, longest, scores, barrier):
+def find_offset(offset, queries, longest, scores):
     """What each query subtracts: the bound of its scores, or the highest of them."""
     store(offset, 0, _squares_of(queries, 0, queries.shape[0]))
     for i in range(QUERIES):
         offset[0, i] = longest * np.sqrt(offset[0, i])
     for i in range(QUERIES):
         if offset[0, i] > _LARGEST_BOUND:
-            offset[0, i] = _highest_score(scores, i, barrier)
+            offset[0, i] = _highest_score(scores, i)
 
 
 @part
-def _highest_score(scores, i, barrier):
-    """The highest score of a key that is attended to; 0 where there is none."""
+def _highest_score(scores, i):
+    """The highest score of a query; 0 where there is none."""
     highest = _NEVER
-    for t in range(len(barrier)):
-        if barrier[t] == 0:
-            highest = max(highest, scores[t, i])
+    for t in range(scores.shape[0]):
+        highest = max(highest, scores[t, i])
     return highest if highest > _NEVER else _ZERO
 
 
 @part
-def exponentiate(scores, barrier, offset):
-    """Turn scores into powers of 2, 0 behind the barrier; give the sum of each query."""
+def exponentiate(scores, num_keys, offset):
+    """Turn scores of so many keys into powers of 2, and others into 0; give each query's sum."""
+    for t in range(num_keys, scores.shape[0]):
+        store(scores, t, splat(_ZERO))
     total = splat(_ZERO)
-    for t in range(len(barrier)):
-        powers = powers_of_2(load(scores, t) + (barrier[t] - offset))
+    for t in range(num_keys):
+        powers = powers_of_2(load(scores, t) - offset)
         store(scores, t, powers)
         total = total + powers
     return total
@@ -93,13 +97,13 @@ def inverse_of(total):
 
 
 @part
-def write_maps(maps, start, count, shares, inverse, square):
-    """Write the weights of 16 queries, a square of them after the other."""
+def write_maps(maps, start, count, shares, rows, inverse, square):
+    """Write the weights of 16 queries for all keys, a square of them after the other."""
     num_keys = maps.shape[1]
     for first in range(0, num_keys, LANES):
         num_columns = min(LANES, num_keys - first)
         for n in range(num_columns):
-            store(square, n, load(shares, first + n) * inverse)
+            store(square, n, load(shares, rows[first + n]) * inverse)
         transpose(square, 0, square, 0)
         for i in range(count):
             store_part(maps, start + i, first, num_columns, load(square, i))
@@ -121,7 +125,7 @@ def share_out_and_drop(kept_shares, shares, of_shares, inverse, words):
     """The same, with the shares that dropout leaves beside them and no gradient of the others."""
     lowest_kept = words[3]
     mean = splat(_ZERO)
-    for pair in range(len(words[0]) // LANES):
+    for pair in range(shares.shape[0] // 2):
         word = words_of_pair(pair, words)
         for number in range(2):
             half, t = word if number else word << HALF, 2 * pair + number
@@ -135,7 +139,7 @@ def share_out_and_drop(kept_shares, shares, of_shares, inverse, words):
 
 
 @part
-def add_maps(of_shares, shares, of_maps, start, count, square):
+def add_maps(of_shares, shares, rows, of_maps, start, count, square):
     """Add gradients of the weights of 16 queries; give their mean under these."""
     num_keys, mean = of_maps.shape[1], splat(_ZERO)
     for first in range(0, num_keys, LANES):
@@ -146,9 +150,9 @@ def add_maps(of_shares, shares, of_maps, start, count, square):
             store(square, i, splat(_ZERO))
         transpose(square, 0, square, 0)
         for n in range(num_columns):
-            gradient = load(square, n)
-            mean = mean + gradient * load(shares, first + n)
-            store(of_shares, first + n, load(of_shares, first + n) + gradient)
+            gradient, row = load(square, n), rows[first + n]
+            mean = mean + gradient * load(shares, row)
+            store(of_shares, row, load(of_shares, row) + gradient)
     return mean
 
 
