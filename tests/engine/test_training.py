@@ -379,7 +379,7 @@ def test_the_best_epoch_is_the_last_one_within_the_standard_error_of_the_highest
 def test_the_best_epoch_is_chosen_by_the_accuracy_its_standard_error_and_the_loss_of_validation(
     settings, tiny_parts
 ):
-    settings = Settings.layered(settings.model_dump(), {"train": {"epochs": 4}})
+    settings = Settings.layered(settings.model_dump(), {"train": {"epochs": 8}})
     state, reports = trained(settings, tiny_parts)
     lines = [report.metrics for report in reports if isinstance(report, EpochReport)]
 

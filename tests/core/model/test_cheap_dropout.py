@@ -75,6 +75,21 @@ def test_weights_of_attention_are_dropped_at_the_rate_whether_masks_lie_together
     assert abs((results == 0).double().mean().item() - 0.25) < 4 * deviation
 
 
+def test_masks_are_of_the_keys_that_are_attended_to_in_their_order():
+    is_attended = torch.tensor([[0, 1, 1, 0, 1], [1, 1, 1, 1, 1], [0, 0, 0, 0, 0]]).bool()
+    weights = torch.rand(3, 2, 40, 5)
+
+    torch.manual_seed(1)
+    of_all = dropout_of_weights(torch.ones_like(weights), 0.25, is_training=True)
+    torch.manual_seed(1)
+    results = dropout_of_weights(weights, 0.25, True, is_attended)
+
+    assert torch.equal(
+        results[0, ..., [1, 2, 4]], (weights[0, ..., [1, 2, 4]] * of_all[0, ..., :3])
+    )
+    assert torch.equal(results[1], weights[1] * of_all[1])
+
+
 @pytest.mark.parametrize(
     ("shape", "rate", "is_training"),
     [((1, 2, 3, 4), 0.5, False), ((1, 2, 3, 4), 0.0, True), ((0, 2, 3, 4), 0.5, True)],

@@ -1,7 +1,9 @@
 """The attention of the fast path against the plain one."""
 
 import math
+from typing import NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
@@ -10,6 +12,8 @@ from slrctl.core.cmcl import CrossModalConsistencyLoss, consistency_loss
 from slrctl.core.model import SiFormer, fast
 from slrctl.core.model.attention import MultiHeadAttention
 from slrctl.core.model.encoder import FeedForward
+from slrctl.core.model.fast.kernels import attention as kernels
+from slrctl.core.model.fast.random_words import draw_masks
 from slrctl.core.model.fusion import DirectedAttention
 from slrctl.core.model.residual import residual
 from slrctl.core.seeding import scoped_seed
@@ -180,6 +184,47 @@ def test_a_key_that_is_not_attended_to_may_hold_anything(attention, is_attended,
         strict=True,
     ):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("num_attended", [0, 1, 2, 15, 17, 40])
+def test_keys_that_are_not_attended_to_change_no_bit_of_what_kernels_compute(num_attended):
+    draws = np.random.default_rng(num_attended)
+    places = np.sort(draws.permutation(50)[:num_attended])
+    is_attended = np.zeros((1, 50), bool)
+    is_attended[:, places] = True
+    keys = draws.standard_normal((1, 50, 2 * D), np.float32)
+
+    among_others = attend_and_back(keys, is_attended)
+    alone = attend_and_back(keys[:, places], np.ones((1, num_attended), bool))
+
+    assert np.array_equal(among_others.heads, alone.heads)
+    assert np.array_equal(among_others.maps[..., places], alone.maps)
+    assert np.array_equal(among_others.of_query, alone.of_query)
+    assert np.array_equal(among_others.of_keys[:, places], alone.of_keys)
+    for of_all in among_others.maps, among_others.of_keys.swapaxes(1, 2):
+        assert not of_all[..., ~is_attended[0]].any()
+
+
+class Written(NamedTuple):
+    """What kernels write for given keys and values, and 21 queries."""
+
+    heads: np.ndarray
+    maps: np.ndarray
+    of_query: np.ndarray
+    of_keys: np.ndarray
+
+
+def attend_and_back(keys, is_attended):
+    draws = np.random.default_rng(0)
+    query, of_heads = draws.standard_normal((2, 1, 21, D), np.float32)
+    maps = np.empty((1, H, 21, keys.shape[1]), np.float32)
+    offsets = np.empty((1, H, 21), np.float32)
+    heads, of_query, of_keys = (np.full_like(one, np.nan) for one in (query, query, keys))
+    options = (0, 0, 0), (H, D // H), is_attended, False, tuple(draw_masks(1, 1, 0.0))
+    kernels.attend(query, keys, *options, heads, offsets, maps)
+    no_maps = np.empty((0, 0, 0, 0), np.float32)
+    kernels.attend_back(query, keys, *options, offsets, of_heads, no_maps, of_query, of_keys)
+    return Written(heads, maps, of_query, of_keys)
 
 
 def test_a_number_that_is_none_is_not_hidden(attention, is_attended, rng):

@@ -6,12 +6,14 @@ of a fixed table of random words, one of them multiplied by an odd number:
 
     word[i] = table[a + i] + m * table[b + i]   (modulo 2^32)
 
-The places a and b, 2^16 each, and the multiplier m of every block are drawn from the generator that
-`scoped_seed` sets for each step: 62 bits a block. Words of one block are sums of different random
-words; those of two blocks are pairwise independent, because a multiplication by an odd number is
-a bijection. The table and the blocks are small so that a core has them in its own cache: a step
-reads 10^8 words of them. A word decides two elements, one below the other: its low half in an even row of the
-block, its high half in the odd row that follows.
+The places a and b, 2^16 each, and the multiplier m of every block are drawn from the generator
+that `scoped_seed` sets for each step: 62 bits a block. Words of one block are sums of different
+random words; those of two blocks are pairwise independent, because a multiplication by an odd
+number is a bijection. A word decides two elements, one below the other: its low half in an even
+row of the block, its high half in the odd row that follows.
+
+The table and its blocks are small, so that a core finds them in a cache of its own: a step reads
+some 10^8 of their words.
 """
 
 from functools import cache
@@ -35,9 +37,10 @@ _CPU = torch.device("cpu")
 class Masks(NamedTuple):
     """What the masks of rows follow from, a key for every block of rows.
 
-    A key is three numbers of 30 bits: the two places are remainders of `NUM_PLACES`, the multiplier
-    is the odd number after twice the third. An element stays where its 16 bits, in the upper half of a
-    word, are not below `lowest_kept`; `scale` makes up for the dropped share, exactly.
+    A key is three numbers of 30 bits: the two places are remainders of `NUM_PLACES`, the
+    multiplier is the odd number after twice the third. An element stays where its 16 bits, in the
+    upper half of a word, are not below `lowest_kept`; `scale` makes up for the dropped share,
+    exactly.
     """
 
     table: Int32[np.ndarray, " words"]
