@@ -89,10 +89,10 @@ def beside_peak(
     ]
 
 
-def random_batch(num_clips: int, num_frames: int, seed: int = 0) -> ClipBatch:
-    """Features of the size that landmarks have, one hand frame in five missing."""
+def random_batch(num_clips: int, num_frames: int, seed: int = 0, missing: float = 0.2) -> ClipBatch:
+    """Features of the size that landmarks have, each hand missing in a share of the frames."""
     draws = torch.Generator().manual_seed(seed)
-    is_there = torch.rand(num_clips, num_frames, 2, generator=draws) > 0.2
+    is_there = torch.rand(num_clips, num_frames, 2, generator=draws) > missing
     hands = torch.randn(num_clips, num_frames, 2, HAND_WIDTH, generator=draws).mul_(0.2)
     left, right = (hands * is_there[..., None]).unbind(2)
     return ClipBatch(
@@ -111,9 +111,11 @@ def settings_with(*changes: str) -> Settings:
     return resolve(read_overrides([*changes, "train.diagnostics_every=1000000"])).settings
 
 
-def steps_of(settings: Settings, num_frames: int = NUM_FRAMES) -> Callable[[], object]:
+def steps_of(
+    settings: Settings, num_frames: int = NUM_FRAMES, missing: float = 0.2
+) -> Callable[[], object]:
     """A training that goes one step further with every call."""
-    batches = [random_batch(BATCH, num_frames, seed) for seed in range(4)]
+    batches = [random_batch(BATCH, num_frames, seed, missing) for seed in range(4)]
     num_batches = 10**6
     state = TrainingState.initial(settings, tuple(map(str, range(NUM_CLASSES))), CPU)
     data = TrainingData(
@@ -139,22 +141,28 @@ def flop_of_step(settings: Settings) -> int:
 
 def training_steps(rounds: int) -> float:
     """The table of training steps; returns the published rate, scaled to this processor."""
+    changes = {
+        "full attention, fusion, CMCL": ("cmcl.preset=balanced",),
+        "CE": (),
+        "CE, no fusion": ("model.cross_attention=false",),
+        "CE, hands missing in half of the frames": (),
+    }
     variants = {
-        (name, precision): settings_with(*changes, f"train.precision={precision}")
-        for name, changes in {
-            "full attention, fusion, CMCL": ("cmcl.preset=balanced",),
-            "CE": (),
-            "CE, no fusion": ("model.cross_attention=false",),
-        }.items()
+        (name, precision): settings_with(*changes[name], f"train.precision={precision}")
+        for name in changes
         for precision in ("fp32", "bf16")
     }
+    missing = [0.5 if "missing" in name else 0.2 for name, _ in variants]
     types = {"fp32": torch.float32, "bf16": torch.bfloat16}
     names = list(variants)
     figures = dict(
         zip(
             names,
             beside_peak(
-                [steps_of(settings) for settings in variants.values()],
+                [
+                    steps_of(settings, missing=share)
+                    for settings, share in zip(variants.values(), missing, strict=True)
+                ],
                 [types[precision] for _, precision in names],
                 rounds,
             ),
@@ -177,10 +185,10 @@ def training_steps(rounds: int) -> float:
             f"| {BATCH / seconds / published:.2f} x | {share} |"
         )
     for precision in types:
-        cmcl, ce, alone = (figures[name, precision].seconds for name in dict(names))
+        cmcl, ce, alone, half = (figures[name, precision].seconds for name in changes)
         print(
-            f"\n{precision}: CMCL costs {cmcl / ce - 1:+.1%} over CE, "
-            f"fusion {ce / alone - 1:+.1%} over none"
+            f"\n{precision}: CMCL costs {cmcl / ce - 1:+.1%} over CE, fusion {ce / alone - 1:+.1%} "
+            f"over none, {half / alone - 1:+.1%} where half of the hands are missing"
         )
     return PUBLISHED_CLIPS * fp32_peak / PUBLISHED_PEAK
 

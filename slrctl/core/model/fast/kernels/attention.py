@@ -74,15 +74,15 @@ def attend(query, key_value, places, shape, is_attended, is_dropped, masks, head
     room_of_shares = scratch(most_rows + 1)  # the last row stays 0
     offset, square = scratch(1), scratch(LANES)
     num_blocks = padded(num_queries, QUERIES) // QUERIES
-    all_queries, attended = np.arange(num_queries), np.empty(num_keys + 1, np.int64)
-    row_of_key = np.empty(num_keys, np.int64)
+    all_queries = np.arange(num_queries)
+    places_of_all, row_of_key = np.empty(num_keys, np.int64), np.empty(num_keys, np.int64)
     for clip in range(num_clips):
-        num_attended = find_attended(attended, row_of_key, is_attended[clip], most_rows)
-        places_of_keys = attended[:num_attended]
+        num_attended = find_attended(places_of_all, row_of_key, is_attended[clip], most_rows)
+        places_of_keys = places_of_all[:num_attended]
         keys = fewer(room_of_keys, padded(num_attended, LANES))
         values = fewer(room_of_values, padded(num_attended, LANES))
-        scores = room_of_shares[: padded(num_attended, KEYS)]
-        shares = scores[: padded(num_attended, 2)]
+        all_shares = room_of_shares[: padded(num_attended, KEYS)]
+        shares, pairs = all_shares[:num_attended], all_shares[: padded(num_attended, 2)]
         own, other, written = query[clip], key_value[clip], heads[clip]
         for head in range(num_heads):
             first, message = first_query + head * head_dim, first_message + head * head_dim
@@ -96,17 +96,17 @@ def attend(query, key_value, places, shape, is_attended, is_dropped, masks, head
                 count = len(places_of_queries)
                 take(queries, own, places_of_queries, first, head_dim, scale)
                 turn(queries_across, queries)
-                multiply(scores, queries_across, keys_across, head_dim)
-                find_offset(offset, queries_across, longest, scores[:num_attended])
+                multiply(all_shares, queries_across, keys_across, head_dim)
+                find_offset(offset, queries_across, longest, shares)
                 for i in range(count):
                     offsets[clip, head, start + i] = offset[0, i]
-                inverse = inverse_of(exponentiate(scores, num_attended, load(offset, 0)))
+                inverse = inverse_of(exponentiate(all_shares, num_attended, load(offset, 0)))
                 if maps.size > 0:
                     own_maps = maps[clip, head]
                     write_maps(own_maps, start, count, room_of_shares, row_of_key, inverse, square)
                 if is_dropped:
                     number = (clip * num_heads + head) * num_blocks + start // QUERIES
-                    drop_keys(shares, words_of_queries(number, num_keys, masks))
+                    drop_keys(pairs, words_of_queries(number, num_keys, masks))
                 add_up(messages_across, shares, values, head_dim)
                 for d in range(messages_across.shape[0]):
                     store(messages_across, d, load(messages_across, d) * (inverse * keep_scale))
@@ -144,11 +144,11 @@ def attend_back(
     room_of_kept = scratch(most_rows)
     offset, square = scratch(1), scratch(LANES)
     num_blocks = padded(num_queries, QUERIES) // QUERIES
-    all_queries, attended = np.arange(num_queries), np.empty(num_keys + 1, np.int64)
-    row_of_key = np.empty(num_keys, np.int64)
+    all_queries = np.arange(num_queries)
+    places_of_all, row_of_key = np.empty(num_keys, np.int64), np.empty(num_keys, np.int64)
     for clip in range(num_clips):
-        num_attended = find_attended(attended, row_of_key, is_attended[clip], most_rows)
-        places_of_keys = attended[:num_attended]
+        num_attended = find_attended(places_of_all, row_of_key, is_attended[clip], most_rows)
+        places_of_keys = places_of_all[:num_attended]
         keys = fewer(room_of_keys, padded(num_attended, LANES))
         values = fewer(room_of_values, padded(num_attended, LANES))
         of_keys = fewer(room_of_their_gradients[0], padded(num_attended, LANES))
@@ -156,6 +156,7 @@ def attend_back(
         num_rows, even = padded(num_attended, KEYS), padded(num_attended, 2)
         shares, of_shares = room_of_shares[:num_rows], room_of_gradients[:num_rows]
         kept_shares = room_of_kept[:num_rows]
+        pairs = shares[:even], of_shares[:even], kept_shares[:even]
         own, other, gradient = query[clip], key_value[clip], of_heads[clip]
         of_own, of_other = of_query[clip], of_key_value[clip]
         if num_attended < num_keys:
@@ -185,20 +186,19 @@ def attend_back(
                 if is_dropped:
                     number = (clip * num_heads + head) * num_blocks + start // QUERIES
                     words = words_of_queries(number, num_keys, masks)
-                    pairs = kept_shares[:even], shares[:even], of_shares[:even]
                     mean = share_out_and_drop(*pairs, inverse, words)
                     add_outer(of_values, kept_shares, of_messages)
                 else:
-                    mean = share_out(shares[:even], of_shares[:even], inverse)
+                    mean = share_out(pairs[0], pairs[1], inverse)
                     add_outer(of_values, shares, of_messages)
                 if of_maps.size > 0:
                     of_map = of_maps[clip, head % of_maps.shape[1]]
                     both = room_of_gradients, room_of_shares
                     mean = mean + add_maps(*both, row_of_key, of_map, start, count, square)
-                through_softmax(of_shares[:even], shares[:even], mean)
+                through_softmax(pairs[1], pairs[0], mean)
                 take(queries, own, places_of_queries, first, head_dim, root)
                 add_outer(of_keys, of_shares, queries)
-                add_up(of_queries_across, of_shares[:even], keys, head_dim)
+                add_up(of_queries_across, pairs[1], keys, head_dim)
                 turn_back(of_queries, of_queries_across)
                 for number in range(of_queries.shape[0]):
                     for i in range(QUERIES):

@@ -32,7 +32,7 @@ def find_attended(places, rows, is_attended, no_row):
     count = 0
     for t in range(len(is_attended)):
         rows[t] = count if is_attended[t] else no_row
-        places[count] = t
+        places[count] = t  # the next one takes its place if it does not count
         count += is_attended[t]
     return count
 
@@ -121,7 +121,7 @@ def share_out(shares, of_shares, inverse):
 
 
 @part
-def share_out_and_drop(kept_shares, shares, of_shares, inverse, words):
+def share_out_and_drop(shares, of_shares, kept_shares, inverse, words):
     """The same, with the shares that dropout leaves beside them and no gradient of the others."""
     lowest_kept = words[3]
     mean = splat(_ZERO)
