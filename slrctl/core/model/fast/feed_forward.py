@@ -6,7 +6,7 @@ They are kept for the backward pass, where a unit lets the gradient through exac
 above 0, so no mask is kept.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -141,17 +141,16 @@ class _FeedForward(torch.autograd.Function):
         if inputs.shape[1] == width:  # without a column that adds the bias
             inputs, expand = _beside_ones(inputs, dtype), _padded(expand, 1, len(inputs))
         of_outputs = (given * ctx.scale).to(dtype)
-        of_expand = given.new_zeros(inputs.shape[1], len(expand))
-        of_contract = given.new_zeros(given.shape[1], len(expand))
-        scratch, of_rows = torch.empty_like(hidden[0]), []
+        scratch, of_rows, of_weights = torch.empty_like(hidden[0]), [], []
         all_but_sign = ~_MINUS_ZERO[dtype]
         blocks = of_outputs.split(size), inputs.split(size), hidden
         for gradient, block, units in zip(*blocks, strict=True):
             of_units = product(gradient, from_outputs, scratch[: len(units)])
             let_through(_bits(of_units), _bits(units), all_but_sign)
-            of_expand += product_over_rows(block, of_units)
-            of_contract += product_over_rows(gradient, units)
+            of_both = product_over_rows(block, of_units), product_over_rows(gradient, units)
+            of_weights = _added(of_weights, of_both)
             of_rows.append(product(of_units, expand.t()))
+        of_expand, of_contract = of_weights
         return (
             torch.cat(of_rows)[:, :width].to(given.dtype),
             of_expand[:width].t(),
@@ -161,6 +160,13 @@ class _FeedForward(torch.autograd.Function):
             None,
             None,
         )
+
+
+def _added(totals: Sequence[Tensor], more: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Sums in float32, in place; the first that are to be added begin them."""
+    if not totals:
+        return [one.float() for one in more]
+    return [total.add_(one) for total, one in zip(totals, more, strict=True)]
 
 
 def _rows_of_block(num_rows: int, num_units: int, dtype: torch.dtype) -> int:
