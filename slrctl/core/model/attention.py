@@ -56,7 +56,7 @@ class MultiHeadAttention(nn.Module):
         self,
         weights: Float[Tensor, "B H Q T"],
         value: Float[Tensor, "B H T d"],
-        is_attended: Bool[Tensor, "B T"] | None,
+        is_attended: Bool[Tensor, "B T"] | None = None,
     ) -> Float[Tensor, "B H Q d"]:
         """Average the values under the weights, some of which dropout removes in training."""
         kept = dropout_of_weights(weights, self.dropout, self.training, is_attended)
@@ -182,7 +182,7 @@ class ProbSparseAttention(nn.Module):
             num_active[:, None, None],
         )
         weights = attention_weights(scores, is_valid)
-        attended = self.attention.combine(weights, value, is_valid)
+        attended = self.attention.combine(weights, value)
         count = is_valid_key.sum(-1, keepdim=True).clamp(min=1)
         mean = (value * is_valid[:, None, :, None]).sum(2, keepdim=True) / count
         return self.attention.output(torch.where(active[..., None], attended, mean))

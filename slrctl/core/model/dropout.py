@@ -50,6 +50,6 @@ def dropout_of_weights(
     masks = draw_masks_of_weights(*size, rate)
     keep = keep_mask_of_weights(masks, *size).view(weights.shape)
     if is_attended is not None:
-        row_of_key = (is_attended.cumsum(-1) - 1).clamp(min=0)
+        row_of_key = (is_attended.expand(num_clips, num_keys).cumsum(-1) - 1).clamp(min=0)
         keep = keep.gather(-1, row_of_key[:, None, None].expand_as(keep))
     return weights * keep.to(weights.dtype).mul_(masks.scale)

@@ -6,7 +6,7 @@ from torch.testing import assert_close
 
 from slrctl.core.model.dropout import dropout, dropout_of_weights
 
-COUNT = 1_000_003  # four blocks, the last one shorter
+COUNT = 1_000_003  # some blocks, the last one shorter
 
 
 def mask(rate: float, seed: int = 1) -> torch.Tensor:

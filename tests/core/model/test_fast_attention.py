@@ -70,6 +70,19 @@ def test_it_equals_the_plain_path_with_the_same_draws(
     assert_equal_to_the_plain_path(attention, queries, keys, is_attended, weights_of_maps)
 
 
+def test_a_last_key_that_is_longer_than_all_others_counts_in_the_bound_of_scores(attention, rng):
+    attention.eval()
+    queries, keys = (
+        8 * torch.randn(1, Q, D, generator=rng),
+        1e-3 * torch.randn(1, 9, D, generator=rng),
+    )
+    keys[0, 6] = 60 * torch.randn(D, generator=rng)
+    is_attended = torch.tensor([[0, 1, 1, 0, 1, 0, 1, 0, 0]], dtype=torch.bool)
+    weights_of_maps = torch.randn(1, H, Q, 9, generator=rng)
+
+    assert_equal_to_the_plain_path(attention, queries, keys, is_attended, weights_of_maps)
+
+
 @pytest.mark.parametrize("num_frames", [T, 300])
 def test_what_is_read_through_a_linear_map_equals_the_plain_path(rng, num_frames):
     reader = DirectedAttention(D, 8, H, 0.2).train()

@@ -123,6 +123,15 @@ def test_the_words_of_a_block_fit_behind_any_place_of_the_table(width):
     assert NUM_PLACES + masks.rows_of_block // 2 * width <= len(masks.table)
 
 
+def test_places_are_all_of_the_table_and_its_blocks_fit_into_a_cache_with_it():
+    masks = draw_masks(100_000, WIDTH, 0.1)
+
+    places = masks.keys[:, :2] % NUM_PLACES
+    assert places.min() < 0.01 * 2**16
+    assert places.max() >= 0.99 * 2**16
+    assert 4 * (places.max() + BLOCK // 2) < 2**19  # bytes, of a second cache that has 2^19 or more
+
+
 def test_a_row_wider_than_a_mask_is_refused():
     with pytest.raises(ValueError, match="131073 elements a row"):
         draw_masks(1, MOST_WORDS + 1, 0.1)

@@ -8,9 +8,11 @@ of a fixed table of random words, one of them multiplied by an odd number:
 
 The places a and b, 2^16 each, and the multiplier m of every block are drawn from the generator
 that `scoped_seed` sets for each step: 62 bits a block. Words of one block are sums of different
-random words; those of two blocks are pairwise independent, because a multiplication by an odd
-number is a bijection. A word decides two elements, one below the other: its low half in an even
-row of the block, its high half in the odd row that follows.
+random words. Those of two blocks are pairwise independent, because a multiplication by an odd
+number is a bijection, unless both are made of the same two words of the table, which can only be
+where their places lie equally far apart, in one of 2^15 pairs of blocks. A word decides two
+elements, one below the other: its low half in an even row of the block, its high half in the odd
+row that follows.
 
 The table and its blocks are small, so that a core finds them in a cache of its own: a step reads
 some 10^8 of their words.
@@ -80,8 +82,8 @@ def draw_masks(num_rows: int, width: int, rate: float) -> Masks:
 def draw_masks_of_weights(num_heads: int, num_queries: int, num_keys: int, rate: float) -> Masks:
     """Draw those of attention, for each head of each clip.
 
-    Each 16 queries have two rows, one for the keys with even and one for those with odd numbers,
-    with 16 elements for every key.
+    Each 16 queries have two rows, with 16 elements for every key: one for the keys with even
+    numbers and one for those with odd ones, where the keys that are attended to are counted.
     """
     num_rows = 2 * num_heads * -(-num_queries // QUERIES)
     return draw_masks(num_rows, _width_of_weights(num_keys), rate)

@@ -100,7 +100,7 @@ def attend(query, key_value, places, shape, is_attended, is_dropped, masks, head
                 find_offset(offset, queries_across, longest, shares)
                 for i in range(count):
                     offsets[clip, head, start + i] = offset[0, i]
-                inverse = inverse_of(exponentiate(all_shares, num_attended, load(offset, 0)))
+                inverse = inverse_of(exponentiate(shares, load(offset, 0)))
                 if maps.size > 0:
                     own_maps = maps[clip, head]
                     write_maps(own_maps, start, count, room_of_shares, row_of_key, inverse, square)
@@ -182,7 +182,7 @@ def attend_back(
                     offset[0, i] = offsets[clip, head, start + i] if i < count else _ZERO
                 multiply(shares, queries_across, keys_across, head_dim)
                 multiply(of_shares, of_messages_across, values_across, head_dim)
-                inverse = inverse_of(exponentiate(shares, num_attended, load(offset, 0)))
+                inverse = inverse_of(exponentiate(shares[:num_attended], load(offset, 0)))
                 if is_dropped:
                     number = (clip * num_heads + head) * num_blocks + start // QUERIES
                     words = words_of_queries(number, num_keys, masks)

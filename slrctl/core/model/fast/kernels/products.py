@@ -1,4 +1,4 @@
-"""Products of a few queries with all keys, whose sums stay in registers.
+"""Products of a few queries with many keys, whose sums stay in registers.
 
 Rows are in parts of 16 columns: `P N 16` for N rows of up to 16 P columns. What is across has, for
 each 16 of them, a row for every column (16 P of them), in which they stand side by side. Scratch

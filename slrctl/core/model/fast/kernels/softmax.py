@@ -1,4 +1,4 @@
-"""The softmax of 16 queries over all keys, which are rows; and its way back."""
+"""The softmax of 16 queries over the keys they attend to, which are rows; and its way back."""
 
 import numpy as np
 
@@ -78,12 +78,10 @@ def _highest_score(scores, i):
 
 
 @part
-def exponentiate(scores, num_keys, offset):
-    """Turn scores of so many keys into powers of 2, and others into 0; give each query's sum."""
-    for t in range(num_keys, scores.shape[0]):
-        store(scores, t, splat(_ZERO))
+def exponentiate(scores, offset):
+    """Turn scores into powers of 2; give the sum of each query."""
     total = splat(_ZERO)
-    for t in range(num_keys):
+    for t in range(scores.shape[0]):
         powers = powers_of_2(load(scores, t) - offset)
         store(scores, t, powers)
         total = total + powers
