@@ -141,28 +141,24 @@ def flop_of_step(settings: Settings) -> int:
 
 def training_steps(rounds: int) -> float:
     """The table of training steps; returns the published rate, scaled to this processor."""
-    changes = {
-        "full attention, fusion, CMCL": ("cmcl.preset=balanced",),
-        "CE": (),
-        "CE, no fusion": ("model.cross_attention=false",),
-        "CE, hands missing in half of the frames": (),
+    kinds = {
+        "full attention, fusion, CMCL": (0.2, "cmcl.preset=balanced"),
+        "CE": (0.2,),
+        "CE, no fusion": (0.2, "model.cross_attention=false"),
+        "CE, hands missing in half of the frames": (0.5,),
     }
     variants = {
-        (name, precision): settings_with(*changes[name], f"train.precision={precision}")
-        for name in changes
+        (name, precision): (settings_with(*changes, f"train.precision={precision}"), missing)
+        for name, (missing, *changes) in kinds.items()
         for precision in ("fp32", "bf16")
     }
-    missing = [0.5 if "missing" in name else 0.2 for name, _ in variants]
     types = {"fp32": torch.float32, "bf16": torch.bfloat16}
     names = list(variants)
     figures = dict(
         zip(
             names,
             beside_peak(
-                [
-                    steps_of(settings, missing=share)
-                    for settings, share in zip(variants.values(), missing, strict=True)
-                ],
+                [steps_of(settings, missing=missing) for settings, missing in variants.values()],
                 [types[precision] for _, precision in names],
                 rounds,
             ),
@@ -172,7 +168,7 @@ def training_steps(rounds: int) -> float:
     fp32_peak = statistics.median(
         figure.peak for (_, precision), figure in figures.items() if precision == "fp32"
     )
-    flop = flop_of_step(variants[names[0]])
+    flop = flop_of_step(variants[names[0]][0])
     print(f"`torch.mm`: fp32 {fp32_peak / 1e9:.0f} GFLOP/s, ", end="")
     print(f"bf16 {figures[names[1]].peak / 1e9:.0f}; a step is {flop / 1e9:.0f} GFLOP\n")
     print("| training step, 24 clips of 204 frames | clips/s | of published | of peak |")
@@ -185,7 +181,7 @@ def training_steps(rounds: int) -> float:
             f"| {BATCH / seconds / published:.2f} x | {share} |"
         )
     for precision in types:
-        cmcl, ce, alone, half = (figures[name, precision].seconds for name in changes)
+        cmcl, ce, alone, half = (figures[name, precision].seconds for name in kinds)
         print(
             f"\n{precision}: CMCL costs {cmcl / ce - 1:+.1%} over CE, fusion {ce / alone - 1:+.1%} "
             f"over none, {half / alone - 1:+.1%} where half of the hands are missing"
