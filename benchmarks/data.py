@@ -23,15 +23,15 @@ import torch
 
 from slrctl.core import skeleton
 from slrctl.core.clip import Clip, ClipBatch
+from slrctl.core.data.batches import prepare_clips, training_batches
 from slrctl.core.data.cache import ClipCache
 from slrctl.core.data.dataset import SignDataset, load_dataset
-from slrctl.core.data.formats.parquet import write_parquet
-from slrctl.core.data.loader import prepare_clips, training_batches
+from slrctl.core.data.readers.parquet import write_parquet
 from slrctl.core.data.synthetic import SynthesisParameters, synthesise
-from slrctl.engine.runtime import keep_freed_memory
-from slrctl.engine.state import TrainingState
-from slrctl.engine.training import TrainingData, train_epochs
+from slrctl.core.devices import keep_freed_memory
 from slrctl.settings import Settings
+from slrctl.training.loop import TrainingData, train_epochs
+from slrctl.training.state import TrainingState
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 from spoter_files import write_csv

@@ -14,20 +14,26 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from slrctl.core.data.parts import load_parts
+from slrctl.core.data.splits import load_parts
 from slrctl.core.data.synthetic import synthesise
-from slrctl.engine.files import replacing
-from slrctl.engine.loaded_run import load_run
+from slrctl.files import replacing
 from slrctl.layers import Layer
-from slrctl.studies.ablation.events import TrialFailed
-from slrctl.studies.ablation.local import run_locally
-from slrctl.studies.ablation.standing import standing
+from slrctl.runs.load import load_run
 from slrctl.studies.ablation.study import BUILT_IN, Study
-from slrctl.studies.ablation.trials import Fold, Trial, code_digest, plan_trials, read_result
-from slrctl.studies.inspection.known_lag import LagHits, count_hits, lag_shares, margin_95
-from slrctl.studies.inspection.looking import inspect_clips
-from slrctl.studies.inspection.measures import relative_entropy
-from slrctl.studies.inspection.record import FUSION
+from slrctl.studies.ablation.trials import (
+    Fold,
+    Trial,
+    TrialFailed,
+    code_digest,
+    plan_trials,
+    read_result,
+    standing,
+)
+from slrctl.studies.ablation.worker import run_locally
+from slrctl.studies.attention.inspect import inspect_clips
+from slrctl.studies.attention.known_lag import LagHits, count_hits, lag_shares, margin_95
+from slrctl.studies.attention.measures import relative_entropy
+from slrctl.studies.attention.record import FUSION
 
 CPU = torch.device("cpu")
 VARIANTS = ("CE", "kl", "cycle")

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from slrctl.core.cmcl import consistency_loss
+from slrctl.core.devices import arithmetic, keep_freed_memory
 from slrctl.core.model import fast
 from slrctl.core.model.attention import MultiHeadAttention
 from slrctl.core.model.encoder import FeedForward
 from slrctl.core.model.fusion import CrossModalAttentionFusion, StreamPresence, Streams
 from slrctl.core.model.residual import residual
-from slrctl.engine.runtime import arithmetic, keep_freed_memory
 
 CLIPS, FRAMES, HEADS, HIDDEN, RATE = 6, 204, 3, 2048, 0.1
 WIDTH, BODY_WIDTH = 42, 24

@@ -19,7 +19,7 @@ import numpy as np
 
 from slrctl.core import skeleton
 from slrctl.core.clip import Clip
-from slrctl.core.data.formats.parquet import write_parquet
+from slrctl.core.data.readers.parquet import write_parquet
 
 NUM_FRAMES, NUM_GLOSSES, NUM_SIGNERS = 20, 50, 20
 SMALL = (

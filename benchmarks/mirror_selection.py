@@ -21,24 +21,22 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from slrctl.core.data.dataset import SignDataset, load_dataset
-from slrctl.core.data.holdout import choose_stratified
-from slrctl.core.data.loader import (
+from slrctl.core.data.batches import (
     evaluation_batches,
     num_batches,
     prepare_clips,
     training_batches,
 )
+from slrctl.core.data.dataset import SignDataset, load_dataset
 from slrctl.core.data.mirror import MIRRORED
-from slrctl.core.data.mirrored_copies import with_mirrored_copies
-from slrctl.core.data.splits import part_of
+from slrctl.core.data.splits import choose_stratified, part_of, with_mirrored_copies
 from slrctl.core.data.synthetic import synthesise
-from slrctl.engine.evaluation import predict
-from slrctl.engine.runtime import deterministic
-from slrctl.engine.state import TrainingState
-from slrctl.engine.training import TrainingData, train_epochs
+from slrctl.core.devices import deterministic
+from slrctl.evaluation.predictions import predict
 from slrctl.layers import Layer, read_overrides, resolve
 from slrctl.settings import Settings
+from slrctl.training.loop import TrainingData, train_epochs
+from slrctl.training.state import TrainingState
 
 CPU = torch.device("cpu")
 RIGHT = "prepare.dominant_hand=right"

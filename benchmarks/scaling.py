@@ -17,10 +17,10 @@ import time
 import torch
 from training import random_batch, settings_with
 
-from slrctl.engine.state import TrainingState
-from slrctl.engine.training import TrainingData, train_epochs
-from slrctl.engine.workers import joined_workers
 from slrctl.settings import Settings
+from slrctl.training.loop import TrainingData, train_epochs
+from slrctl.training.processes import joined_workers
+from slrctl.training.state import TrainingState
 
 CLIPS, NUM_FRAMES, STEPS = 12, 64, 10
 CPU = torch.device("cpu")

@@ -28,20 +28,19 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from slrctl.core.clip import ClipBatch, collate
-from slrctl.core.data.loader import evaluation_batches, prepare_clips
-from slrctl.core.data.parts import load_parts
+from slrctl.core.data.batches import evaluation_batches, prepare_clips
 from slrctl.core.data.prepare import prepare_clip
+from slrctl.core.data.splits import load_parts
 from slrctl.core.data.synthetic import synthesise
+from slrctl.core.devices import arithmetic, keep_freed_memory, map_in_threads, one_thread
 from slrctl.core.model import fast
 from slrctl.core.skeleton import BODY_WIDTH, HAND_WIDTH
-from slrctl.engine.evaluation import predict
-from slrctl.engine.run_batches import training_data
-from slrctl.engine.runtime import arithmetic, keep_freed_memory
-from slrctl.engine.state import TrainingState
-from slrctl.engine.threads import map_in_threads, one_thread
-from slrctl.engine.training import EpochReport, TrainingData, train_epochs
+from slrctl.evaluation.predictions import predict
 from slrctl.layers import read_overrides, resolve
 from slrctl.settings import Settings
+from slrctl.training.loop import EpochReport, TrainingData, train_epochs
+from slrctl.training.run_batches import training_data
+from slrctl.training.state import TrainingState
 
 BATCH, NUM_FRAMES, NUM_CLASSES = 24, 204, 100
 PUBLISHED_CLIPS, PUBLISHED_PEAK = 12.6, 183e9

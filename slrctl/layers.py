@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ValidationError
 
 from slrctl.errors import UsageError
+from slrctl.files import parse_toml, read_text
 from slrctl.settings import Settings
-from slrctl.text_files import parse_toml, read_text
 
 Tree = Mapping[str, Any]
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from slrctl.studies.inspection.record import AttentionMap
+from slrctl.studies.attention.record import AttentionMap
 
 
 def softmax_rows(scores, keys):

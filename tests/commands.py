@@ -145,7 +145,6 @@ def _serve() -> None:
     import slrctl.core.model.fast.kernels.divergence
     import slrctl.core.model.fast.kernels.hidden_units
     import slrctl.core.model.fast.kernels.residual
-    import slrctl.engine.run
     import slrctl.reports.figures  # noqa: F401
 
     torch.set_num_threads(1)

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from slrctl.engine import run_folder
+from slrctl.runs import folder as run_folder
 
 _TIMES = ("seconds", "clips_per_second")
 _BYTES = (run_folder.LAST, run_folder.BEST, run_folder.PREDICTIONS, run_folder.SETTINGS)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from slrctl.core import skeleton
-from slrctl.core.data import formats
+from slrctl.core.data import readers as formats
 from slrctl.core.data.dataset import load_dataset
 from slrctl.errors import DataError
 from slrctl.settings import DataSettings

@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from slrctl.cli import app
 from slrctl.core.data.dataset import SignDataset
-from slrctl.core.data.formats.parquet import write_parquet
+from slrctl.core.data.readers.parquet import write_parquet
 
 GLOSSES = (
     "<script>alert(1)</script>",

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from slrctl.core.data.dataset import SignDataset
-from slrctl.core.data.formats.parquet import write_parquet
+from slrctl.core.data.readers.parquet import write_parquet
 
 # Every way out of Python passes one of these events, libraries' too; local sockets are no network.
 WATCHED = """

@@ -5,13 +5,13 @@ import os
 
 import pytest
 
-from slrctl.core.data.formats.labels import read_gloss_names
-from slrctl.engine import run_folder
-from slrctl.engine.run_folder import read_environment, read_metrics, read_settings, read_summary
+from slrctl.core.data.readers.labels import read_gloss_names
 from slrctl.errors import DataError, UsageError
+from slrctl.files import LARGEST_BYTES, parse_json, parse_toml, read_text
 from slrctl.layers import Layer, read_config, read_overrides, resolve
+from slrctl.runs import folder as run_folder
+from slrctl.runs.folder import read_environment, read_metrics, read_settings, read_summary
 from slrctl.studies.ablation.study import read_study
-from slrctl.text_files import LARGEST_BYTES, parse_json, parse_toml, read_text
 
 DEEP = "[" * 100_000
 

@@ -8,15 +8,15 @@ from rich.console import Console
 from slrctl.cli.console import print_lines, print_table
 
 if TYPE_CHECKING:
-    from slrctl.studies.inspection.faithfulness import Faithfulness
-    from slrctl.studies.inspection.intervals import Interval
-    from slrctl.studies.inspection.summary import Summary
+    from slrctl.studies.attention.faithfulness import Faithfulness
+    from slrctl.studies.attention.measures import Interval
+    from slrctl.studies.attention.summary import Summary
 
 _SHOWN_GLOSSES = 30
 
 
 def show_summary(console: Console, name: str, summary: "Summary") -> None:
-    from slrctl.studies.inspection.lag import CLEAR
+    from slrctl.studies.attention.measures import CLEAR
 
     count = len(summary.clips)
     right = sum(one.inspected.is_right for one in summary.clips)
@@ -82,7 +82,7 @@ def show_comparison(
 
 
 def show_faithfulness(console: Console, name: str, found: "Faithfulness") -> None:
-    from slrctl.studies.inspection.faithfulness import HIGHER_IS_BETTER, MEASURES, verdict
+    from slrctl.studies.attention.faithfulness import HIGHER_IS_BETTER, MEASURES, verdict
 
     headings = [
         f"{measure} ({'higher' if HIGHER_IS_BETTER[measure] else 'lower'} is better)"

@@ -11,7 +11,7 @@ from slrctl.errors import UsageError
 
 if TYPE_CHECKING:
     from slrctl.core.data.dataset import SignDataset
-    from slrctl.studies.inspection.opened import OpenedRun
+    from slrctl.studies.attention.inspect import OpenedRun
 
 FAITHFULNESS_CLIPS = 200
 """Clips that are tried: each is read about a hundred times."""
@@ -33,8 +33,8 @@ class Asked(NamedTuple):
 
 def run_summary(asked: Asked) -> dict[str, Any]:
     """Summarise a data set and return what `--json` prints."""
-    from slrctl.reports.attention_summary_files import write_difference, write_summary
-    from slrctl.studies.inspection.summary import compare, summary_json
+    from slrctl.reports.attention_files import write_difference, write_summary
+    from slrctl.studies.attention.summary import compare, summary_json
 
     summaries = []
     result: dict[str, Any] = {}
@@ -70,8 +70,8 @@ def run_summary(asked: Asked) -> dict[str, Any]:
 def run_faithfulness(asked: Asked) -> dict[str, Any]:
     """Test the explanations of each run and return what `--json` prints."""
     from slrctl.core.data.dataset import rows_where
-    from slrctl.reports.attention_summary_files import write_faithfulness
-    from slrctl.studies.inspection.faithfulness import faithfulness_json, sampled
+    from slrctl.reports.attention_files import write_faithfulness
+    from slrctl.studies.attention.faithfulness import faithfulness_json, sampled
 
     settings = asked.runs[0].settings
     datasets = asked.datasets

@@ -8,8 +8,8 @@ from rich.console import Console
 from slrctl.cli.console import print_facts, print_lines, print_table
 
 if TYPE_CHECKING:
-    from slrctl.studies.inspection.measures import ClipMeasures, MeasuredClip
-    from slrctl.studies.inspection.record import AttentionMap, InspectedClip
+    from slrctl.studies.attention.measures import ClipMeasures, MeasuredClip
+    from slrctl.studies.attention.record import AttentionMap, InspectedClip
 
 _PAIRS = (
     ("left_to_right", "right_to_left"),
@@ -26,14 +26,14 @@ def show_clip(
     layer: str,
 ) -> None:
     """The clip, its prediction, the maps of a layer, and who takes how much from whom."""
-    from slrctl.reports.terminal_maps import Window, map_lines
-    from slrctl.studies.inspection.record import FUSION
+    from slrctl.reports.terminal import TextArea, map_lines
+    from slrctl.studies.attention.record import FUSION
 
     inspected, measures = measured
     print_facts(console, _facts(run_name, inspected, measures, layer))
     maps = _pair(inspected) if layer == FUSION else inspected.layers[layer]
     has_colour = console.color_system in ("truecolor", "256") and not console.no_color
-    for line in map_lines(maps, Window(console.width, has_colour)):
+    for line in map_lines(maps, TextArea(console.width, has_colour)):
         console.print(line, no_wrap=True, overflow="ignore", crop=False)
     if inspected.norms is not None:
         _show_exchange(console, measures)
@@ -86,7 +86,7 @@ def _facts(
 
 
 def _show_exchange(console: Console, measures: "ClipMeasures") -> None:
-    from slrctl.studies.inspection.record import PARTS
+    from slrctl.studies.attention.record import PARTS
 
     rows = []
     for place, reader in enumerate(PARTS):

@@ -10,7 +10,7 @@ from slrctl.cli.console import console_for, print_facts, print_json, print_lines
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from slrctl.engine.self_test import Check
+    from slrctl.training.self_test import Check
 
 
 def doctor(
@@ -30,9 +30,9 @@ def doctor(
     """
     console = console_for(as_json=as_json)
     with report_errors():
-        from slrctl.cache_folder import user_cache_folder
-        from slrctl.engine.runtime import choose_device
-        from slrctl.engine.self_test import machine_facts, self_test
+        from slrctl.core.devices import choose_device
+        from slrctl.files import user_cache_folder
+        from slrctl.training.self_test import machine_facts, self_test
 
         chosen = choose_device(device)
         facts = machine_facts(chosen)

@@ -17,13 +17,13 @@ from slrctl.cli.options import (
 )
 from slrctl.cli.train import RUNS_DIR
 from slrctl.errors import SlrctlError, UsageError
-from slrctl.text_files import parse_json, read_text
+from slrctl.files import parse_json, read_text
 
 if TYPE_CHECKING:
-    from slrctl.engine.bootstrap import Evaluation
-    from slrctl.engine.loaded_run import AskedRun
-    from slrctl.engine.predictions import Predictions
-    from slrctl.engine.subject import Subject
+    from slrctl.evaluation.bootstrap import Evaluation
+    from slrctl.evaluation.predictions import Predictions
+    from slrctl.evaluation.subject import Subject
+    from slrctl.runs.load import AskedRun
 
 SUMMARY = "metrics.json"
 PREDICTIONS = "predictions.parquet"
@@ -66,9 +66,9 @@ def evaluate(
     """Evaluate a trained model on clips, with intervals."""
     with report_errors():
         # Imported late: torch takes seconds, and --help does not need it.
-        from slrctl.engine.loaded_run import load_asked
-        from slrctl.engine.run_folder import BEST, newest_run
-        from slrctl.engine.runtime import keep_freed_memory
+        from slrctl.core.devices import keep_freed_memory
+        from slrctl.runs.folder import BEST, newest_run
+        from slrctl.runs.load import load_asked
 
         path = run or newest_run(RUNS_DIR)
         flags = {
@@ -99,7 +99,7 @@ def evaluate(
 
 
 def _subject(opened: "AskedRun", data: Path | None, split: str | None) -> "Subject":
-    from slrctl.engine.subject import other_clips, own_clips
+    from slrctl.evaluation.subject import other_clips, own_clips
 
     run_dir, run, own, settings, _ = opened
     cache = cache_for(settings.data)
@@ -132,9 +132,9 @@ def _check_folder(folder: Path, about: dict[str, Any]) -> None:
 
 
 def _evaluate(opened: "AskedRun", subject: "Subject") -> tuple["Predictions", "Evaluation"]:
-    from slrctl.engine.bootstrap import evaluate_predictions
-    from slrctl.engine.run_batches import predict_part
-    from slrctl.engine.runtime import deterministic
+    from slrctl.core.devices import deterministic
+    from slrctl.evaluation.bootstrap import evaluate_predictions
+    from slrctl.training.run_batches import predict_part
 
     settings = opened.settings
     with deterministic():
@@ -148,10 +148,10 @@ def _evaluate(opened: "AskedRun", subject: "Subject") -> tuple["Predictions", "E
 def _save(
     folder: Path, about: dict[str, Any], predictions: "Predictions", evaluation: "Evaluation"
 ) -> None:
-    from slrctl.engine.predictions import write_predictions
-    from slrctl.engine.run_folder import write_json
-    from slrctl.reports.evaluation_tables import write_per_class_csv
+    from slrctl.evaluation.predictions import write_predictions
     from slrctl.reports.figures import draw_confusion
+    from slrctl.reports.tables import write_per_class_csv
+    from slrctl.runs.folder import write_json
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -169,7 +169,7 @@ def _save(
 def _show(
     console: Console, run_dir: Path, subject: "Subject", evaluation: "Evaluation", folder: Path
 ) -> None:
-    from slrctl.reports.evaluation_tables import (
+    from slrctl.reports.tables import (
         most_confused,
         overall_rows,
         percent,
@@ -213,6 +213,6 @@ def _show(
 
 
 def _share(value: float | None) -> str:
-    from slrctl.reports.evaluation_tables import percent
+    from slrctl.reports.tables import percent
 
     return "-" if value is None else percent(value)

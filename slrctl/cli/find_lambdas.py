@@ -9,14 +9,14 @@ from slrctl.cli.console import print_json, print_lines, print_table
 
 if TYPE_CHECKING:
     from slrctl.core.data.splits import Parts
-    from slrctl.engine.find_lambdas import LambdaReport, TermScale
     from slrctl.settings import Settings
+    from slrctl.training.find_lambdas import LambdaReport, TermScale
 
 STEPS = 200
 
 
 def show_lambdas(settings: "Settings", parts: "Parts", console: Console, *, as_json: bool) -> None:
-    from slrctl.engine.find_lambdas import LambdaReport, find_lambdas
+    from slrctl.training.find_lambdas import LambdaReport, find_lambdas
 
     result = None
     columns = (BarColumn(bar_width=20), MofNCompleteColumn(), TimeRemainingColumn(compact=True))
@@ -35,7 +35,7 @@ def show_lambdas(settings: "Settings", parts: "Parts", console: Console, *, as_j
 
 
 def _show(console: Console, report: "LambdaReport") -> None:
-    from slrctl.engine.find_lambdas import SHARES
+    from slrctl.training.find_lambdas import SHARES
 
     headings = ["term", *(f"{100 * share:g} % of CE's" for share in SHARES), "cosine with CE"]
     rows = [

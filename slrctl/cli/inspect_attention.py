@@ -21,8 +21,8 @@ from slrctl.errors import UsageError
 if TYPE_CHECKING:
     from slrctl.cli.attention_sets import Asked
     from slrctl.core.data.dataset import SignDataset
-    from slrctl.studies.inspection.measures import MeasuredClip
-    from slrctl.studies.inspection.opened import OpenedRun
+    from slrctl.studies.attention.inspect import OpenedRun
+    from slrctl.studies.attention.measures import MeasuredClip
 
 FORMATS = ("terminal", "png", "svg", "pdf", "html", "npz", "json")
 _BY_DEFAULT = ("terminal", "png", "html", "npz", "json")
@@ -85,9 +85,9 @@ def inspect_attention(
         _check_choices(clip, gloss, worst, is_about_a_set=summary or faithfulness)
         # Imported late: torch takes seconds, and --help does not need it.
         from slrctl.cli.attention_sets import Asked, run_faithfulness, run_summary
-        from slrctl.engine.run_folder import newest_run
-        from slrctl.studies.inspection.choosing import clips_of_gloss
-        from slrctl.studies.inspection.opened import open_run, with_same_classes
+        from slrctl.runs.folder import newest_run
+        from slrctl.studies.attention.inspect import open_run, with_same_classes
+        from slrctl.studies.attention.record import clips_of_gloss
 
         flags = {
             "--device": ("train.device", device),
@@ -136,7 +136,7 @@ def _check_choices(
 def _run_clips(asked: "Asked", clip_ids: list[str], layer: str) -> dict[str, Any]:
     """Show clips one by one, write their files, and return what `--json` prints."""
     from slrctl.reports.attention_files import write_clips
-    from slrctl.studies.inspection.measures import MeasuredClip, measure
+    from slrctl.studies.attention.measures import MeasuredClip, measure
 
     looked = [
         [
@@ -176,7 +176,7 @@ def _wanted_formats(formats: str | None, output: Path | None) -> tuple[str, ...]
 
 def _kept_layers(opened: "OpenedRun", layer: str, wanted: tuple[str, ...]) -> set[str]:
     """A page switches between all layers; everything else shows the one asked for."""
-    from slrctl.studies.inspection.record import FUSION, layer_names
+    from slrctl.studies.attention.record import FUSION, layer_names
 
     if "html" in wanted:
         return set(layer_names(opened.run.settings.model))
@@ -192,8 +192,8 @@ def _choose(
     is_gloss_named: bool,
 ) -> list[str]:
     """The ids of the clips to look at."""
-    from slrctl.engine.run_batches import predict_part
-    from slrctl.studies.inspection import choosing
+    from slrctl.studies.attention import record as choosing
+    from slrctl.training.run_batches import predict_part
 
     if clip is not None:
         return [choosing.clip_named(dataset, clip).clip_id]
@@ -206,7 +206,7 @@ def _choose(
 
 
 def _clips_json(looked: "list[MeasuredClip]") -> list[dict[str, Any]]:
-    from slrctl.reports.attention_data import numbers, prediction
+    from slrctl.reports.attention_html import numbers, prediction
 
     return [
         {

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from slrctl.cache_folder import user_cache_folder
 from slrctl.errors import UsageError
+from slrctl.files import user_cache_folder
 from slrctl.layers import Layer, flatten, nested, read_config, read_overrides
 from slrctl.settings import DataSettings, Settings
 

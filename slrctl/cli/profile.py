@@ -16,7 +16,7 @@ def show_profile(
     settings: "Settings", parts: "Parts", console: "Console", *, as_json: bool, trace: Path
 ) -> None:
     """Say which phases and operators take the time, and where the timeline is."""
-    from slrctl.engine.profiling import profile_training
+    from slrctl.training.profile import profile_training
 
     report = profile_training(settings, parts, trace)
     print_table(

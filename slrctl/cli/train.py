@@ -10,7 +10,6 @@ import typer
 from slrctl.cli.console import console_for, print_json, print_lines, report_errors
 from slrctl.cli.find_lambdas import show_lambdas
 from slrctl.cli.interruption import stopping_on_signals
-from slrctl.cli.live import describe_terms
 from slrctl.cli.options import (
     ConfigOption,
     JsonOption,
@@ -20,17 +19,18 @@ from slrctl.cli.options import (
     with_absolute_paths,
 )
 from slrctl.cli.profile import show_profile
+from slrctl.cli.progress import describe_terms
 from slrctl.cli.train_run import TrainView, resume_run, show_run
 from slrctl.cli.train_views import show_header, show_settings
-from slrctl.engine.launch import launched_count, launched_rank, one_voice
-from slrctl.engine.stopping import StopRequest
-from slrctl.engine.workers import (
+from slrctl.errors import UsageError
+from slrctl.launch import launched_count, launched_rank, one_voice
+from slrctl.layers import cmcl_name, resolve
+from slrctl.training.processes import (
     Workers,
     first_only,
     joined_workers,
 )
-from slrctl.errors import UsageError
-from slrctl.layers import cmcl_name, resolve
+from slrctl.training.stopping import StopRequest
 
 if TYPE_CHECKING:
     from slrctl.core.data.splits import Parts
@@ -206,7 +206,7 @@ def _check_resume(run: Path | None, resume: bool, given: list[str]) -> None:
 
 def _alone(flag: str, settings: "Settings", view: TrainView, show: Callable[..., None]) -> None:
     """Show something that is measured in one process and keeps no run."""
-    from slrctl.core.data.parts import load_parts
+    from slrctl.core.data.splits import load_parts
 
     if launched_count() > 1:
         raise UsageError(f"{flag}: takes one process; start it without a launcher")
@@ -223,8 +223,8 @@ def _train(
     dry_run: bool,
 ) -> None:
     # Imported late: torch takes seconds, and neither --help nor a wrong setting needs it.
-    from slrctl.core.data.parts import load_parts
-    from slrctl.engine.run_folder import check_run_dir
+    from slrctl.core.data.splits import load_parts
+    from slrctl.runs.folder import check_run_dir
 
     workers = view.workers
     if given is not None and not dry_run:  # before the data, which may take long to read
@@ -236,7 +236,7 @@ def _train(
     if dry_run:
         _try(settings, parts, view)
         return
-    from slrctl.engine.run import run_training
+    from slrctl.training.run import run_training
 
     place = given or _default_run_dir(settings, parts, workers)
     show_run(
@@ -258,7 +258,7 @@ def _given_place(name: str | None, run_dir: Path | None) -> Path | None:
 
 
 def _default_run_dir(settings: "Settings", parts: "Parts", workers: Workers) -> Path:
-    from slrctl.engine.run_folder import free_run_dir
+    from slrctl.runs.folder import free_run_dir
 
     loss = cmcl_name(settings).replace(" ", "-") if settings.cmcl.is_on else "ce"
     name = f"{parts.train.name}-{loss}-seed{settings.seed}"
@@ -268,7 +268,7 @@ def _default_run_dir(settings: "Settings", parts: "Parts", workers: Workers) -> 
 
 def _try(settings: "Settings", parts: "Parts", view: TrainView) -> None:
     from slrctl.core.model import num_parameters
-    from slrctl.engine.run_batches import try_one_batch
+    from slrctl.training.run_batches import try_one_batch
 
     trial = try_one_batch(settings, parts, view.workers)
     facts = {

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, NamedTuple
 from rich.console import Console
 
 from slrctl.cli.console import print_json, print_lines
-from slrctl.cli.live import training_view
 from slrctl.cli.options import cache_for
+from slrctl.cli.progress import training_view
 from slrctl.cli.train_views import show_header, show_results
-from slrctl.engine.stopping import StopRequest
-from slrctl.engine.workers import ALONE, Workers, joined_workers
 from slrctl.errors import DataError, Interrupted, SlrctlError
+from slrctl.training.processes import ALONE, Workers, joined_workers
+from slrctl.training.stopping import StopRequest
 
 if TYPE_CHECKING:
-    from slrctl.engine.resuming import SavedRun
-    from slrctl.engine.run import RunReport
-    from slrctl.engine.training import BatchReport, EpochReport
+    from slrctl.training.loop import BatchReport, EpochReport
+    from slrctl.training.resume import SavedRun
+    from slrctl.training.run import RunReport
 
     Reports = Iterator[BatchReport | EpochReport | RunReport]
 
@@ -35,8 +35,8 @@ class TrainView(NamedTuple):
 def resume_run(run: Path | None, runs_dir: Path, view: TrainView) -> None:
     """Go on with a run, the newest interrupted one if none is named."""
     # Imported late: torch takes seconds.
-    from slrctl.engine.resuming import find_saved_run, newest_interrupted
-    from slrctl.engine.run_folder import resume_command
+    from slrctl.runs.folder import resume_command
+    from slrctl.training.resume import find_saved_run, newest_interrupted
 
     saved = find_saved_run(run or newest_interrupted(runs_dir))
     if saved.is_finished:
@@ -51,8 +51,8 @@ def resume_run(run: Path | None, runs_dir: Path, view: TrainView) -> None:
 
 
 def _go_on(saved: "SavedRun", view: TrainView) -> None:
-    from slrctl.core.data.parts import load_parts
-    from slrctl.engine.run import resume_training
+    from slrctl.core.data.splits import load_parts
+    from slrctl.training.run import resume_training
 
     settings = saved.settings
     _take_threads(saved)
@@ -69,9 +69,9 @@ def _go_on(saved: "SavedRun", view: TrainView) -> None:
 
 def show_run(reports: "Reports", run_dir: Path, num_epochs: int, view: TrainView) -> None:
     """Show the reports of a run as they come, then its results."""
-    from slrctl.engine.run import RunReport
-    from slrctl.engine.run_folder import SETTINGS, resume_command
-    from slrctl.engine.training import EpochReport
+    from slrctl.runs.folder import SETTINGS, resume_command
+    from slrctl.training.loop import EpochReport
+    from slrctl.training.run import RunReport
 
     finished = None
     shown = training_view(view.console, num_epochs, diagnostics=view.diagnostics)
@@ -97,9 +97,9 @@ def show_run(reports: "Reports", run_dir: Path, num_epochs: int, view: TrainView
 
 
 def _show_finished(saved: "SavedRun", view: TrainView) -> None:
-    from slrctl.engine import run_folder
-    from slrctl.engine.checkpoint import is_intact
-    from slrctl.engine.run_lock import holding
+    from slrctl.runs import folder as run_folder
+    from slrctl.runs.checkpoint import is_intact
+    from slrctl.runs.folder import holding
 
     if not is_intact(saved.run_dir / run_folder.BEST):
         raise DataError(
@@ -117,8 +117,8 @@ def _show_finished(saved: "SavedRun", view: TrainView) -> None:
 
 
 def _draw_curves(run_dir: Path) -> None:
-    from slrctl.engine import run_folder
     from slrctl.reports.figures import draw_curves
+    from slrctl.runs import folder as run_folder
 
     try:
         draw_curves(run_folder.read_metrics(run_dir), run_dir / run_folder.CURVES)
@@ -139,7 +139,7 @@ def _take_threads(saved: "SavedRun") -> None:
 
 
 def _on_going_on(saved: "SavedRun", workers: Workers) -> Iterator[str]:
-    from slrctl.engine.environment import changes, describe_machine
+    from slrctl.runs.environment import changes, describe_machine
 
     if saved.state_path is None:
         yield f"{saved.run_dir}: nothing was saved before it stopped; it begins again"

@@ -11,9 +11,9 @@ from slrctl.layers import Resolved, cmcl_name, flatten
 
 if TYPE_CHECKING:
     from slrctl.core.data.splits import Parts
-    from slrctl.engine.bootstrap import Evaluation
-    from slrctl.engine.run import RunReport
+    from slrctl.evaluation.bootstrap import Evaluation
     from slrctl.settings import CMCLSettings, Settings
+    from slrctl.training.run import RunReport
 
 
 def show_settings(console: Console, resolved: Resolved, *, as_json: bool) -> None:
@@ -41,9 +41,9 @@ def _written(value: object) -> str:
 
 
 def show_header(console: Console, settings: "Settings", parts: "Parts") -> None:
-    from slrctl.core.data.parts import named_parts
+    from slrctl.core.data.splits import named_parts
+    from slrctl.core.devices import choose_device, choose_precision, describe_device
     from slrctl.core.model import num_parameters
-    from slrctl.engine.runtime import choose_device, choose_precision, describe_device
 
     device = choose_device(settings.train.device)
     precision = choose_precision(settings.train.precision, device)
@@ -79,7 +79,7 @@ def _describe_streams(settings: "Settings") -> str:
 
 
 def _signers(parts: "Parts") -> str:
-    from slrctl.core.data.parts import named_parts
+    from slrctl.core.data.splits import named_parts
 
     signers = {clip.signer for part in named_parts(parts).values() for clip in part}
     known = signers - {None}
@@ -87,7 +87,7 @@ def _signers(parts: "Parts") -> str:
 
 
 def _missing_hands(parts: "Parts") -> str:
-    from slrctl.core.data.parts import missing_hand_share
+    from slrctl.core.data.splits import missing_hand_share
 
     left, right = missing_hand_share(parts.train)
     return f"left missing in {100 * left:.0f} %, right in {100 * right:.0f} % of training frames"
@@ -139,7 +139,7 @@ def show_results(console: Console, finished: "RunReport", run_dir: Path) -> None
 
 
 def _result_rows(evaluations: "Sequence[Evaluation]") -> Iterator[list[str]]:
-    from slrctl.reports.evaluation_tables import overall_rows
+    from slrctl.reports.tables import overall_rows
 
     for rows in zip(*(overall_rows(evaluation) for evaluation in evaluations), strict=True):
         yield [rows[0].metric, *(cell for row in rows for cell in (row.value, row.interval))]

@@ -9,12 +9,19 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from slrctl.reports.attention_figures import HEAT, PAGE_WIDTH, STYLE, save, unit
-from slrctl.reports.attention_scale import NEARLY_UNIFORM, Scale
-from slrctl.reports.gloss_labels import available_families, gloss_labels
-from slrctl.studies.inspection.faithfulness import FRACTIONS, Faithfulness
-from slrctl.studies.inspection.lag import CLEAR
-from slrctl.studies.inspection.summary import GlossSummary, Summary
+from slrctl.reports.attention_figures import (
+    HEAT,
+    NEARLY_UNIFORM,
+    PAGE_WIDTH,
+    STYLE,
+    Scale,
+    save,
+    unit,
+)
+from slrctl.reports.figures import available_families, gloss_labels
+from slrctl.studies.attention.faithfulness import FRACTIONS, Faithfulness
+from slrctl.studies.attention.measures import CLEAR
+from slrctl.studies.attention.summary import GlossSummary, Summary
 
 MAX_GLOSSES = 24
 """Glosses in a figure, those with most clips; the npz has all."""

@@ -8,23 +8,142 @@ Ito), and lines differ in style as well, for print.
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from matplotlib import colormaps
+from matplotlib import colormaps, font_manager
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from slrctl.engine.bootstrap import Evaluation
-from slrctl.engine.files import replacing
-from slrctl.engine.metrics import confusion_counts
-from slrctl.engine.predictions import Predictions
-from slrctl.reports.curve_panels import PANELS, Panel
-from slrctl.reports.evaluation_tables import percent, percent_interval
-from slrctl.reports.gloss_labels import available_families, gloss_labels
+from slrctl.evaluation.bootstrap import Evaluation
+from slrctl.evaluation.metrics import confusion_counts
+from slrctl.evaluation.predictions import Predictions
+from slrctl.files import replacing
+from slrctl.reports.tables import percent, percent_interval
+
+# Okabe and Ito's colours, which the colour-blind can tell apart.
+BLUE, VERMILLION, GREEN = "#0072B2", "#D55E00", "#009E73"
+
+
+class Curve(NamedTuple):
+    """A column of the history, and how it is drawn; without a label it is not in the legend."""
+
+    key: str
+    label: str
+    color: str
+    style: str
+
+
+class Panel(NamedTuple):
+    title: str
+    axis_label: str
+    curves: tuple[Curve, ...]
+    lowest: float | None = None
+    """Where the axis starts, None for wherever the data do."""
+
+
+PANELS = (
+    Panel(
+        "accuracy",
+        "accuracy (%)",
+        (
+            Curve("train_accuracy", "training", BLUE, "--"),
+            Curve("val_accuracy", "validation", VERMILLION, "-"),
+        ),
+        lowest=0.0,
+    ),
+    Panel(
+        "loss",
+        "cross-entropy (nats)",
+        (
+            Curve("train_classification", "training", BLUE, "--"),
+            Curve("val_loss", "validation", VERMILLION, "-"),
+            Curve("train_loss", "training, with CMCL", GREEN, ":"),
+        ),
+    ),
+    Panel("learning rate", "learning rate", (Curve("learning_rate", "", BLUE, "-"),), lowest=0.0),
+    Panel(
+        "CMCL: consistency",
+        "consistency term (nats)",
+        (Curve("train_consistency", "", GREEN, "-"),),
+    ),
+    Panel("CMCL: alignment", "alignment term", (Curve("train_alignment", "", GREEN, "-"),)),
+    Panel(
+        "CMCL: weights in force",
+        "weight of the term",
+        (
+            Curve("lambda_consistency", "consistency", BLUE, "-"),
+            Curve("lambda_alignment", "alignment", VERMILLION, "--"),
+        ),
+        lowest=0.0,
+    ),
+)
+
+
+LONGEST_NAME = 32
+
+# For scripts that matplotlib's own font lacks; a character is taken from the first that has it.
+_OTHER_FONTS = (
+    "Noto Sans CJK KR",
+    "Noto Sans KR",
+    "NanumGothic",
+    "Malgun Gothic",
+    "Apple SD Gothic Neo",
+    "Noto Sans Arabic",
+    "Noto Sans Devanagari",
+    "Arial Unicode MS",
+)
+
+
+def available_families() -> list[str]:
+    """The font that comes with matplotlib, then those installed for other scripts."""
+    installed = set(font_manager.get_font_names())
+    return ["DejaVu Sans", *(name for name in _OTHER_FONTS if name in installed)]
+
+
+def gloss_labels(classes: Sequence[str], families: Sequence[str]) -> list[str]:
+    """A label for each class.
+
+    Where no family has a character of a gloss, which would be drawn as boxes with a warning for
+    each, the label is `class n`, counted from 1: row n of the per-class table.
+    """
+    drawable = _drawable(families)
+    names = [shortened(gloss) for gloss in classes]
+    return [
+        name if name and drawable.issuperset(map(ord, name)) else f"class {number}"
+        for number, name in enumerate(names, start=1)
+    ]
+
+
+def drawn_text(text: str, families: Sequence[str], longest: int = LONGEST_NAME) -> str:
+    """A text on one line, an empty square for each character that no family has."""
+    drawable = _drawable(families)
+    return "".join(
+        character if ord(character) in drawable else "\u25a1"
+        for character in shortened(text, longest)
+    )
+
+
+def _drawable(families: Sequence[str]) -> set[int]:
+    """The code points that one of the families has."""
+    drawable: set[int] = set()
+    for family in families:
+        font = font_manager.get_font(font_manager.findfont(family))
+        drawable |= font.get_charmap().keys()
+    return drawable
+
+
+def shortened(gloss: str, longest: int = LONGEST_NAME) -> str:
+    """The gloss on one line; a long one without its middle, as beginnings often agree."""
+    name = " ".join(gloss.split())
+    if len(name) <= longest:
+        return name
+    tail = longest // 3
+    return f"{name[: longest - tail - 1]}…{name[-tail:]}"
+
 
 DOTS_PER_INCH = 200
 MAX_NAMED, MAX_NUMBERED = 40, 15

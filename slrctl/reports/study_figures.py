@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from slrctl.engine.files import replacing
+from slrctl.files import replacing
 from slrctl.reports.figures import DOTS_PER_INCH
 from slrctl.studies.ablation.report import StudyReport
 from slrctl.studies.ablation.study import cell_name

@@ -9,7 +9,7 @@ from commands import Commands, commands_in
 from typer.testing import Result
 
 from slrctl.core.data.dataset import SignDataset
-from slrctl.core.data.formats.parquet import write_parquet
+from slrctl.core.data.readers.parquet import write_parquet
 
 Run = Callable[..., Result]
 

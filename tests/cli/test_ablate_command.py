@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from calls import call, plain
 
-from slrctl.core.data.formats.parquet import write_parquet
+from slrctl.core.data.readers.parquet import write_parquet
 
 SLRCTL = Path(sys.executable).with_name("slrctl")
 TINY = [

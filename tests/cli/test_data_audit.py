@@ -8,7 +8,7 @@ from calls import plain
 from rich.text import Text
 
 from slrctl.core.data.dataset import load_dataset
-from slrctl.core.data.formats.parquet import write_parquet
+from slrctl.core.data.readers.parquet import write_parquet
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from matplotlib.image import imread
 from spoter_files import person, write_csv
 
-from slrctl.core.data.formats.parquet import write_parquet
+from slrctl.core.data.readers.parquet import write_parquet
 
 
 def test_json_is_one_object_with_every_number(run, tiny_path, tiny_dataset):

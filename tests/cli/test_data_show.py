@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from slrctl.cli.data import playback
-from slrctl.core.data.formats.parquet import write_parquet
+from slrctl.core.data.readers.parquet import write_parquet
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from spoter_files import person, write_csv
 
 from slrctl.core.clip import Clip
 from slrctl.core.data.dataset import load_dataset
-from slrctl.core.data.formats.parquet import write_parquet
+from slrctl.core.data.readers.parquet import write_parquet
 from slrctl.core.data.splits import choose_parts
 
 

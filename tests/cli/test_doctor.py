@@ -8,8 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from slrctl.cli import app
-from slrctl.engine import self_test
-from slrctl.engine.self_test import Check
+from slrctl.training import self_test
+from slrctl.training.self_test import Check
 
 
 def checks_that(*are_ok: bool):

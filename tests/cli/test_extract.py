@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from slrctl.cli import app
 from slrctl.core import skeleton
 from slrctl.core.data.dataset import load_dataset
-from slrctl.engine.extraction import parts_dir_of
+from slrctl.core.data.video import parts_dir_of
 
 pytestmark = pytest.mark.skipif(
     any(find_spec(package) is None for package in ("mediapipe", "cv2", "skimage")),

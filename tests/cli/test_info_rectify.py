@@ -6,7 +6,7 @@ from typer.testing import CliRunner
 from slrctl.cli import app
 from slrctl.core import skeleton
 from slrctl.core.clip import Clip
-from slrctl.core.data.formats.parquet import write_parquet
+from slrctl.core.data.readers.parquet import write_parquet
 
 
 def write_bent_finger(path):

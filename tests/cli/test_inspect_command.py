@@ -20,9 +20,9 @@ from typer.testing import CliRunner
 
 from slrctl.cli import app
 from slrctl.core.data.dataset import load_dataset
-from slrctl.core.data.formats.parquet import write_parquet
 from slrctl.core.data.prepare import prepare_clip
-from slrctl.engine.loaded_run import load_run
+from slrctl.core.data.readers.parquet import write_parquet
+from slrctl.runs.load import load_run
 from slrctl.settings import PrepareSettings
 
 TINY = [

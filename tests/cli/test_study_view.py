@@ -5,8 +5,7 @@ from rich.console import Console
 
 from slrctl.cli.ablate.study_view import _Grid
 from slrctl.settings import Settings
-from slrctl.studies.ablation.events import TrialDone, TrialFailed, TrialStarted
-from slrctl.studies.ablation.trials import Trial
+from slrctl.studies.ablation.trials import Trial, TrialDone, TrialFailed, TrialStarted
 
 SEEDS = range(379, 391)
 

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from calls import plain
 
-from slrctl.core.data.formats.parquet import write_parquet
-from slrctl.engine import run_folder
+from slrctl.core.data.readers.parquet import write_parquet
+from slrctl.runs import folder as run_folder
 
 TINY = [
     "--set=model.ffn_dim=16",

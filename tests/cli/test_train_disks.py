@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from slrctl.engine import run_folder
-from slrctl.engine.checkpoint import is_intact
+from slrctl.runs import folder as run_folder
+from slrctl.runs.checkpoint import is_intact
 
 TINY = [
     "--set=model.ffn_dim=16",

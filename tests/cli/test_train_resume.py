@@ -13,7 +13,7 @@ from calls import call
 from commands import commands_in
 from run_contents import contents
 
-from slrctl.engine import run_folder
+from slrctl.runs import folder as run_folder
 
 # Two batches an epoch; saved after each of them.
 TINY = [
@@ -203,7 +203,7 @@ def test_a_resumed_run_stopped_before_it_trains_says_how_to_go_on(tiny_path, tmp
     def stop(*_, **__):
         os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr("slrctl.core.data.parts.load_parts", stop)
+    monkeypatch.setattr("slrctl.core.data.splits.load_parts", stop)
 
     result = call("train", "--resume", "runs/one")
 

@@ -11,8 +11,8 @@ from browser import Watched, chromium
 from slrctl.core.clip import Clip
 from slrctl.reports.attention_html import PageRun, write_page
 from slrctl.settings import CMCLSettings
-from slrctl.studies.inspection.measures import MeasuredClip, measure
-from slrctl.studies.inspection.record import AttentionMap, InspectedClip
+from slrctl.studies.attention.measures import MeasuredClip, measure
+from slrctl.studies.attention.record import AttentionMap, InspectedClip
 
 # Each opens a page in a browser, which takes two seconds.
 pytestmark = pytest.mark.slow

@@ -3,9 +3,9 @@ import os
 
 import pytest
 
-from slrctl.engine.bootstrap import Evaluation
-from slrctl.engine.metrics import ClassResult, ConfusedPair
-from slrctl.reports.evaluation_tables import (
+from slrctl.evaluation.bootstrap import Evaluation
+from slrctl.evaluation.metrics import ClassResult, ConfusedPair
+from slrctl.reports.tables import (
     most_confused,
     overall_rows,
     percent,

@@ -7,8 +7,8 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from numpy.testing import assert_allclose
 
-from slrctl.engine.bootstrap import evaluate_predictions
-from slrctl.engine.predictions import Predictions
+from slrctl.evaluation.bootstrap import evaluate_predictions
+from slrctl.evaluation.predictions import Predictions
 from slrctl.reports.figures import draw_confusion, draw_curves
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from slrctl.reports.gloss_labels import (
+from slrctl.reports.figures import (
     LONGEST_NAME,
     available_families,
     drawn_text,

@@ -11,14 +11,16 @@ from PIL import Image
 
 from slrctl.core import skeleton
 from slrctl.core.clip import Clip
-from slrctl.reports.skeleton_animation import draw_animation
-from slrctl.reports.skeleton_strips import draw_sheets, draw_strip, strip_name
 from slrctl.reports.skeletons import (
     LEFT_COLOR,
     PARTS,
     RIGHT_COLOR,
+    draw_animation,
+    draw_sheets,
     draw_skeleton,
+    draw_strip,
     shown_frames,
+    strip_name,
     window_of,
 )
 

@@ -3,7 +3,7 @@ import pytest
 
 from slrctl.core import skeleton
 from slrctl.reports.skeletons import Window
-from slrctl.reports.terminal_canvas import draw_braille, draw_letters, fit_size
+from slrctl.reports.terminal import draw_braille, draw_letters, fit_size
 
 WHOLE = Window(0.0, 1.0, 0.0, 1.0)
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from slrctl.studies.planning import plan_seeds, t_power
+from slrctl.studies.ablation.report import plan_seeds, t_power
 from slrctl.studies.statistics import sign_flip_p
 
 

@@ -35,9 +35,9 @@ from slrctl.cli.ablate.running import interruptible, run_trials
 from slrctl.cli.console import console_for, print_json, report_errors
 from slrctl.cli.interruption import stopping_on_signals
 from slrctl.cli.options import ConfigOption, JsonOption, SetOption, setting_layers
-from slrctl.engine.stopping import StopRequest
 from slrctl.errors import UsageError
 from slrctl.layers import Layer
+from slrctl.training.stopping import StopRequest
 
 # A study's own, shorter schedule, below everything the user says: the 72 trials of the default one
 # end within an hour on two cores.
@@ -72,8 +72,13 @@ def ablate(
     """Train variants against a baseline over paired seeds, and say what was shown."""  # fmt: skip
     with report_errors(), stopping_on_signals(StopRequest()):
         console = console_for(as_json=as_json, quiet=quiet)
-        from slrctl.studies.ablation.standing import standing
-        from slrctl.studies.ablation.study import built_in, read_study, with_grid, with_variants
+        from slrctl.studies.ablation.study import (
+            built_in,
+            read_study,
+            with_grid,
+            with_variants,
+        )
+        from slrctl.studies.ablation.trials import standing
 
         chosen = read_study(Path(study)) if study.endswith(".toml") else built_in(study)
         if variants and grids:

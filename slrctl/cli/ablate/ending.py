@@ -25,7 +25,7 @@ def conclude(
     *,
     as_json: bool,
 ) -> None:
-    from slrctl.reports.study_folder import write_report
+    from slrctl.reports.study_page import write_report
     from slrctl.studies.ablation.report import report_study, results_table
 
     table = results_table(request.trials, results, failures)
@@ -63,7 +63,7 @@ def _plans(
     report: "StudyReport", table: "pd.DataFrame", difference: float | None, console: Console
 ) -> dict[str, dict[str, float | None]]:
     """Seeds that would show the difference asked about, from the spread of the finished ones."""
-    from slrctl.studies.planning import plan_study
+    from slrctl.studies.ablation.report import plan_study
 
     if difference is None:
         return {}

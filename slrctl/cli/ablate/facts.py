@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def facts(request: StudyRequest) -> list[str]:
     """The command, the clips, the settings that all trials share, and what each variant changes."""
-    from slrctl.core.data.formats.reading import count_of
+    from slrctl.core.data.readers.reading import count_of
     from slrctl.studies.ablation.trials import source_fingerprints
 
     settings = request.trials[0].settings
@@ -59,7 +59,7 @@ def _clips(request: StudyRequest) -> Iterator[str]:
 
 
 def _described(part: "SignDataset") -> str:
-    from slrctl.core.data.formats.reading import quote
+    from slrctl.core.data.readers.reading import quote
 
     signers = sorted({clip.signer for clip in part if clip.signer is not None})
     shown = [name if name.isprintable() else quote(name) for name in signers]

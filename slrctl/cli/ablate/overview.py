@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def announce(request: StudyRequest, remaining: "list[Trial]", console: Console) -> None:
     """How many trials, of what, and about how long."""
-    from slrctl.core.data.formats.reading import count_of
+    from slrctl.core.data.readers.reading import count_of
 
     study, trials = request.study, request.trials
     seeds = len({trial.seed for trial in trials})

@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from slrctl.cache_folder import user_cache_folder
 from slrctl.errors import DataError, UsageError
+from slrctl.files import user_cache_folder
 from slrctl.layers import Layer, resolve
 from slrctl.settings import merge
 
@@ -114,7 +114,7 @@ def study_place(
 
 def parts_of(trial: "Trial") -> "Parts":
     """The clips of a trial."""
-    from slrctl.core.data.parts import load_parts
+    from slrctl.core.data.splits import load_parts
     from slrctl.studies.ablation.trials import kept_clips
 
     return load_parts(trial.settings, kept_clips(trial.settings.data))
@@ -137,7 +137,7 @@ def _cores() -> int:
 def _signer_folds(settings: "Settings") -> "list[Fold]":
     """Every signer tests once, while all others train."""
     from slrctl.core.data.dataset import load_dataset
-    from slrctl.core.data.people import signers_of
+    from slrctl.core.data.splits import signers_of
     from slrctl.core.data.synthetic import synthesise
     from slrctl.studies.ablation.trials import Fold, kept_clips
 

@@ -10,14 +10,13 @@ from rich.console import Console
 from slrctl.cli.ablate.request import StudyRequest, Workers
 from slrctl.cli.ablate.study_view import study_view
 from slrctl.cli.interruption import stopping_on_signals
-from slrctl.engine.stopping import StopRequest
 from slrctl.errors import Interrupted
+from slrctl.training.stopping import StopRequest
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from slrctl.studies.ablation.events import TrialEvent
-    from slrctl.studies.ablation.trials import Trial, TrialResult
+    from slrctl.studies.ablation.trials import Trial, TrialEvent, TrialResult
 
 
 def run_trials(
@@ -27,8 +26,7 @@ def run_trials(
     console: Console,
 ) -> dict[str, str]:
     """Run trials, add what they gave to the results, and return why others failed, by key."""
-    from slrctl.studies.ablation.events import TrialDone, TrialFailed
-    from slrctl.studies.ablation.trials import read_result
+    from slrctl.studies.ablation.trials import TrialDone, TrialFailed, read_result
 
     trials_dir = request.place.trials
     failures: dict[str, str] = {}
@@ -68,8 +66,8 @@ def interruptible(request: StudyRequest, finished: Collection[str]) -> Iterator[
 def _events(
     workers: Workers, remaining: "list[Trial]", trials_dir: Path
 ) -> "Generator[TrialEvent]":
-    from slrctl.studies.ablation.local import run_locally
     from slrctl.studies.ablation.on_ray import run_on_ray
+    from slrctl.studies.ablation.worker import run_locally
 
     jobs, threads, address = workers
     if address is not None:

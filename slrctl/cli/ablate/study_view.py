@@ -15,9 +15,8 @@ from rich.text import Text
 from slrctl.cli.console import print_lines, print_table
 
 if TYPE_CHECKING:
-    from slrctl.studies.ablation.events import TrialEvent
     from slrctl.studies.ablation.report import StudyReport
-    from slrctl.studies.ablation.trials import Trial
+    from slrctl.studies.ablation.trials import Trial, TrialEvent
 
 # What a cell of the live table shows.
 _OPEN, _DONE, _FAILED = ("·", "dim"), ("■", "green"), ("x", "bold red")
@@ -53,7 +52,7 @@ class _Grid:
         self.at_once = 1
 
     def take_in(self, event: "TrialEvent") -> None:
-        from slrctl.studies.ablation.events import TrialFailed, TrialStarted
+        from slrctl.studies.ablation.trials import TrialFailed, TrialStarted
 
         key = event.trial.key
         if isinstance(event, TrialStarted):
@@ -72,7 +71,7 @@ class _Grid:
 
     def epoch_of(self, trial: "Trial") -> int:
         """Epochs a running trial has finished, by the lines it has written."""
-        from slrctl.engine.run_folder import METRICS
+        from slrctl.runs.folder import METRICS
 
         try:
             return (self.trials_dir / trial.key / METRICS).read_bytes().count(b"\n")
@@ -155,7 +154,7 @@ class _Plain:
         self.console, self.grid = console, grid
 
     def show(self, event: "TrialEvent") -> None:
-        from slrctl.studies.ablation.events import TrialFailed, TrialStarted
+        from slrctl.studies.ablation.trials import TrialFailed, TrialStarted
 
         self.grid.take_in(event)
         if isinstance(event, TrialStarted):

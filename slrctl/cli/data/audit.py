@@ -73,7 +73,7 @@ def audit(
         )
         allowed = _allowed(allow)
         from slrctl.core.data.audit import audit_parts, fix, part_file, read_parts
-        from slrctl.core.data.formats.writing import check_output
+        from slrctl.core.data.writers import check_output
 
         if fix_path is not None:
             _check_fix(fix_path)
@@ -111,7 +111,7 @@ def _check_fix(path: Path) -> None:
 
 def _write(fixed: "Fixed", path: Path) -> None:
     from slrctl.core.data.audit import with_own_ids
-    from slrctl.core.data.formats.writing import write_clips
+    from slrctl.core.data.writers import write_clips
 
     write_clips(with_own_ids(fixed.clips), path)
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from slrctl.core.data.audit import Audit, Fixed, Leak
-    from slrctl.core.data.audit.groups import SharedGroup
+    from slrctl.core.data.audit.report import SharedGroup
 
 _KINDS = {
     "exact": "the same, landmark for landmark",
@@ -52,7 +52,7 @@ def show_audit(console: Console, audit: "Audit", allowed: frozenset[str], most: 
 
 
 def _said(audit: "Audit", kinds: Sequence[str], noun: str) -> str:
-    from slrctl.core.data.formats.reading import count_of
+    from slrctl.core.data.readers.reading import count_of
 
     found = [(kind, audit.count(kind)) for kind in kinds if audit.count(kind)]
     if not found:
@@ -62,7 +62,7 @@ def _said(audit: "Audit", kinds: Sequence[str], noun: str) -> str:
 
 
 def _shared_line(audit: "Audit", kind: str, groups: "Sequence[SharedGroup]") -> str:
-    from slrctl.core.data.formats.reading import count_of
+    from slrctl.core.data.readers.reading import count_of
 
     if all(getattr(clip, kind) is None for clip in audit.clips):
         return "not stated"
@@ -70,7 +70,7 @@ def _shared_line(audit: "Audit", kind: str, groups: "Sequence[SharedGroup]") -> 
 
 
 def _missing_line(missing: dict[str, list[str]]) -> str:
-    from slrctl.core.data.formats.reading import some_of
+    from slrctl.core.data.readers.reading import some_of
 
     if not missing:
         return "every part shows all of them"

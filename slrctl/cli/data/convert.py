@@ -19,7 +19,7 @@ from slrctl.errors import UsageError
 
 if TYPE_CHECKING:
     from slrctl.core.clip import Clip
-    from slrctl.core.data.sources import Dropped
+    from slrctl.core.data.selection import Dropped
 
 # As many clips that were left out are shown one by one; all of them are in --json.
 _MOST_SHOWN = 10
@@ -60,8 +60,8 @@ def convert(
             frame_size=frame_size,
             skip_bad_clips=skip_bad_clips,
         )
-        from slrctl.core.data.formats.writing import check_output, write_clips
-        from slrctl.core.data.sources import read_sources
+        from slrctl.core.data.selection import read_sources
+        from slrctl.core.data.writers import check_output, write_clips
 
         for source in sources:
             if source.exists() and output.exists() and source.samefile(output):
@@ -83,7 +83,7 @@ def _dropped_lines(dropped: "list[Dropped]") -> list[str]:
 
 
 def _say(clips: "list[Clip]", output: Path) -> str:
-    from slrctl.core.data.formats.reading import count_of
+    from slrctl.core.data.readers.reading import count_of
 
     glosses = len({clip.gloss for clip in clips})
     frames = sum(clip.num_frames for clip in clips)

@@ -14,7 +14,7 @@ from slrctl.cli.options import JsonOption
 from slrctl.errors import SlrctlError
 
 if TYPE_CHECKING:
-    from slrctl.engine.extraction import ExtractionReport, Failure, VideoReport
+    from slrctl.core.data.video import ExtractionReport, Failure, VideoReport
 
 
 def extract(
@@ -49,11 +49,9 @@ def extract(
     stopped goes on where it was when the command is run again. Needs the extra `video`.
     """
     with report_errors():
-        from slrctl.core.data.formats.writing import check_output
-        from slrctl.core.data.video.holistic import require_video_extra
-        from slrctl.core.data.video.listing import list_videos
-        from slrctl.engine.extraction import VideoReport
-        from slrctl.engine.extraction import extract as extract_videos
+        from slrctl.core.data.video import VideoReport, list_videos, require_video_extra
+        from slrctl.core.data.video import extract as extract_videos
+        from slrctl.core.data.writers import check_output
 
         check_output(output, force=force)
         require_video_extra()
@@ -110,8 +108,8 @@ def _tally(failures: "list[Failure]") -> dict[str, int]:
 
 
 def _closing_lines(output: Path, report: "ExtractionReport") -> list[str]:
-    from slrctl.core.data.formats.reading import count_of
-    from slrctl.core.data.parts import missing_hand_share
+    from slrctl.core.data.readers.reading import count_of
+    from slrctl.core.data.splits import missing_hand_share
 
     frames = sum(clip.num_frames for clip in report.clips)
     glosses = len({clip.gloss for clip in report.clips})

@@ -22,7 +22,7 @@ from slrctl.errors import SlrctlError
 if TYPE_CHECKING:
     from slrctl.core.clip import Clip
     from slrctl.core.data.overview import Overview
-    from slrctl.core.data.sources import Sources
+    from slrctl.core.data.selection import Sources
 
 
 def info(
@@ -59,7 +59,7 @@ def info(
             skip_bad_clips=skip_bad_clips,
         )
         from slrctl.core.data.overview import describe_clips
-        from slrctl.core.data.sources import read_sources
+        from slrctl.core.data.selection import read_sources
 
         console = console_for(as_json=as_json)
         read = read_sources([path], settings)
@@ -99,7 +99,7 @@ def _facts(path: Path, read: "Sources", overview: "Overview") -> dict[str, Any]:
 
 
 def _report_rectification(console: Console, clips: "list[Clip]", alpha: float) -> dict[str, Any]:
-    from slrctl.core.data.rectification_report import rectification_report
+    from slrctl.core.data.rectify import rectification_report
     from slrctl.settings import PrepareSettings
 
     report = rectification_report(clips, PrepareSettings(rectify_alpha=alpha))
@@ -114,7 +114,7 @@ def _report_rectification(console: Console, clips: "list[Clip]", alpha: float) -
 def _draw(clips: "list[Clip]", folder: Path, most: int) -> list[dict[str, str]]:
     """A strip for each of the first glosses, and sheets of all of them."""
     from slrctl.core.data.selection import typical_clips
-    from slrctl.reports.skeleton_strips import draw_sheets, draw_strip, strip_name
+    from slrctl.reports.skeletons import draw_sheets, draw_strip, strip_name
 
     chosen = typical_clips(clips, most)
     try:

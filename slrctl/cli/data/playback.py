@@ -32,7 +32,7 @@ def _play_once(live: Live, clip: "Clip", rate: float) -> None:
 
 def _picture(console: Console, clip: "Clip", number: int) -> Group:
     from slrctl.reports.skeletons import PARTS, window_of
-    from slrctl.reports.terminal_canvas import draw_braille, fit_size
+    from slrctl.reports.terminal import draw_braille, fit_size
 
     window = window_of(clip.landmarks, clip.aspect)
     columns, rows = fit_size(window, console.width - 1, max(console.height - _LINES_BESIDE, 4))
@@ -54,7 +54,7 @@ def _picture(console: Console, clip: "Clip", number: int) -> Group:
 def _print_frames(console: Console, clip: "Clip") -> None:
     """A few frames one below the other, without colours."""
     from slrctl.reports.skeletons import shown_frames, window_of
-    from slrctl.reports.terminal_canvas import draw_letters, fit_size
+    from slrctl.reports.terminal import draw_letters, fit_size
 
     window = window_of(clip.landmarks, clip.aspect)
     columns, rows = fit_size(window, _PIPE_COLUMNS, _PIPE_ROWS)
@@ -79,7 +79,7 @@ def play(console: Console, clip: "Clip", fps: float | None, *, loop: bool) -> No
         fps: frames a second; those of the clip if absent, else 25.
         loop: begin again at the end; then an interruption is the way to stop, and no failure.
     """
-    from slrctl.reports.skeleton_animation import USUAL_FPS
+    from slrctl.reports.skeletons import USUAL_FPS
 
     if not console.is_terminal or console.no_color or "utf" not in console.encoding.lower():
         _print_frames(console, clip)

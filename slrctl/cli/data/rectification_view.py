@@ -7,7 +7,7 @@ from rich.console import Console
 from slrctl.cli.console import print_lines, print_table
 
 if TYPE_CHECKING:
-    from slrctl.core.data.rectification_report import Excess, RectificationReport
+    from slrctl.core.data.rectify import Excess, RectificationReport
 
 _HEADINGS = ("joint", "frames", "out of range", "by", "95 %", "after: out", "by", "95 %")
 

@@ -46,8 +46,7 @@ def show(
     with report_errors():
         settings = reading_settings(overrides, skip_bad_clips=skip_bad_clips)
         _check_output(output, force=force)
-        from slrctl.core.data.selection import find_clip
-        from slrctl.core.data.sources import read_sources
+        from slrctl.core.data.selection import find_clip, read_sources
 
         clip = find_clip(read_sources([path], settings).clips, which, gloss)
         console = console_for(as_json=as_json)
@@ -74,7 +73,7 @@ def _check_output(output: Path | None, *, force: bool) -> None:
 
 
 def _describe(clip: "Clip") -> str:
-    from slrctl.core.data.formats.reading import count_of
+    from slrctl.core.data.readers.reading import count_of
 
     facts = [
         f"{name} {value}"
@@ -111,8 +110,7 @@ def _facts(clip: "Clip", output: Path | None) -> dict[str, Any]:
 
 
 def _draw(clip: "Clip", output: Path, fps: float | None) -> None:
-    from slrctl.reports.skeleton_animation import draw_animation
-    from slrctl.reports.skeleton_strips import draw_strip
+    from slrctl.reports.skeletons import draw_animation, draw_strip
 
     try:
         output.parent.mkdir(parents=True, exist_ok=True)

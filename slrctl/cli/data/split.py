@@ -72,9 +72,9 @@ def split(
                 "say how to divide: --by signer, --by session or --by random, or name people with "
                 "--test-signers A,B"
             )
-        from slrctl.core.data.formats.writing import write_clips
         from slrctl.core.data.resplit import count_parts
-        from slrctl.core.data.sources import read_sources
+        from slrctl.core.data.selection import read_sources
+        from slrctl.core.data.writers import write_clips
 
         target = _target(path, output, force=force)
         read = read_sources([path], settings)
@@ -120,8 +120,8 @@ def _chosen(
 
 def _target(path: Path, output: Path | None, *, force: bool) -> Path:
     """The file to write; the source itself only if it is ours, and nothing in it would be lost."""
-    from slrctl.core.data.formats.parquet import other_columns, recognises
-    from slrctl.core.data.formats.writing import check_output
+    from slrctl.core.data.readers.parquet import other_columns, recognises
+    from slrctl.core.data.writers import check_output
 
     if output is not None:
         if output.suffix.lower() == ".csv":

@@ -72,9 +72,9 @@ def synth(
     Without options it is the demo set that training uses where no data is given.
     """
     with report_errors():
-        from slrctl.core.data.formats.reading import count_of
-        from slrctl.core.data.formats.writing import check_output, write_clips
+        from slrctl.core.data.readers.reading import count_of
         from slrctl.core.data.synthetic import SynthesisParameters, synthesise
+        from slrctl.core.data.writers import check_output, write_clips
 
         check_output(output, force=force)
         if truth_path is not None and truth_path.exists() and not force:
@@ -121,7 +121,7 @@ def _some(clips: "list[Clip]", count: int, seed: int) -> "list[Clip]":
 
 
 def _write_truth(made: "SyntheticSet", clips: "list[Clip]", path: Path) -> None:
-    from slrctl.engine.run_folder import write_json
+    from slrctl.runs.folder import write_json
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

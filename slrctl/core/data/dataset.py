@@ -11,12 +11,9 @@ import numpy as np
 from jaxtyping import Int64, UInt64
 
 from slrctl.core.clip import Clip
-from slrctl.core.data.cache.cached_reading import read_kept
-from slrctl.core.data.cache.clip_cache import ClipCache
-from slrctl.core.data.cache.clip_file import landmarks_digest
-from slrctl.core.data.cache.stored_clips import StoredClips
-from slrctl.core.data.canonical import canonical_clips
-from slrctl.core.data.formats.reading import count_of, quote, some_of
+from slrctl.core.data.cache import ClipCache, StoredClips, landmarks_digest, read_kept
+from slrctl.core.data.prepare import canonical_clips
+from slrctl.core.data.readers.reading import count_of, quote, some_of
 from slrctl.errors import DataError
 from slrctl.settings import DataSettings, PrepareSettings
 

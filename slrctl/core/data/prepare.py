@@ -5,15 +5,19 @@ and Hruz, WACV Workshops 2022); a hand's box is the square around its landmarks.
 from the centre of their box in units of its side: the box spans -0.5 to 0.5. Nothing is clamped.
 """
 
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
 from slrctl.core import skeleton
-from slrctl.core.data.edge_hands import drop_edge_hands
-from slrctl.core.data.mirror import lead_with_right
-from slrctl.core.data.rectify import rectify
+from slrctl.core.clip import Clip
+from slrctl.core.data.mirror import drop_edge_hands, lead_with_right
+from slrctl.core.data.rectify import rectify, rectify_clips
 from slrctl.settings import PrepareSettings
 
 # The body's box, in shoulder distances (SPEC, section 2).
@@ -154,3 +158,36 @@ def resample_frames(
     """
     picks = even_frames(np.array([len(landmarks)]), np.array([num_frames]))
     return landmarks[picks[0]]
+
+
+def canonical_settings(settings: PrepareSettings | None) -> dict[str, Any]:
+    """What decides the canonical form, fit for JSON; empty where it is that of the cleaned clip."""
+    options: dict[str, Any] = {}
+    if settings is not None and settings.rectify:
+        options["rectify_alpha"] = settings.rectify_alpha
+    if settings is not None and settings.edge_hands != "keep":
+        options["edge_hands"] = settings.edge_hands
+    if settings is not None and settings.dominant_hand != "as_signed":
+        options["dominant_hand"] = settings.dominant_hand
+    return options
+
+
+def canonical_clips(clips: Iterable[Clip], settings: PrepareSettings | None) -> Iterator[Clip]:
+    """Yield cleaned clips in their canonical form, as trainings and evaluations take them."""
+    if settings is not None and settings.rectify:
+        clips = rectify_clips(clips, settings)
+    if settings is not None and settings.edge_hands == "drop":
+        clips = map(without_edge_hands, clips)
+    if settings is not None and settings.dominant_hand == "right":
+        clips = map(led_by_right, clips)
+    yield from clips
+
+
+def without_edge_hands(clip: Clip) -> Clip:
+    """The clip, its hands missing where they lie at the edge of the image."""
+    return replace(clip, landmarks=drop_edge_hands(clip.landmarks))
+
+
+def led_by_right(clip: Clip) -> Clip:
+    """The clip, mirrored if its left hand is the more active one."""
+    return replace(clip, landmarks=lead_with_right(clip.landmarks, clip.aspect))

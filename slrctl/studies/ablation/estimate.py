@@ -9,13 +9,13 @@ from contextlib import suppress
 import torch
 
 from slrctl.core.data.splits import Parts
-from slrctl.engine.run_batches import training_data
-from slrctl.engine.runtime import choose_device, deterministic
-from slrctl.engine.state import TrainingState
-from slrctl.engine.training import BatchReport, train_epochs
+from slrctl.core.devices import choose_device, deterministic
 from slrctl.errors import TrainingDiverged
 from slrctl.settings import Settings
 from slrctl.studies.ablation.trials import Trial
+from slrctl.training.loop import BatchReport, train_epochs
+from slrctl.training.run_batches import training_data
+from slrctl.training.state import TrainingState
 
 _STEPS = 5
 # A forward pass takes about a third of a training step.

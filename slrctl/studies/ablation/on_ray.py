@@ -11,8 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from slrctl.errors import SlrctlError
-from slrctl.studies.ablation.events import TrialDone, TrialEvent, TrialFailed, TrialStarted
-from slrctl.studies.ablation.trials import Trial, code_digest
+from slrctl.studies.ablation.trials import (
+    Trial,
+    TrialDone,
+    TrialEvent,
+    TrialFailed,
+    TrialStarted,
+    code_digest,
+)
 from slrctl.studies.ablation.worker import run_trial
 
 LOCAL = "local"

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from slrctl.errors import UsageError
+from slrctl.files import parse_toml, read_text
 from slrctl.layers import CMCL_PRESETS, Layer, flatten, read_overrides
 from slrctl.settings import merge
-from slrctl.text_files import parse_toml, read_text
 
 Tree = Mapping[str, Any]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.+=-]{0,79}")

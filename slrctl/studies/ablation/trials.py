@@ -11,10 +11,10 @@ import slrctl
 from slrctl.core.data.cache import ClipCache
 from slrctl.core.data.dataset import load_dataset
 from slrctl.core.data.synthetic import synthesise
-from slrctl.engine import run_folder
-from slrctl.engine.runtime import choose_device, settled
+from slrctl.core.devices import choose_device, settled
 from slrctl.errors import DataError, UsageError
 from slrctl.layers import CMCL_PRESETS, Layer, flatten, resolve
+from slrctl.runs import folder as run_folder
 from slrctl.settings import DataSettings, Settings
 from slrctl.studies.ablation.study import Study, variant_layer
 
@@ -22,7 +22,7 @@ _PATHS = ("train", "val", "test")
 # Where clips are kept changes none of their bits.
 _WITHOUT_EFFECT = (*_PATHS, "cache", "cache_dir", "cache_gigabytes")
 # What decides a trial's numbers: everything but commands, studies and reports.
-_COMPUTES = ("core", "engine", "settings.py")
+_COMPUTES = ("core", "training", "evaluation", "runs", "settings.py")
 
 
 @dataclass(frozen=True)
@@ -207,3 +207,46 @@ def read_result(run_dir: Path) -> TrialResult:
 
 
 METRICS = ("accuracy", "macro_accuracy", "top5_accuracy", "macro_f1", "nll", "ece")
+
+
+class TrialStarted(NamedTuple):
+    """A trial began, for the first time or once more."""
+
+    trial: Trial
+
+
+class TrialDone(NamedTuple):
+    """A trial is finished; its folder holds everything."""
+
+    trial: Trial
+
+
+class TrialFailed(NamedTuple):
+    """A trial could not be finished; `message` says why, in one line."""
+
+    trial: Trial
+    message: str
+
+
+TrialEvent = TrialStarted | TrialDone | TrialFailed
+
+
+class Standing(NamedTuple):
+    """The trials of a study: those that have finished, and those still to be run, each once."""
+
+    finished: dict[str, TrialResult]
+    remaining: list[Trial]
+
+
+def standing(trials: Sequence[Trial], trials_dir: Path) -> Standing:
+    """Look up which trials have finished, whatever study they were run for."""
+    finished: dict[str, TrialResult] = {}
+    remaining: dict[str, Trial] = {}
+    for trial in trials:
+        if trial.key in finished:
+            continue
+        if is_finished(trials_dir / trial.key):
+            finished[trial.key] = read_result(trials_dir / trial.key)
+        else:
+            remaining.setdefault(trial.key, trial)
+    return Standing(finished, list(remaining.values()))

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from slrctl.core import skeleton
-from slrctl.core.data.dropout import drop_landmarks
+from slrctl.core.data.augment import drop_landmarks
 from slrctl.settings import AugmentSettings
 
 KEYS = np.random.default_rng(0).integers(0, 2**63, 400).astype(np.uint64)

@@ -8,9 +8,9 @@ from torch.testing import assert_close
 
 from slrctl.core import skeleton
 from slrctl.core.clip import Clip
+from slrctl.core.data.batches import evaluation_batches, prepare_clips, training_batches
 from slrctl.core.data.dataset import SignDataset
-from slrctl.core.data.edge_hands import drop_edge_hands, hand_centres, is_shown
-from slrctl.core.data.loader import evaluation_batches, prepare_clips, training_batches
+from slrctl.core.data.mirror import drop_edge_hands, hand_centres, is_shown
 from slrctl.core.data.prepare import prepare_clip
 from slrctl.settings import Settings
 

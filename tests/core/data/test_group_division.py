@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slrctl.core.data.group_division import divide_groups
+from slrctl.core.data.resplit import divide_groups
 
 SHARES = (0.7, 0.15, 0.15)
 

@@ -9,9 +9,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from slrctl.core import skeleton
 from slrctl.core.data import augment
-from slrctl.core.data.edge_hands import EDGE
-from slrctl.core.data.loader import evaluation_batches, prepare_clips, training_batches
+from slrctl.core.data.batches import evaluation_batches, prepare_clips, training_batches
 from slrctl.core.data.mirror import (
+    EDGE,
     STANDING_TRAVEL,
     USUAL_SHOULDERS,
     hand_activity,
@@ -19,9 +19,8 @@ from slrctl.core.data.mirror import (
     mirror_landmarks,
     original_id,
 )
-from slrctl.core.data.mirrored_copies import with_mirrored_copies
-from slrctl.core.data.parts import load_parts
 from slrctl.core.data.prepare import prepare_clip
+from slrctl.core.data.splits import load_parts, with_mirrored_copies
 from slrctl.core.data.synthetic import SynthesisParameters, synthesise
 from slrctl.errors import DataError
 from slrctl.settings import PrepareSettings, Settings

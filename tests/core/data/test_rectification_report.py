@@ -6,7 +6,7 @@ import pytest
 from slrctl.core import skeleton
 from slrctl.core.clip import Clip
 from slrctl.core.data.dataset import load_dataset
-from slrctl.core.data.rectification_report import (
+from slrctl.core.data.rectify import (
     HEURISTIC,
     Excess,
     JointReport,

@@ -17,18 +17,28 @@ from slrctl.core.data.synthetic import (
     minimal_pairs,
     synthesise,
 )
-from slrctl.core.data.synthetic.body import displacement, draw_goals, palm_frame, perform, reach
-from slrctl.core.data.synthetic.draws import bell, keys_for
-from slrctl.core.data.synthetic.hand import (
+from slrctl.core.data.synthetic.body import (
+    bell,
+    displacement,
+    draw_goals,
+    draw_signer,
+    keys_for,
+    palm_frame,
+    perform,
+    reach,
+)
+from slrctl.core.data.synthetic.lexicon import (
     BASES,
     BONES,
+    COMPONENTS,
     HANDSHAPES,
+    KINDS,
+    MOVEMENTS,
+    ORIENTATIONS,
+    draw_timing,
     hand_points,
     joint_angles,
 )
-from slrctl.core.data.synthetic.lexicon import COMPONENTS, KINDS, MOVEMENTS, ORIENTATIONS
-from slrctl.core.data.synthetic.signer import draw_signer
-from slrctl.core.data.synthetic.timing import draw_timing
 from slrctl.errors import UsageError
 from slrctl.settings import PrepareSettings
 

@@ -6,7 +6,7 @@ import torch
 from torch.testing import assert_close
 
 from slrctl.core import skeleton
-from slrctl.core.data import warp
+from slrctl.core.data import augment as warp
 
 ASPECT = np.array([1.0, 4 / 3, 0.5])
 CORNERS = [(0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (1.0, 1.0)]

@@ -7,17 +7,23 @@ import time
 
 import pytest
 
-from slrctl.core.data.formats.parquet import write_parquet
-from slrctl.core.data.parts import load_parts
-from slrctl.engine import runtime
-from slrctl.engine.run import run_training
+from slrctl.core import devices as runtime
+from slrctl.core.data.readers.parquet import write_parquet
+from slrctl.core.data.splits import load_parts
 from slrctl.errors import DataError, UsageError
 from slrctl.layers import Layer
-from slrctl.studies.ablation.events import TrialDone, TrialFailed, TrialStarted
-from slrctl.studies.ablation.local import run_locally
-from slrctl.studies.ablation.standing import standing
 from slrctl.studies.ablation.study import BUILT_IN, Study
-from slrctl.studies.ablation.trials import Fold, plan_trials, read_result
+from slrctl.studies.ablation.trials import (
+    Fold,
+    TrialDone,
+    TrialFailed,
+    TrialStarted,
+    plan_trials,
+    read_result,
+    standing,
+)
+from slrctl.studies.ablation.worker import run_locally
+from slrctl.training.run import run_training
 
 STUDY = Study(
     "s", {"narrow": {"model": {"ffn_dim": 8}}, "wide": {"model": {"ffn_dim": 16}}}, "wide"

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from slrctl.core.data.formats.parquet import write_parquet
+from slrctl.core.data.readers.parquet import write_parquet
 from slrctl.errors import SlrctlError
 from slrctl.layers import Layer
 from slrctl.studies.ablation.on_ray import LOCAL, _train, run_on_ray

@@ -6,7 +6,8 @@ makes the vector indifferent to the number of frames and to noise, and forgiving
 a clip.
 """
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +15,99 @@ from jaxtyping import Float, Float32, Int64
 from sklearn.neighbors import NearestNeighbors
 
 from slrctl.core import skeleton
-from slrctl.core.data.audit.framed import FramedClips
-from slrctl.core.data.audit.torso import mirrored
+from slrctl.core.clip import Clip
+
+_HEAD = [
+    skeleton.NOSE,
+    skeleton.RIGHT_EYE,
+    skeleton.LEFT_EYE,
+    skeleton.BODY_NAMES.index("rightEar"),
+    skeleton.BODY_NAMES.index("leftEar"),
+]
+# What the second axis is in shoulder distances: on people the nose lies about so far above the
+# neck, so that both axes keep their natural proportion.
+_HEAD_HEIGHT = 0.7
+# Shoulders and head that nearly lie on one line span no frame.
+_LEAST_SINE = 0.1
+
+
+def in_torso_frame(
+    landmarks: Float[np.ndarray, "T 54 2"], aspect: float
+) -> Float32[np.ndarray, "T 54 2"]:
+    """Return the landmarks in shoulder distances from the neck; missing ones stay missing.
+
+    A clip that shows no shoulders, or neither neck nor head, is measured by the spread of all its
+    landmarks instead: that leaves it independent of place and scale, and of nothing more.
+    """
+    points = landmarks.astype(np.float64) * [aspect, 1.0]
+    if np.isnan(points).all():
+        return points.astype(np.float32)
+    across = points[:, skeleton.LEFT_SHOULDER] - points[:, skeleton.RIGHT_SHOULDER]
+    across, neck, *head = _medians(
+        np.stack([across, points[:, skeleton.NECK], *points[:, _HEAD].swapaxes(0, 1)], axis=1)
+    )
+    known = [place for place in head if not np.isnan(place).any()]
+    down = (neck - np.mean(known, axis=0)) / _HEAD_HEIGHT if known else np.full(2, np.nan)
+    axes = np.stack([across, down], axis=1)
+    size = math.hypot(*across) * math.hypot(*down)
+    area = across[0] * down[1] - across[1] * down[0]
+    if not abs(area) > _LEAST_SINE * size:  # one of them may be NaN
+        neck = np.nanmean(points, axis=(0, 1))
+        axes = np.eye(2) * max(np.nanstd(points - neck), 1e-12)
+    return ((points - neck) @ np.linalg.inv(axes).T).astype(np.float32)
+
+
+def _medians(values: Float[np.ndarray, "T N 2"]) -> Float[np.ndarray, "N 2"]:
+    """Medians over time of what is known; several times as fast as numpy's for short clips."""
+    ordered = np.sort(values, axis=0)  # NaN comes last
+    count = (~np.isnan(values)).sum(axis=0)[None]
+    low = np.take_along_axis(ordered, np.maximum(count - 1, 0) // 2, axis=0)
+    high = np.take_along_axis(ordered, np.minimum(count // 2, len(values) - 1), axis=0)
+    return ((low + high) / 2)[0]
+
+
+def mirrored(clip: Float32[np.ndarray, "T 54 2"]) -> Float32[np.ndarray, "T 54 2"]:
+    """The mirror image of a clip in its torso's frame."""
+    return clip[:, skeleton.MIRROR] * np.array([-1, 1], dtype=np.float32)
+
+
+# Neighbouring pairs ask for the same clips; a few thousand take less than 100 MB.
+_MOST_KEPT = 4096
+
+
+Frame = Callable[[Float32[np.ndarray, "T 54 2"], float], Float32[np.ndarray, "T 54 2"]]
+
+
+def in_image_frame(
+    landmarks: Float32[np.ndarray, "T 54 2"], aspect: float
+) -> Float32[np.ndarray, "T 54 2"]:
+    """The coordinates as they stand in the file, whatever the aspect."""
+    return landmarks
+
+
+class FramedClips:
+    """A sequence of framed clips that remembers only the last few thousand."""
+
+    def __init__(self, clips: Sequence[Clip], frame: Frame = in_torso_frame) -> None:
+        self._clips = clips
+        self._frame = frame
+        self._kept: dict[int, Float32[np.ndarray, "T 54 2"]] = {}
+
+    def __len__(self) -> int:
+        return len(self._clips)
+
+    def __getitem__(self, row: int) -> Float32[np.ndarray, "T 54 2"]:
+        if row not in self._kept:
+            if len(self._kept) >= _MOST_KEPT:
+                del self._kept[next(iter(self._kept))]  # the oldest
+            clip = self._clips[row]
+            self._kept[row] = self._frame(clip.landmarks, clip.aspect)
+        return self._kept[row]
+
+    def length(self, row: int) -> int:
+        """The number of frames, which takes no framing."""
+        return self._clips[row].num_frames
+
 
 NUM_WINDOWS = 8
 NUM_DIMENSIONS = 48

@@ -5,9 +5,13 @@ kind), in minimal pairs; signers differ in body, handedness, tempo and camera; a
 and loses landmarks.
 """
 
-from slrctl.core.data.synthetic.generator import ClipTruth, SyntheticSet, synthesise
+from slrctl.core.data.synthetic.generator import (
+    ClipTruth,
+    SynthesisParameters,
+    SyntheticSet,
+    synthesise,
+)
 from slrctl.core.data.synthetic.lexicon import Sign, lexicon, minimal_pairs
-from slrctl.core.data.synthetic.parameters import SynthesisParameters
 
 __all__ = [
     "ClipTruth",

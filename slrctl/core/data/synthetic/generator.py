@@ -1,22 +1,141 @@
 """Make the demo set: signers, their clips, and the truth about each of them."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Int64, UInt64
+from jaxtyping import Bool, Float, Int64, UInt64
 
+from slrctl.core import skeleton
 from slrctl.core.clip import Clip
 from slrctl.core.data.dataset import SignDataset, ordered_classes
-from slrctl.core.data.synthetic.body import draw_goals, perform
-from slrctl.core.data.synthetic.detection import detect
-from slrctl.core.data.synthetic.draws import bell, keys_for
-from slrctl.core.data.synthetic.lexicon import Sign, lexicon
-from slrctl.core.data.synthetic.parameters import SynthesisParameters
-from slrctl.core.data.synthetic.signer import ASPECTS, Signer, draw_camera, draw_signer, project
-from slrctl.core.data.synthetic.timing import draw_timing, strokes
+from slrctl.core.data.synthetic.body import (
+    ASPECTS,
+    Signer,
+    bell,
+    draw_camera,
+    draw_goals,
+    draw_signer,
+    keys_for,
+    perform,
+    project,
+)
+from slrctl.core.data.synthetic.lexicon import MAX_GLOSSES, Sign, draw_timing, lexicon, strokes
 from slrctl.core.seeding import counter_uniform
+from slrctl.errors import UsageError
+
+# (least, greatest) of every number.
+LIMITS: dict[str, tuple[float, float]] = {
+    "num_glosses": (2, MAX_GLOSSES),
+    "num_train_signers": (1, 1000),
+    "num_val_signers": (0, 1000),
+    "num_test_signers": (0, 1000),
+    "repetitions": (1, 1000),
+    "num_sessions": (1, 26),
+    "min_frames": (8, 10_000),
+    "max_frames": (8, 10_000),
+    "max_lag": (0, 1000),
+    "jitter": (0, 1),
+    "hand_dropout": (0, 1),
+    "landmark_dropout": (0, 1),
+}
+
+
+@dataclass(frozen=True)
+class SynthesisParameters:
+    """Numbers of the demo set; the defaults make the one used where no data is given."""
+
+    num_glosses: int = 24
+    num_train_signers: int = 5
+    num_val_signers: int = 1
+    num_test_signers: int = 2
+    """In each part every second signer is left-handed, beginning with the second."""
+    repetitions: int = 6
+    """Clips of each gloss by each signer."""
+    num_sessions: int = 2
+    """Recording days of each signer; the camera stands a little differently on each."""
+    min_frames: int = 20
+    max_frames: int = 60
+    max_lag: int = 8
+    """Largest lag between two moving hands, in frames, either way; drawn evenly."""
+    jitter: float = 0.012
+    """Standard deviation of a detected landmark, in shoulder distances."""
+    hand_dropout: float = 0.03
+    """Probability that a hand is lost from a given frame on, for 1 to 6 frames."""
+    landmark_dropout: float = 0.005
+    """Probability that a landmark of the body is lost in a frame."""
+
+    def __post_init__(self) -> None:
+        for name, (least, greatest) in LIMITS.items():
+            value = getattr(self, name)
+            if not (math.isfinite(value) and least <= value <= greatest):
+                raise UsageError(
+                    f"{name} ({value}) must be from {least} to {greatest}; set it in between"
+                )
+        if self.min_frames + self.max_lag > self.max_frames:
+            raise UsageError(
+                f"min_frames ({self.min_frames}) + max_lag ({self.max_lag}) must not exceed "
+                f"max_frames ({self.max_frames}), since a lag lengthens a clip; "
+                "lower max_lag or raise max_frames"
+            )
+
+
+# A hand hanging or on its way up is not detected; no symmetric clock stops exactly here.
+SEEN_FROM = 0.4
+LONGEST_GAP = 6
+
+
+def detect(
+    points: Float[np.ndarray, "N 54 2"],
+    raised: Float[np.ndarray, "N 2"],
+    frame: Int64[np.ndarray, " N"],
+    keys: UInt64[np.ndarray, " N"],
+    *,
+    jitter: Float[np.ndarray, " 2"],
+    hand_dropout: float,
+    landmark_dropout: float,
+) -> Float[np.ndarray, "N 54 2"]:
+    """Jitter the landmarks and set the missing ones to NaN.
+
+    Args:
+        points: true positions, frames of many clips one after the other.
+        raised: how far the left and the right hand are up.
+        frame: number of each frame in its clip.
+        keys: one random key a frame.
+        jitter: standard deviation in x and in y.
+        hand_dropout: probability that a hand is lost from this frame on, for up to LONGEST_GAP.
+        landmark_dropout: probability that a landmark of the body is lost in a frame.
+    """
+    noise = bell(keys, 2 * skeleton.NUM_LANDMARKS).reshape(points.shape)
+    share = counter_uniform(keys ^ np.uint64(1), 4 + skeleton.NUM_BODY)
+    seen = points + jitter * noise
+    is_outside = np.any((points < 0) | (points > 1), axis=-1)
+
+    is_lost = is_outside.copy()
+    is_lost[:, skeleton.BODY] |= share[:, 4:] < landmark_dropout
+    for side, hand in enumerate((skeleton.LEFT_HAND, skeleton.RIGHT_HAND)):
+        # Detectors find a hand as a whole: all of its points, or none.
+        is_gap = _gaps(share[:, side] < hand_dropout, share[:, 2 + side], frame)
+        is_hidden = (raised[:, side] < SEEN_FROM) | is_gap | is_outside[:, hand.start]
+        is_lost[:, hand] = is_hidden[:, None]
+    seen[is_lost] = np.nan
+    return seen
+
+
+def _gaps(
+    starts: Bool[np.ndarray, " N"],
+    share: Float[np.ndarray, " N"],
+    frame: Int64[np.ndarray, " N"],
+) -> Bool[np.ndarray, " N"]:
+    """Lengthen each start to a gap of 1 to LONGEST_GAP frames that stays in its clip."""
+    length = np.where(starts, 1 + np.floor(share * LONGEST_GAP), 0)
+    is_gap = np.zeros_like(starts)
+    for age in range(LONGEST_GAP):
+        is_gap |= (np.roll(length, age) > age) & (frame >= age)
+    return is_gap
+
 
 Side = Literal["left", "right"]
 

@@ -11,11 +11,15 @@ from planted import turned
 from slrctl.core.clip import Clip
 from slrctl.core.data.audit import audit_parts, fix, with_own_ids
 from slrctl.core.data.audit.duplicates import digest, exact_copies
-from slrctl.core.data.audit.fingerprint import describe, fingerprint
-from slrctl.core.data.audit.framed import FramedClips
-from slrctl.core.data.audit.groups import missing_classes, name_hints, shared_groups
+from slrctl.core.data.audit.fingerprint import (
+    FramedClips,
+    describe,
+    fingerprint,
+    in_torso_frame,
+    mirrored,
+)
 from slrctl.core.data.audit.matching import blend_unexplained, unexplained
-from slrctl.core.data.audit.torso import in_torso_frame, mirrored
+from slrctl.core.data.audit.report import missing_classes, name_hints, shared_groups
 
 
 def clip(name: str, seed: int, gloss: str = "a", frames: int = 12, **facts) -> Clip:

@@ -14,9 +14,11 @@ import pytest
 from spoter_files import person, write_csv
 
 from slrctl.core.clip import Clip
-from slrctl.core.data.cache import ClipCache, StoredClips, cached_reading, keys
+from slrctl.core.data import cache as cached_reading
+from slrctl.core.data import cache as keys
+from slrctl.core.data.cache import ClipCache, StoredClips
 from slrctl.core.data.dataset import SignDataset, canonical_dataset, load_dataset
-from slrctl.core.data.formats.parquet import write_parquet
+from slrctl.core.data.readers.parquet import write_parquet
 from slrctl.errors import DataError
 from slrctl.settings import DataSettings, PrepareSettings
 

@@ -7,8 +7,13 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from slrctl.core.clip import Clip
-from slrctl.core.data.cache import ClipCache, StoredClips
-from slrctl.core.data.cache.clip_file import DamagedFile, map_clip_file, write_clip_file
+from slrctl.core.data.cache import (
+    ClipCache,
+    DamagedFile,
+    StoredClips,
+    map_clip_file,
+    write_clip_file,
+)
 
 KEY, OTHER = "a" * 32, "b" * 32
 

@@ -3,8 +3,8 @@ import time
 
 import pytest
 
-from slrctl.core.data.cache import content
-from slrctl.core.data.cache.content import content_digest, files_of, state_of
+from slrctl.core.data import cache as content
+from slrctl.core.data.cache import content_digest, files_of, state_of
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from slrctl.core import skeleton
-from slrctl.core.data.video import holistic
-from slrctl.core.data.video.holistic import BadVideo, Unusable, detect, require_video_extra
+from slrctl.core.data import video as holistic
+from slrctl.core.data.video import BadVideo, Unusable, detect, require_video_extra
 from slrctl.errors import SlrctlError
 
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from slrctl.core.data.video.listing import Video, list_videos
+from slrctl.core.data.video import Video, list_videos
 from slrctl.errors import DataError
 
 

@@ -13,7 +13,7 @@ import numba
 from numba.core import config as numba_config
 from numba.core.codegen import get_host_cpu_features
 
-from slrctl.cache_folder import user_cache_folder
+from slrctl.files import user_cache_folder
 
 # What a compiler may assume of sums: that they can be taken in any order. It must not assume that
 # there is no NaN, for a training that diverges is noticed by it.

@@ -1,0 +1,255 @@
+"""Batches of clips: varied and shuffled for training, prepared once for evaluation."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float32, Int64
+from torch import Tensor
+
+from slrctl.core.clip import (
+    Clip,
+    ClipBatch,
+    batch_from_landmarks,
+    collate,
+    stack_landmarks,
+    target_indices,
+)
+from slrctl.core.data.augment import add_noise, augment
+from slrctl.core.data.cache import StoredClips, prepared_key
+from slrctl.core.data.dataset import SignDataset
+from slrctl.core.data.prepare import canonical_clips, canonical_settings, normalise, resample_frames
+from slrctl.core.seeding import stable_seed
+from slrctl.settings import Settings
+
+# Clips are sorted by length within this many batches of the random order: large enough for batches
+# of nearly one length, small enough that an epoch's batches differ from the last one's.
+WINDOW = 20
+# Clips normalised at a time before an evaluation; it changes no bit of the result.
+PREPARED_TOGETHER = 64
+# Frames, padding included, augmented at a time in training.
+FRAMES_VARIED_TOGETHER = 5_000
+
+
+def num_batches(num_clips: int, batch_size: int) -> int:
+    """Batches an epoch has; the last, smaller one counts."""
+    return -(-num_clips // batch_size)
+
+
+def _is_canonical(dataset: SignDataset, settings: Settings) -> bool:
+    """Whether the clips are in their canonical form already.
+
+    Raises:
+        ValueError: they are in that of other settings.
+    """
+    if canonical_settings(dataset.canonical) == canonical_settings(settings.prepare):
+        return True
+    if canonical_settings(dataset.canonical):
+        raise ValueError(
+            f"{dataset.name}: its clips were brought into the form of other `prepare` settings; "
+            "read them again with these"
+        )
+    return False
+
+
+def _fitted(
+    clips: Iterable[Clip], settings: Settings, *, is_canonical: bool
+) -> list[Float32[np.ndarray, "_ 54 2"]]:
+    """The clips' canonical landmarks, resampled evenly where one is longer than the model takes."""
+    if not is_canonical:
+        clips = canonical_clips(clips, settings.prepare)
+    max_frames = settings.model.max_frames
+    return [
+        clip.landmarks
+        if clip.num_frames <= max_frames
+        else resample_frames(clip.landmarks, max_frames)
+        for clip in clips
+    ]
+
+
+def training_order(
+    dataset: SignDataset, settings: Settings, epoch: int
+) -> list[Int64[np.ndarray, " N"]]:
+    """The batches of an epoch as places in the data set: every clip once, about equally long ones.
+
+    The order follows from (seed, epoch, clip ids), whatever the order of the file.
+    """
+    size = settings.train.batch_size
+    draws = (stable_seed(settings.seed, "order", epoch, clip.clip_id) for clip in dataset)
+    order = np.argsort(np.fromiter(draws, np.uint64, len(dataset)), kind="stable")
+    lengths = np.minimum(dataset.lengths, settings.model.max_frames)
+    batches: list[Int64[np.ndarray, " N"]] = []
+    for start in range(0, len(order), WINDOW * size):
+        window = order[start : start + WINDOW * size]
+        window = window[np.argsort(lengths[window], kind="stable")]
+        batches += [window[first : first + size] for first in range(0, len(window), size)]
+    # Without this a window would run from its shortest clips to its longest.
+    keys = [stable_seed(settings.seed, "batches", epoch, number) for number in range(len(batches))]
+    return [batches[number] for number in np.argsort(keys, kind="stable")]
+
+
+def _varied_together(
+    order: Iterable[Int64[np.ndarray, " _"]], lengths: Int64[np.ndarray, " C"]
+) -> Iterator[list[Int64[np.ndarray, " _"]]]:
+    """Some batches at a time: of short clips several, for which one call costs as much as for one.
+
+    No bit of a clip depends on the clips that are varied with it.
+    """
+    together: list[Int64[np.ndarray, " _"]] = []
+    num_clips = longest = 0
+    for rows in order:
+        longest_now = max(longest, int(lengths[rows].max()))
+        if together and (num_clips + len(rows)) * longest_now > FRAMES_VARIED_TOGETHER:
+            yield together
+            together, num_clips, longest_now = [], 0, int(lengths[rows].max())
+        together.append(rows)
+        num_clips, longest = num_clips + len(rows), longest_now
+    if together:
+        yield together
+
+
+def _varied(
+    clips: Sequence[Clip], settings: Settings, epoch: int, *, is_canonical: bool
+) -> tuple[Float[Tensor, "B T 54 2"], Bool[Tensor, "B T"]]:
+    """Clips as an epoch shows them: augmented and normalised, and which frames are not padding."""
+    keys = np.array(
+        [stable_seed(settings.seed, "augment", epoch, clip.clip_id) for clip in clips], np.uint64
+    )
+    aspect = np.array([clip.aspect for clip in clips], np.float64)
+    landmarks, is_valid = stack_landmarks(_fitted(clips, settings, is_canonical=is_canonical))
+    landmarks, is_valid = augment(
+        landmarks, is_valid, aspect, keys, settings.augment, settings.model.max_frames
+    )
+    prepared = normalise(landmarks, settings.prepare)
+    if settings.augment.enabled:
+        prepared = add_noise(prepared, keys, settings.augment.noise)
+    return prepared, is_valid
+
+
+class BatchParts(NamedTuple):
+    """Which parts of every batch are wanted, of how many: part n has the clips n, n + total, ..."""
+
+    numbers: Sequence[int] = (0,)
+    total: int = 1
+
+
+WHOLE_BATCHES = BatchParts()
+
+
+def training_batches(
+    dataset: SignDataset,
+    settings: Settings,
+    epoch: int,
+    *,
+    start: int = 0,
+    parts: BatchParts = WHOLE_BATCHES,
+) -> Iterator[ClipBatch]:
+    """Yield the batches of an epoch, augmented.
+
+    What a clip looks like follows from (seed, epoch, clip id) alone: the batch size and the clips
+    beside it change nothing but its padding.
+
+    Args:
+        dataset: cleaned clips, brought into their canonical form here if they are not yet.
+        settings: the whole tree: seed, augment, prepare, model.max_frames, train.batch_size.
+        epoch: counted from 0.
+        start: the batch to begin with; a training that stopped after k batches goes on with k.
+        parts: of each batch, one after the other. For a part without a clip, because the batch has
+            fewer, comes a stand-in.
+
+    Raises:
+        ValueError: a clip's gloss is not among the data set's classes.
+    """
+    is_canonical = _is_canonical(dataset, settings)
+    whole = training_order(dataset, settings, epoch)[start:]
+    # Every part of a step is computed, so one without a clip needs one that counts for nothing.
+    cut = [(rows[number :: parts.total], rows[:1]) for rows in whole for number in parts.numbers]
+    order = [rows if len(rows) else first for rows, first in cut]
+    is_stand_in = iter([not len(rows) for rows, _ in cut])
+    lengths = np.minimum(dataset.lengths, settings.model.max_frames)
+    for group in _varied_together(order, lengths):
+        clips = [dataset[row] for row in np.concatenate(group).tolist()]
+        varied, is_valid = _varied(clips, settings, epoch, is_canonical=is_canonical)
+        first = 0
+        for rows in group:
+            batch = slice(first, first + len(rows))
+            num_frames = int(is_valid[batch].sum(dim=1).max())
+            part = batch_from_landmarks(
+                varied[batch, :num_frames],
+                is_valid[batch, :num_frames],
+                target_indices(clips[batch], dataset.classes),
+                tuple(clip.clip_id for clip in clips[batch]),
+            )
+            yield _stand_in(part) if next(is_stand_in) else part
+            first += len(rows)
+
+
+def _stand_in(batch: ClipBatch) -> ClipBatch:
+    """The batch without hands and ids: no mean of the loss is over clips of it."""
+    absent = torch.zeros_like(batch.is_valid)
+    return replace(batch, left_is_present=absent, right_is_present=absent, clip_ids=())
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedClips:
+    """Clips as the model takes them, normalised once for many evaluations, in order of length.
+
+    `clips` hold coordinates in their boxes; `classes` is in the order of a model's logits.
+    """
+
+    clips: tuple[Clip, ...] | StoredClips
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+
+def prepare_clips(dataset: SignDataset, settings: Settings) -> PreparedClips:
+    """Resample and normalise every clip, without augmentation, and sort them by length.
+
+    Where the data set has a cache, they are taken from there, or put there for the next time.
+    """
+    cache = dataset.cache
+    if cache is None:
+        return PreparedClips(tuple(_prepared(dataset, settings)), dataset.classes)
+    key = prepared_key(dataset.fingerprint(), settings)
+    stored = cache.find(key)
+    if stored is None:
+        facts = {"source": dataset.source, "kind": "normalised"}
+        try:
+            stored = cache.store(key, _prepared(dataset, settings), facts)
+        except OSError:  # the disk is full now: it costs memory, and no result
+            stored = tuple(_prepared(dataset, settings))
+    return PreparedClips(stored, dataset.classes)
+
+
+def _prepared(dataset: SignDataset, settings: Settings) -> Iterator[Clip]:
+    is_canonical = _is_canonical(dataset, settings)
+    order = np.argsort(np.minimum(dataset.lengths, settings.model.max_frames), kind="stable")
+    for first in range(0, len(order), PREPARED_TOGETHER):
+        clips = [dataset[row] for row in order[first : first + PREPARED_TOGETHER].tolist()]
+        fitted = _fitted(clips, settings, is_canonical=is_canonical)
+        landmarks, _ = stack_landmarks(fitted)
+        normalised = normalise(landmarks, settings.prepare).numpy()
+        for clip, cut, frames in zip(clips, fitted, normalised, strict=True):
+            yield replace(clip, landmarks=frames[: len(cut)].copy())
+
+
+def evaluation_batches(
+    prepared: PreparedClips, batch_size: int, *, start: int = 0, step: int = 1
+) -> Iterator[ClipBatch]:
+    """Yield prepared clips, each once, shortest first; `clip_ids` say whose row is whose.
+
+    Args:
+        prepared: the clips.
+        batch_size: clips in each batch but the last.
+        start: the batch to begin with.
+        step: from one batch to the next, for several processes that take turns.
+
+    Raises:
+        ValueError: a clip's gloss is not among the classes.
+    """
+    for first in range(start * batch_size, len(prepared), step * batch_size):
+        yield collate(prepared.clips[first : first + batch_size], prepared.classes)

@@ -1,0 +1,110 @@
+"""Every format clips are read from: one module each, in one visible list.
+
+A reader is a module with two functions. `recognises(path)` looks at the content, not only at the
+name; `read(path, settings, classes)` returns the clips, cleaned: oriented, without padding, divided
+by the size of the image, NaN where a landmark is missing.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from slrctl.core import skeleton
+from slrctl.core.clip import Clip
+from slrctl.core.data.readers import competition, parquet, spoter_csv
+from slrctl.core.data.readers import mediapipe as mediapipe_frames
+from slrctl.core.data.readers import pose as pose_file
+from slrctl.core.data.readers.labels import read_gloss_names
+from slrctl.core.data.readers.reading import Reading, quote
+from slrctl.errors import DataError
+from slrctl.settings import DataSettings
+
+# The first that recognises a file reads it, so the particular stand before the general: our own
+# Parquet claims any Parquet file, the CSV reader any file whose name ends in .csv.
+READERS = (competition, mediapipe_frames, pose_file, parquet, spoter_csv)
+
+_KINDS = (
+    "a SPOTER/WLASL CSV, our own Parquet, a folder of MediaPipe vectors as "
+    "<gloss>/<clip>/<frame>.npy, a folder of .pose files as <gloss>/<clip>.pose (or one such "
+    "file), or the folder of the Google competition (train.csv and a long Parquet file a clip)"
+)
+_STARTS = {
+    b"\x1f\x8b": "a gzip archive; unpack it first",
+    b"PK\x03\x04": "a zip archive or an Excel file; unpack it, or save the sheet as CSV (UTF-8)",
+    b"BZh": "a bzip2 archive; unpack it first",
+    b"\xfd7zXZ": "an xz archive; unpack it first",
+    b"\x28\xb5\x2f\xfd": "a zstd archive; unpack it first",
+    b"version https://git-lfs": "a Git LFS pointer, not the data; fetch it with git lfs pull",
+}
+
+
+def read_clips(path: Path, settings: DataSettings, classes: Sequence[str] | None) -> Reading:
+    """Read a file with the first reader that recognises it.
+
+    Raises:
+        DataError: the file is not there, no reader recognises it, or its reader cannot read it.
+    """
+    if not path.exists():
+        raise DataError(f"{path}: is not there; check the path")
+    if not (path.is_file() or path.is_dir()):
+        raise DataError(
+            f"{path}: is a device, a pipe or a socket; write its content into a file and name that"
+        )
+    if settings.gloss_names is not None:  # a wrong path is told of where no label needs a name too
+        read_gloss_names(settings.gloss_names)
+    try:
+        start = _first_bytes(path) if path.is_file() else None
+        if start == b"":
+            raise DataError(f"{path}: is empty (0 bytes); fetch or write it again")
+        for reader in READERS:
+            if reader.recognises(path):
+                reading = reader.read(path, settings, classes)
+                return replace(reading, notes=[*reading.notes, *_absent_hands(reading.clips)])
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read: {error.strerror or error}; check its permissions"
+        ) from error
+    raise DataError(f"{path}: {_what_it_is(path, start)}")
+
+
+def _absent_hands(clips: Iterable[Clip]) -> list[str]:
+    """A note on a hand that no clip has: normal where signs are made with one hand, or a fault."""
+    parts = {"left": skeleton.LEFT_HAND, "right": skeleton.RIGHT_HAND}
+    absent = [
+        side
+        for side, part in parts.items()
+        if all(np.isnan(clip.landmarks[:, part]).all() for clip in clips)
+    ]
+    if len(absent) == 2:
+        return ["warning: no hand in any frame: only the body is left to learn from"]
+    return [
+        f"no {side} hand in any frame: it counts as absent, which needs no repair; if signers "
+        "used it, look at how the landmarks were extracted"
+        for side in absent
+    ]
+
+
+def place_of(path: Path) -> Path:
+    """The file or folder that holds everything a reading of `path` looks at."""
+    return path.parent if competition.is_index(path) else path
+
+
+def _first_bytes(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(32)
+
+
+def _what_it_is(path: Path, start: bytes | None) -> str:
+    """What a path leads to that no reader recognises, and what to do."""
+    if start is None:
+        return f"is a folder without clips we can read; name one of: {_KINDS}"
+    for magic, kind in _STARTS.items():
+        if start.startswith(magic):
+            return f"is {kind}; we read {_KINDS}"
+    if path.suffix.lower() in (".parquet", ".pq"):
+        return (
+            f"is not Parquet: it starts with {quote(start[:8])}, expected b'PAR1'; fetch it again"
+        )
+    return f"is of a type we do not know, it starts with {quote(start[:8])}; we read {_KINDS}"

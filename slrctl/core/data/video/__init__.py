@@ -1,1 +1,0 @@
-"""From videos of signing to clips of landmarks, by MediaPipe Holistic."""

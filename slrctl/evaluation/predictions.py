@@ -1,0 +1,161 @@
+"""What a model said about each clip, beside what was true."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch.nn import functional as F
+
+from slrctl.core.clip import ClipBatch
+from slrctl.core.data.dataset import SignDataset
+from slrctl.core.devices import map_on
+from slrctl.core.model import SiFormer, Spoter
+from slrctl.files import replacing
+from slrctl.training.processes import ALONE, Workers
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """The log-probabilities of N clips over K classes, with their truth and their origin.
+
+    `target` holds labels, indices into `classes`. Signers and sessions are None where unknown.
+    The log-probabilities are finite, as the log-softmax of finite logits always is: a probability
+    may underflow to 0, its logarithm does not.
+
+    Raises:
+        ValueError: the parts do not belong together, or a log-probability is not finite.
+    """
+
+    clip_ids: tuple[str, ...]
+    classes: tuple[str, ...]
+    log_probabilities: Float[np.ndarray, "N K"]
+    target: Int64[np.ndarray, " N"]
+    signers: tuple[str | None, ...]
+    sessions: tuple[str | None, ...]
+
+    def __post_init__(self) -> None:
+        count, num_classes = len(self.clip_ids), len(self.classes)
+        if self.log_probabilities.shape != (count, num_classes):
+            raise ValueError(
+                f"log_probabilities have shape {self.log_probabilities.shape}; "
+                f"{count} clips and {num_classes} classes need {(count, num_classes)}"
+            )
+        lengths = {len(self.target), len(self.signers), len(self.sessions)}
+        if lengths != {count}:
+            raise ValueError(
+                f"target, signers and sessions have {sorted(lengths)} entries for {count} clips"
+            )
+        if count and not 0 <= self.target.min() <= self.target.max() < num_classes:
+            raise ValueError(
+                f"targets from {self.target.min()} to {self.target.max()} "
+                f"must index {num_classes} classes"
+            )
+        is_bad = ~np.isfinite(self.log_probabilities).all(axis=1)
+        if is_bad.any():
+            raise ValueError(
+                f"clip {self.clip_ids[int(is_bad.argmax())]!r}: a log-probability is not finite; "
+                "log_softmax of finite logits is, so look for NaN or inf in the model's weights"
+            )
+
+    def __len__(self) -> int:
+        return len(self.clip_ids)
+
+    @property
+    def probabilities(self) -> Float[np.ndarray, "N K"]:
+        return np.exp(self.log_probabilities)
+
+    @cached_property
+    def predicted(self) -> Int64[np.ndarray, " N"]:
+        """The most probable label, the first of equally probable ones."""
+        return self.log_probabilities.argmax(axis=1)
+
+    @cached_property
+    def confidence(self) -> Float[np.ndarray, " N"]:
+        """The probability of the predicted label."""
+        return np.exp(self.log_probabilities.max(axis=1))
+
+    @cached_property
+    def log_probability_of_truth(self) -> Float[np.ndarray, " N"]:
+        return np.take_along_axis(self.log_probabilities, self.target[:, None], axis=1)[:, 0]
+
+    @cached_property
+    def rank_of_truth(self) -> Int64[np.ndarray, " N"]:
+        """The place of the true label, 1 = most probable.
+
+        Equally probable labels rank in the order of `classes`, as in `predicted`: so rank 1 and
+        a correct prediction are the same thing.
+        """
+        truth = self.log_probability_of_truth[:, None]
+        comes_first = np.arange(len(self.classes)) < self.target[:, None]
+        is_ahead = (self.log_probabilities > truth) | (
+            (self.log_probabilities == truth) & comes_first
+        )
+        return 1 + is_ahead.sum(axis=1)
+
+    def to_frame(self) -> "pd.DataFrame":
+        """One row a clip: the predicted gloss, its probability, and the rank of the true one."""
+        import pandas as pd  # imported late: the metrics need none of it
+
+        names = np.array(self.classes, dtype=object)
+        return pd.DataFrame(
+            {
+                "clip_id": pd.array(self.clip_ids, dtype="string"),
+                "gloss": pd.array(names[self.target], dtype="string"),
+                "predicted": pd.array(names[self.predicted], dtype="string"),
+                "probability": self.confidence,
+                "rank": self.rank_of_truth,
+                "signer": pd.array(self.signers, dtype="string"),
+                "session": pd.array(self.sessions, dtype="string"),
+            }
+        )
+
+
+def write_predictions(predictions: Predictions, path: Path) -> None:
+    """Save the rows of `to_frame` as Parquet, whole or not at all."""
+    frame = predictions.to_frame()
+    with replacing(path) as temporary:
+        frame.to_parquet(temporary, index=False)
+
+
+def predict(
+    model: SiFormer | Spoter,
+    dataset: SignDataset,
+    batches: Iterable[ClipBatch],
+    device: torch.device,
+    workers: Workers = ALONE,
+) -> Predictions:
+    """Predict in fp32; the clips keep the order of the data set, whatever that of the batches.
+
+    Each of several workers has some of the batches, and gets what all of them predict.
+    """
+    model.eval()
+    rows = {clip.clip_id: row for row, clip in enumerate(dataset)}
+    labels = {gloss: label for label, gloss in enumerate(dataset.classes)}
+    log_probabilities = np.full((len(dataset), len(dataset.classes)), np.nan)
+
+    @torch.no_grad()
+    def work(batch: ClipBatch) -> dict[str, torch.Tensor]:
+        logits = model(batch.to(device)).logits
+        return {
+            "rows": torch.tensor([rows[clip_id] for clip_id in batch.clip_ids]),
+            "log_probabilities": F.log_softmax(logits.double(), dim=-1).cpu(),
+        }
+
+    for part in workers.exchange(list(map_on(device, work, batches))):
+        log_probabilities[part["rows"].numpy()] = part["log_probabilities"].numpy()
+    return Predictions(
+        clip_ids=tuple(rows),
+        classes=dataset.classes,
+        log_probabilities=log_probabilities,
+        target=np.array([labels[clip.gloss] for clip in dataset], dtype=np.int64),
+        signers=tuple(clip.signer for clip in dataset),
+        sessions=tuple(clip.session for clip in dataset),
+    )

@@ -1,0 +1,261 @@
+"""The state of a training in its run's folder: written as it goes, read to go on from it.
+
+`last.safetensors` is the newest state and `previous.safetensors` the one before it. What else
+the folder holds follows from the newest state: lines of later epochs are cut off, and a best model
+that is not written yet is the state's own.
+"""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from slrctl.core.data.splits import Parts, named_parts
+from slrctl.errors import DataError, SlrctlError
+from slrctl.files import replacing
+from slrctl.layers import Layer, resolve
+from slrctl.runs import folder as run_folder
+from slrctl.runs.checkpoint import (
+    Checkpoint,
+    checkpoint_bytes,
+    is_intact,
+    load_checkpoint,
+    named_tensors,
+    save_checkpoint,
+)
+from slrctl.runs.folder import is_held
+from slrctl.settings import Settings
+from slrctl.training.loop import EpochReport
+from slrctl.training.state import Progress, TrainingState
+
+
+def save_state(state: TrainingState, run_dir: Path) -> None:
+    """Write the state; the newest one so far becomes the one before it.
+
+    A state with a NaN or an infinity is left out: the next step stops the training, and what is
+    there is the last good one.
+    """
+    tensors = state.tensors()
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
+        return
+    last = run_dir / run_folder.LAST
+    content = checkpoint_bytes(tensors, state.settings, state.classes, state.progress_json())
+    with replacing(last) as unfinished:
+        unfinished.write_bytes(content)
+        if last.exists():
+            _keep_as(last, run_dir / run_folder.PREVIOUS)
+
+
+def save_epoch(state: TrainingState, report: EpochReport, run_dir: Path) -> None:
+    """Write what an epoch gave, in the order in which `bring_back_folder` can mend it."""
+    run_folder.append_line(run_dir / run_folder.METRICS, report.metrics)
+    save_state(state, run_dir)
+    if report.is_best:
+        _save_best(state, run_dir)
+
+
+def read_state(path: Path) -> Checkpoint:
+    """Read a state.
+
+    Raises:
+        DataError: it is damaged; the message names the one before it, if that is whole.
+    """
+    try:
+        return load_checkpoint(path)
+    except DataError as error:
+        others = (path.with_name(name) for name in (run_folder.LAST, run_folder.PREVIOUS))
+        whole = [other for other in others if other != path and is_intact(other)]
+        advice = (
+            f"the other state of the run is whole: {run_folder.resume_command(whole[0])}"
+            if whole
+            else "the run has no other whole state; train again with --force"
+        )
+        raise DataError(f"{error}; {advice}") from None
+
+
+def restore_state(state: TrainingState, path: Path | None, run_dir: Path) -> None:
+    """Put a saved state back.
+
+    Args:
+        state: a training before its first step, changed in place.
+        path: file of the state; None where the run was stopped before it wrote one.
+        run_dir: folder of the run.
+
+    Raises:
+        DataError: the file is damaged, or does not belong to this run.
+    """
+    if path is not None:
+        saved = read_state(path)
+        if (saved.settings, saved.classes) != (state.settings, state.classes):
+            raise DataError(
+                f"{path}: was written under other settings or classes than {run_dir} has now; "
+                "put settings.toml back as it was, or train again with --force"
+            )
+        try:
+            state.restore(saved.tensors, saved.progress)
+        except ValueError as error:
+            why = " ".join(str(error).split())[:200]
+            raise DataError(
+                f"{path}: is not the state of such a training ({why}); go on with the version of "
+                "slrctl it was written by (environment.json names it), or train again with --force"
+            ) from None
+
+
+def bring_back_folder(state: TrainingState, run_dir: Path) -> None:
+    """Bring the run's folder, which nobody else writes to, to where a restored state stands.
+
+    Raises:
+        DataError: it lacks what the run wrote before that.
+    """
+    run_folder.remove_unfinished(run_dir)
+    _cut_metrics(run_dir / run_folder.METRICS, state.progress.epoch)
+    _check_best(state, run_dir)
+
+
+def _keep_as(path: Path, name: Path) -> None:
+    with replacing(name) as unfinished:
+        try:
+            os.link(path, unfinished)
+        except OSError:  # not every file system can
+            shutil.copyfile(path, unfinished)
+
+
+def _save_best(state: TrainingState, run_dir: Path) -> None:
+    save_checkpoint(
+        run_dir / run_folder.BEST,
+        named_tensors(model=state.model, loss=state.loss),
+        state.settings,
+        state.classes,
+        {"epoch": state.progress.best_epoch},
+    )
+
+
+def _check_best(state: TrainingState, run_dir: Path) -> None:
+    """Write the best model where the run was stopped just before that."""
+    progress = state.progress
+    if progress.best_epoch is None:
+        return
+    if progress.best_epoch == progress.epoch and progress.step == 0:
+        _save_best(state, run_dir)
+    else:
+        load_checkpoint(run_dir / run_folder.BEST)
+
+
+def _cut_metrics(path: Path, epochs: int) -> None:
+    """Leave the lines of the epochs that the state has behind it."""
+    if path.exists() and not path.is_file():
+        raise DataError(f"{path}: is no file any more; put it back as it was")
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    kept = lines[:epochs]
+    if [_epoch_of(line) for line in kept] != list(range(1, epochs + 1)):
+        raise DataError(
+            f"{path}: does not hold a line for each of the {epochs} epochs behind the run; put it "
+            "back as it was, or train again with --force"
+        )
+    if len(lines) > epochs:
+        with replacing(path) as unfinished:
+            unfinished.write_bytes(b"".join(kept))
+
+
+def _epoch_of(line: bytes) -> int | None:
+    try:
+        return json.loads(line)["epoch"] if line.endswith(b"\n") else None
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+class SavedRun(NamedTuple):
+    """A run as it lies in its folder.
+
+    `state_path` is the state to go on from, None where the run was stopped before it wrote one;
+    `epoch` and `batch` count what lies behind that state.
+    """
+
+    run_dir: Path
+    settings: Settings
+    environment: dict[str, Any]
+    state_path: Path | None
+    epoch: int
+    batch: int
+    is_finished: bool
+
+
+def newest_interrupted(runs_dir: Path) -> Path:
+    """The run that wrote last, of those that have not finished and that nobody writes to.
+
+    Raises:
+        SlrctlError: there is none.
+    """
+    runs = [
+        path.parent
+        for path in runs_dir.glob(f"*/{run_folder.SETTINGS}")
+        if not (path.parent / run_folder.SUMMARY).exists() and not is_held(path.parent)
+    ]
+    if not runs:
+        raise SlrctlError(
+            f"{runs_dir}: no interrupted run in it; name one, as in slrctl train --resume RUN"
+        )
+    return max(runs, key=lambda run: (_written_ns(run), str(run)))
+
+
+def find_saved_run(path: Path) -> SavedRun:
+    """Look up a run by its folder, or by the file of one of its states.
+
+    Raises:
+        SlrctlError: it is no run, or another process is writing to it.
+        DataError: what is needed of it is damaged.
+    """
+    run_dir = run_folder.folder_of(path)
+    settings = resolve([Layer(f"run {run_dir}", run_folder.read_settings(run_dir))]).settings
+    is_finished = (run_dir / run_folder.SUMMARY).exists()
+    if is_held(run_dir):
+        raise SlrctlError(f"{run_dir}: another process is writing to this run; let it end first")
+    state_path = path if path != run_dir else _newest_state(run_dir)
+    epoch = batch = 0
+    if state_path is not None and not is_finished:
+        progress = read_state(state_path).progress
+        if "step" not in progress:
+            raise DataError(
+                f"{state_path}: holds a model and no state of a training; name the run's "
+                f"{run_folder.LAST}"
+            )
+        try:
+            position = Progress.read(progress, settings.train.epochs)
+        except ValueError:
+            raise DataError(
+                f"{state_path}: damaged (it does not tell where the training stands); train again "
+                "with --force"
+            ) from None
+        epoch, batch = position.epoch, position.step
+    environment = run_folder.read_environment(run_dir)
+    return SavedRun(run_dir, settings, environment, state_path, epoch, batch, is_finished)
+
+
+def check_same_clips(saved: SavedRun, parts: Parts) -> None:
+    """Make sure that the clips are those the run was begun with.
+
+    Raises:
+        DataError: they are not, so that going on would be another training.
+    """
+    before = run_folder.read_fingerprints(saved.run_dir)
+    now = {name: part.fingerprint() for name, part in named_parts(parts).items()}
+    for name in before.keys() | now.keys():
+        if before.get(name) != now.get(name):
+            raise DataError(
+                f"{saved.settings.data.train or 'demo set'}: the {name} clips are not those that "
+                f"{saved.run_dir} was begun with (their fingerprint differs); put the file back, "
+                "or train anew"
+            )
+
+
+def _newest_state(run_dir: Path) -> Path | None:
+    states = [run_dir / name for name in (run_folder.LAST, run_folder.PREVIOUS)]
+    return next((state for state in states if state.exists()), None)
+
+
+def _written_ns(run_dir: Path) -> int:
+    files = [run_dir / name for name in (run_folder.LAST, run_folder.SETTINGS)]
+    return max(file.stat().st_mtime_ns for file in files if file.exists())

@@ -1,0 +1,76 @@
+"""What a run makes of its parts: batches to train on, predictions, a first step to try."""
+
+import time
+from typing import NamedTuple
+
+import torch
+
+from slrctl.core.data.batches import (
+    BatchParts,
+    evaluation_batches,
+    num_batches,
+    prepare_clips,
+    training_batches,
+)
+from slrctl.core.data.dataset import SignDataset
+from slrctl.core.data.splits import Parts
+from slrctl.core.devices import deterministic
+from slrctl.evaluation.predictions import Predictions, predict
+from slrctl.runs.load import LoadedRun
+from slrctl.settings import Settings
+from slrctl.training.loop import BatchReport, TrainingData, train_epochs
+from slrctl.training.processes import ALONE, Workers
+from slrctl.training.state import TrainingState
+
+
+class TrialBatch(NamedTuple):
+    """What one batch showed, where nothing is to be kept."""
+
+    report: BatchReport
+    seconds: float
+
+
+def try_one_batch(settings: Settings, parts: Parts, workers: Workers = ALONE) -> TrialBatch:
+    """Take the first training step and save nothing."""
+    device = workers.device(settings.train.device)
+    with deterministic():
+        state = TrainingState.initial(settings, parts.train.classes, device)
+        data = training_data(settings, parts, workers)
+        started = time.perf_counter()
+        report = next(train_epochs(state, data, workers))
+        if not isinstance(report, BatchReport):
+            raise TypeError("the first report of a training is that of its first batch")
+        return TrialBatch(report, time.perf_counter() - started)
+
+
+def training_data(settings: Settings, parts: Parts, workers: Workers = ALONE) -> TrainingData:
+    """The batches of the training part, and those of the validation part, as a worker gets them."""
+    validation = prepare_clips(parts.val, settings)
+    total = workers.count * settings.train.accumulate
+    own = BatchParts(range(workers.rank, total, workers.count), total)
+    return TrainingData(
+        training=lambda epoch, start: training_batches(
+            parts.train, settings, epoch, start=start, parts=own
+        ),
+        num_batches=num_batches(len(parts.train), settings.train.batch_size),
+        validation=lambda: evaluation_batches(
+            validation, settings.evaluate.batch_size, start=workers.rank, step=workers.count
+        ),
+    )
+
+
+def predict_part(
+    run: LoadedRun,
+    settings: Settings,
+    part: SignDataset,
+    device: torch.device,
+    workers: Workers = ALONE,
+) -> Predictions:
+    """Predict a data set with a trained model."""
+    batches = evaluation_batches(
+        prepare_clips(part, settings),
+        settings.evaluate.batch_size,
+        start=workers.rank,
+        step=workers.count,
+    )
+    return predict(run.model, part, batches, device, workers)

@@ -1,0 +1,370 @@
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+
+from slrctl.core import skeleton
+from slrctl.core.clip import Clip, ClipBatch, collate
+from slrctl.core.data import batches as loader
+from slrctl.core.data.batches import (
+    WINDOW,
+    BatchParts,
+    evaluation_batches,
+    num_batches,
+    prepare_clips,
+    training_batches,
+    training_order,
+)
+from slrctl.core.data.dataset import SignDataset, canonical_dataset
+from slrctl.core.data.prepare import prepare_clip, resample_frames
+from slrctl.settings import PrepareSettings, Settings
+
+CLASSES = ("a", "b", "c")
+
+
+def random_dataset(count: int, *, shortest: int = 20, longest: int = 60) -> SignDataset:
+    rng = np.random.default_rng(0)
+    clips = []
+    for number in range(count):
+        landmarks = rng.random((rng.integers(shortest, longest + 1), 54, 2), dtype=np.float32)
+        landmarks[:, 12:33][rng.random(len(landmarks)) < 0.5] = np.nan
+        clips.append(Clip(f"clip {number}", CLASSES[number % 3], landmarks, aspect=1.3))
+    return SignDataset(tuple(clips), CLASSES, "random")
+
+
+def settings_with(
+    batch_size: int = 4,
+    max_frames: int = 60,
+    seed: int = 1,
+    augment: dict[str, float] | None = None,
+) -> Settings:
+    return Settings.layered(
+        {
+            "seed": seed,
+            "train": {"batch_size": batch_size},
+            "model": {"max_frames": max_frames},
+            "augment": augment or {},
+        }
+    )
+
+
+def rows_by_clip(batches: list[ClipBatch]) -> dict[str, tuple[torch.Tensor, ...]]:
+    """Each clip's target and real frames."""
+    rows = {}
+    for batch in batches:
+        assert batch.target is not None
+        parts = [batch.left_hand, batch.right_hand, batch.body]
+        presence = [batch.left_is_present, batch.right_is_present]
+        for row, clip_id in enumerate(batch.clip_ids):
+            length = int(batch.is_valid[row].sum())
+            assert clip_id not in rows
+            rows[clip_id] = (batch.target[row], *(x[row, :length] for x in [*parts, *presence]))
+    return rows
+
+
+def ids(batches) -> list[str]:
+    return [clip_id for batch in batches for clip_id in batch.clip_ids]
+
+
+def assert_same_bits(batches: list[ClipBatch], expected: list[ClipBatch]) -> None:
+    assert [batch.clip_ids for batch in batches] == [batch.clip_ids for batch in expected]
+    for batch, other in zip(batches, expected, strict=True):
+        assert torch.equal(batch.left_hand, other.left_hand)
+        assert torch.equal(batch.right_hand, other.right_hand)
+        assert torch.equal(batch.body, other.body)
+        assert torch.equal(batch.is_valid, other.is_valid)
+        assert batch.target is not None
+        assert other.target is not None
+        assert torch.equal(batch.target, other.target)
+
+
+@pytest.mark.parametrize(("count", "batch_size"), [(23, 4), (24, 4), (3, 8), (1, 1), (190, 2)])
+def test_an_epoch_shows_every_clip_once(count, batch_size):
+    dataset = random_dataset(count, shortest=2, longest=5)
+
+    batches = list(training_batches(dataset, settings_with(batch_size), epoch=0))
+
+    assert sorted(ids(batches)) == sorted(clip.clip_id for clip in dataset)
+    assert len(batches) == num_batches(count, batch_size)
+    sizes = sorted(len(batch) for batch in batches)
+    assert sizes[1:] == [batch_size] * (len(batches) - 1)
+
+
+def test_the_order_follows_from_seed_and_epoch():
+    dataset = random_dataset(60, shortest=2, longest=9)
+
+    def order(seed: int, epoch: int) -> list[str]:
+        return ids(training_batches(dataset, settings_with(seed=seed), epoch))
+
+    assert order(1, 0) == order(1, 0)
+    assert order(1, 0) != order(1, 1)
+    assert order(1, 0) != order(2, 0)
+
+
+def test_the_order_of_the_file_does_not_matter():
+    dataset = random_dataset(60, shortest=2, longest=9)
+    reversed_dataset = dataset.part(reversed(dataset.clips))
+
+    assert_same_bits(
+        list(training_batches(reversed_dataset, settings_with(), 3)),
+        list(training_batches(dataset, settings_with(), 3)),
+    )
+
+
+def test_batches_do_not_run_from_short_to_long_clips():
+    dataset = random_dataset(800, shortest=2, longest=9)
+
+    batches = training_order(dataset, settings_with(batch_size=8), epoch=0)
+
+    lengths = np.array([np.mean(dataset.lengths[rows]) for rows in batches])
+    assert len(lengths) > 4 * WINDOW
+    # Windows sorted by length, one after another, would rise at 95 % of the steps.
+    assert np.mean(np.diff(lengths) >= 0) < 0.75
+
+
+def test_a_batch_has_other_clips_in_another_epoch():
+    dataset = random_dataset(400, shortest=5, longest=5)
+
+    first, second = (
+        {frozenset(rows.tolist()) for rows in training_order(dataset, settings_with(), epoch)}
+        for epoch in (0, 1)
+    )
+
+    assert not first & second
+
+
+def test_a_clip_looks_the_same_whatever_the_batch_size():
+    dataset = random_dataset(30)
+    varied = {"geometric": 1.0, "speed": 1.2, "joint_dropout": 0.1, "noise": 0.01}
+
+    small, large = (
+        rows_by_clip(list(training_batches(dataset, settings_with(size, augment=varied), 5)))
+        for size in (3, 16)
+    )
+
+    assert small.keys() == large.keys()
+    differing = [
+        clip_id
+        for clip_id in small
+        if not all(torch.equal(a, b) for a, b in zip(small[clip_id], large[clip_id], strict=True))
+    ]
+    assert differing == []
+
+
+@pytest.mark.parametrize("frames_together", [1, 700])
+def test_batches_are_the_same_however_many_are_varied_together(
+    monkeypatch: pytest.MonkeyPatch, frames_together: int
+):
+    dataset = random_dataset(60, shortest=3, longest=50)
+    varied = {"geometric": 1.0, "speed": 1.5, "joint_dropout": 0.1, "noise": 0.01}
+    settings = settings_with(4, augment=varied)
+    together = list(training_batches(dataset, settings, 0))
+
+    monkeypatch.setattr(loader, "FRAMES_VARIED_TOGETHER", frames_together)
+
+    assert_same_bits(list(training_batches(dataset, settings, 0)), together)
+
+
+def test_a_clip_looks_different_in_another_epoch():
+    dataset = random_dataset(10)
+
+    first, second = (
+        rows_by_clip(
+            list(training_batches(dataset, settings_with(augment={"geometric": 1.0}), epoch))
+        )
+        for epoch in (0, 1)
+    )
+
+    unchanged = [clip_id for clip_id in first if torch.equal(first[clip_id][3], second[clip_id][3])]
+    assert unchanged == []
+
+
+@pytest.mark.parametrize(("size", "count", "accumulate"), [(4, 2, 1), (4, 3, 2), (2, 4, 1)])
+def test_the_parts_of_all_processes_show_every_clip_once_and_as_it_is_in_the_whole(
+    size, count, accumulate
+):
+    dataset, settings = random_dataset(9), settings_with(size)
+    total = count * accumulate
+
+    whole = list(training_batches(dataset, settings, 3))
+    by_process = [
+        list(
+            training_batches(
+                dataset, settings, 3, parts=BatchParts(range(rank, total, count), total)
+            )
+        )
+        for rank in range(count)
+    ]
+
+    # As many parts in each process, so that none waits for one that has no more.
+    assert {len(parts) for parts in by_process} == {len(whole) * accumulate}
+    for number, batch in enumerate(whole):
+        steps = [parts[number * accumulate :][:accumulate] for parts in by_process]
+        of_step = [part for parts in steps for part in parts]
+        shown = rows_by_clip([part for part in of_step if part.clip_ids])
+        assert sorted(shown) == sorted(batch.clip_ids)
+        for clip_id, rows in rows_by_clip([batch]).items():
+            assert all(torch.equal(x, y) for x, y in zip(rows, shown[clip_id], strict=True))
+        for stand_in in (part for part in of_step if not part.clip_ids):
+            assert len(stand_in) == 1
+            assert not (stand_in.left_is_present | stand_in.right_is_present).any()
+
+
+def test_processes_that_take_turns_evaluate_every_batch_once():
+    prepared = prepare_clips(random_dataset(10), settings_with())
+
+    turns = [list(evaluation_batches(prepared, 3, start=rank, step=3)) for rank in range(3)]
+
+    whole = [batch.clip_ids for batch in evaluation_batches(prepared, 3)]
+    assert [batch.clip_ids for batches in turns for batch in batches] == [
+        whole[number] for number in (0, 3, 1, 2)
+    ]
+
+
+@pytest.mark.parametrize("start", [0, 1, 5, 6])
+def test_an_interrupted_epoch_goes_on_with_the_batches_that_were_left(start):
+    dataset, settings = random_dataset(23), settings_with(augment={"speed": 1.3})
+
+    resumed = list(training_batches(dataset, settings, 2, start=start))
+
+    assert_same_bits(resumed, list(training_batches(dataset, settings, 2))[start:])
+
+
+def test_without_augmentation_training_and_evaluation_show_the_same():
+    dataset, settings = (
+        random_dataset(25, longest=80),
+        settings_with(augment={"enabled": False, "noise": 0.5}),
+    )
+
+    trained = rows_by_clip(list(training_batches(dataset, settings, 0)))
+    evaluated = rows_by_clip(list(evaluation_batches(prepare_clips(dataset, settings), 7)))
+
+    assert trained.keys() == evaluated.keys()
+    differing = [
+        clip_id
+        for clip_id in trained
+        if not all(
+            torch.equal(a, b) for a, b in zip(trained[clip_id], evaluated[clip_id], strict=True)
+        )
+    ]
+    assert differing == []
+
+
+def test_noise_alone_moves_what_is_present_by_its_sigma():
+    dataset = random_dataset(40)
+
+    clean, noisy = (
+        rows_by_clip(
+            list(
+                training_batches(
+                    dataset, settings_with(augment={"geometric": 0, "noise": sigma}), 0
+                )
+            )
+        )
+        for sigma in (0.0, 0.01)
+    )
+
+    moved = torch.cat([(noisy[name][3] - clean[name][3]).flatten() for name in clean])
+    assert moved.std().item() == pytest.approx(0.01, rel=0.05)
+
+
+@pytest.mark.parametrize("speed", [1.0, 2.0])
+def test_no_batch_is_longer_than_the_model_takes(speed):
+    dataset = random_dataset(12, shortest=30, longest=90)
+
+    batches = list(
+        training_batches(dataset, settings_with(max_frames=40, augment={"speed": speed}), 0)
+    )
+
+    assert max(batch.is_valid.shape[1] for batch in batches) == 40
+
+
+def test_evaluation_shows_every_clip_prepared_and_once():
+    dataset, settings = random_dataset(150, longest=80), settings_with(max_frames=50)
+
+    rows = rows_by_clip(list(evaluation_batches(prepare_clips(dataset, settings), 16)))
+
+    assert sorted(rows) == sorted(clip.clip_id for clip in dataset)
+    for clip in dataset.clips[::10]:
+        landmarks = resample_frames(clip.landmarks, min(clip.num_frames, 50))
+        body = prepare_clip(landmarks, settings.prepare)[:, skeleton.BODY]
+        target, _, _, shown, *_ = rows[clip.clip_id]
+        assert_close(shown, torch.from_numpy(np.nan_to_num(body)).flatten(1), rtol=0, atol=0)
+        assert CLASSES[target] == clip.gloss
+
+
+def test_rectified_clips_look_the_same_in_training_evaluation_and_alone():
+    dataset = random_dataset(20, longest=80)
+    settings = Settings.layered(
+        {"prepare": {"rectify": True}, "augment": {"enabled": False}, "model": {"max_frames": 60}}
+    )
+
+    trained = rows_by_clip(
+        list(training_batches(canonical_dataset(dataset, settings.prepare), settings, 0))
+    )
+    evaluated = rows_by_clip(list(evaluation_batches(prepare_clips(dataset, settings), 7)))
+
+    for clip in dataset:
+        picked = resample_frames(clip.landmarks, min(clip.num_frames, 60))
+        alone = prepare_clip(picked, settings.prepare, aspect=clip.aspect)
+        hand = torch.from_numpy(np.nan_to_num(alone[:, skeleton.RIGHT_HAND])).flatten(1)
+        assert torch.equal(trained[clip.clip_id][2], hand)
+        assert torch.equal(evaluated[clip.clip_id][2], hand)
+        plain = prepare_clip(picked, Settings().prepare)[:, skeleton.RIGHT_HAND]
+        assert not torch.equal(hand, torch.from_numpy(np.nan_to_num(plain)).flatten(1))
+
+
+def test_clips_in_the_form_of_other_settings_are_refused():
+    rectified = canonical_dataset(random_dataset(2), PrepareSettings(rectify=True))
+
+    with pytest.raises(ValueError, match="other `prepare` settings"):
+        prepare_clips(rectified, settings_with())
+
+
+def test_an_evaluation_batch_of_one_shows_what_a_larger_one_does():
+    prepared = prepare_clips(random_dataset(9), settings_with())
+
+    alone = rows_by_clip(list(evaluation_batches(prepared, 1)))
+    together = rows_by_clip(list(evaluation_batches(prepared, 9)))
+
+    assert alone.keys() == together.keys()
+    assert all(torch.equal(alone[name][1], together[name][1]) for name in alone)
+
+
+def test_preparing_leaves_the_data_set_as_it_was():
+    dataset = random_dataset(5)
+    before = dataset.fingerprint()
+
+    prepare_clips(dataset, settings_with())
+    list(training_batches(dataset, settings_with(augment={"mirror": 1.0, "speed": 1.5}), 0))
+
+    assert dataset.fingerprint() == before
+
+
+def test_buckets_keep_padding_low():
+    dataset = random_dataset(2000)
+    settings = settings_with(batch_size=24)
+
+    batches = training_order(dataset, settings, epoch=0)
+
+    slots = sum(dataset.lengths[rows].max() * len(rows) for rows in batches)
+    frames = sum(clip.num_frames for clip in dataset)
+    # A random order wastes a third of its slots.
+    assert 1 - frames / slots < 0.05
+
+
+def test_an_unknown_gloss_is_refused():
+    dataset = random_dataset(2)
+    dataset = SignDataset(dataset.clips, ("a", "x"), "wrong classes")
+
+    with pytest.raises(ValueError, match="gloss 'b' is not among the 2 classes"):
+        list(training_batches(dataset, settings_with(), 0))
+
+
+def test_prepared_clips_collate_by_themselves():
+    prepared = prepare_clips(random_dataset(3), settings_with())
+
+    batch = collate(prepared.clips)
+
+    assert batch.target is None
+    assert batch.clip_ids == tuple(clip.clip_id for clip in prepared.clips)

@@ -1,0 +1,114 @@
+import os
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from slrctl.evaluation.predictions import Predictions, write_predictions
+
+# Three clips over four classes, so that no swapped axis can pass.
+PROBABILITIES = np.array(
+    [
+        [0.1, 0.2, 0.3, 0.4],
+        [0.25, 0.25, 0.25, 0.25],
+        [0.7, 0.1, 0.1, 0.1],
+    ]
+)
+
+
+@pytest.fixture
+def predictions():
+    return Predictions(
+        clip_ids=("file:0", "file:1", "file:2"),
+        classes=("안녕", "no", "$5", "thank you"),
+        log_probabilities=np.log(PROBABILITIES),
+        target=np.array([1, 2, 0]),
+        signers=("anna", None, "bo"),
+        sessions=(None, None, None),
+    )
+
+
+def test_the_first_of_equally_probable_labels_is_predicted(predictions):
+    assert_array_equal(predictions.predicted, [3, 0, 0])
+
+
+def test_the_rank_counts_equally_probable_labels_in_class_order(predictions):
+    # Clip 0: 0.4 and 0.3 lie ahead of 0.2. Clip 1: a tie of four, the truth is the third.
+    assert_array_equal(predictions.rank_of_truth, [3, 3, 1])
+
+
+def test_rank_one_and_a_correct_prediction_are_the_same_thing(predictions):
+    generator = np.random.default_rng(0)
+    coarse = generator.integers(3, size=(200, 4)).astype(float)  # many ties
+    tied = replace(
+        predictions,
+        clip_ids=tuple(map(str, range(200))),
+        log_probabilities=coarse - np.log(np.exp(coarse).sum(axis=1, keepdims=True)),
+        target=generator.integers(4, size=200),
+        signers=(None,) * 200,
+        sessions=(None,) * 200,
+    )
+
+    assert_array_equal(tied.rank_of_truth == 1, tied.predicted == tied.target)
+
+
+def test_probabilities_are_those_the_logarithm_was_taken_of(predictions):
+    assert_allclose(predictions.probabilities, PROBABILITIES)
+    assert_allclose(predictions.confidence, [0.4, 0.25, 0.7])
+
+
+def test_a_frame_has_one_row_a_clip_with_names_for_labels(predictions):
+    frame = predictions.to_frame()
+
+    assert list(frame.columns) == [
+        "clip_id", "gloss", "predicted", "probability", "rank", "signer", "session",
+    ]  # fmt: skip
+    assert frame["clip_id"].tolist() == ["file:0", "file:1", "file:2"]
+    assert frame["gloss"].tolist() == ["no", "$5", "안녕"]
+    assert frame["predicted"].tolist() == ["thank you", "안녕", "안녕"]
+    assert_allclose(frame["probability"], [0.4, 0.25, 0.7])
+    assert frame["rank"].tolist() == [3, 3, 1]
+    assert frame["signer"].isna().tolist() == [False, True, False]
+    assert frame["session"].isna().all()
+
+
+def test_a_saved_table_reads_back_the_same(predictions, tmp_path):
+    write_predictions(predictions, tmp_path / "predictions.parquet")
+
+    back = pd.read_parquet(tmp_path / "predictions.parquet")
+    pd.testing.assert_frame_equal(back, predictions.to_frame(), check_dtype=False)
+    assert os.listdir(tmp_path) == ["predictions.parquet"]
+
+
+def test_predictions_of_no_clips_can_be_saved(predictions, tmp_path):
+    empty = Predictions((), predictions.classes, np.empty((0, 4)), np.empty(0, np.int64), (), ())
+
+    write_predictions(empty, tmp_path / "predictions.parquet")
+
+    assert len(pd.read_parquet(tmp_path / "predictions.parquet")) == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"log_probabilities": np.zeros((3, 5))}, r"\(3, 5\); 3 clips and 4 classes need \(3, 4\)"),
+        ({"target": np.array([0, 1])}, r"\[2, 3\] entries for 3 clips"),
+        ({"signers": ("anna",)}, r"\[1, 3\] entries for 3 clips"),
+        ({"target": np.array([0, 4, 1])}, "targets from 0 to 4 must index 4 classes"),
+        ({"target": np.array([0, -1, 1])}, "targets from -1 to 1 must index 4 classes"),
+    ],
+)
+def test_parts_that_do_not_belong_together_are_refused(predictions, change, message):
+    with pytest.raises(ValueError, match=message):
+        replace(predictions, **change)
+
+
+@pytest.mark.parametrize("bad", [np.nan, -np.inf, np.inf])
+def test_a_log_probability_that_is_not_finite_is_refused_with_its_clip(predictions, bad):
+    values = predictions.log_probabilities.copy()
+    values[1, 2] = bad
+
+    with pytest.raises(ValueError, match="clip 'file:1': a log-probability is not finite"):
+        replace(predictions, log_probabilities=values)

@@ -1,0 +1,106 @@
+"""Attention over a set: means on a grid, groups and what must be zero."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from attention_maps import directed, shifted
+from numpy.testing import assert_allclose
+
+from slrctl.core.data.synthetic import SynthesisParameters, synthesise
+from slrctl.core.model import build_model
+from slrctl.runs.load import LoadedRun
+from slrctl.settings import Settings
+from slrctl.studies.attention.inspect import inspect_clips
+from slrctl.studies.attention.summary import compare, on_grid, overlap, summarise, summary_json
+
+
+def test_parts_of_a_clip_hold_all_of_every_frame():
+    shares = overlap(7, 4)
+
+    assert_allclose(shares.sum(axis=0), 1 / 7)
+    assert_allclose(shares.sum(axis=1), 1 / 4)
+
+
+def test_uniform_attention_is_1_wherever_there_is_any():
+    keys = np.arange(12) % 3 > 0
+    found = directed("left_to_right", np.tile(keys / keys.sum(), (12, 1)), keys=keys)
+
+    assert_allclose(on_grid(found, 4), 1.0, rtol=1e-6)
+
+
+def test_a_diagonal_stays_one_whatever_the_length():
+    for length in (8, 16, 40):
+        grid = on_grid(directed("left_to_right", shifted(length, 0)), 4)
+
+        assert_allclose(grid, 4 * np.eye(4), atol=1e-6)
+
+
+def test_parts_without_the_hand_are_unknown():
+    rows = np.arange(8) >= 4
+
+    grid = on_grid(directed("left_to_right", np.full((8, 8), 1 / 8), rows=rows), 4)
+
+    assert np.isnan(grid[:2]).all()
+    assert_allclose(grid[2:], 1.0, rtol=1e-6)
+
+
+@pytest.fixture
+def summary_of(tiny_dataset, tiny_settings):
+    def make(seed=3):
+        model = build_model(tiny_settings.model, len(tiny_dataset.classes), seed=seed).eval()
+        run = LoadedRun(model, tiny_settings, tiny_dataset.classes)
+        found = inspect_clips(run, tiny_dataset, tiny_settings, torch.device("cpu"), {"fusion"})
+        return summarise(found, tiny_settings.cmcl, resamples=200, seed=0)
+
+    return make
+
+
+def test_no_attention_lies_on_missing_or_padded_frames(summary_of):
+    assert summary_of().misplaced == 0.0
+
+
+def test_means_are_those_of_a_plain_loop_and_lie_in_their_intervals(summary_of):
+    summary = summary_of()
+
+    for name, found in summary.overall.items():
+        values = [one.values[name] for one in summary.clips if not np.isnan(one.values[name])]
+        assert found.clips == len(values)
+        if values:
+            assert_allclose(found.mean, sum(values) / len(values))
+            assert found.low <= found.mean <= found.high
+
+
+def test_one_and_two_handed_signs_are_told_apart():
+    parameters = SynthesisParameters(
+        num_glosses=8, num_train_signers=1, num_val_signers=0, num_test_signers=0, repetitions=2
+    )
+    made = synthesise(parameters)
+    settings = Settings()
+    model = build_model(settings.model, 8, seed=0).eval()
+    run = LoadedRun(model, settings, made.dataset.classes)
+    found = inspect_clips(run, made.dataset, settings, torch.device("cpu"), {"fusion"})
+    summary = summarise(found, settings.cmcl, resamples=100, seed=0)
+
+    truth = [made.truth[one.inspected.clip.clip_id].is_two_handed for one in summary.clips]
+    agree = np.mean(
+        [one.is_two_handed == told for one, told in zip(summary.clips, truth, strict=True)]
+    )
+    assert agree >= 0.8
+
+
+def test_a_run_compared_with_itself_differs_by_nothing(summary_of):
+    same = compare(summary_of(), summary_of(), resamples=100, seed=0)
+    other = compare(summary_of(), summary_of(seed=9), resamples=100, seed=0)
+
+    assert all(found.mean == 0 for found in same.values() if found.clips)
+    assert any(found.mean != 0 for found in other.values() if found.clips)
+
+
+def test_the_json_is_plain(summary_of):
+    text = json.dumps(summary_json(summary_of()), allow_nan=False)
+
+    assert {"clips", "ci_unit", "overall", "handedness", "correctness", "glosses"} <= set(
+        json.loads(text)
+    )

@@ -1,0 +1,270 @@
+"""Whether the measures of faithfulness tell a true explanation from a made-up one."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose
+
+from slrctl.core.clip import ClipBatch
+from slrctl.core.data.batches import evaluation_batches, prepare_clips
+from slrctl.core.data.dataset import SignDataset
+from slrctl.core.data.splits import choose_parts
+from slrctl.core.data.synthetic import SynthesisParameters, synthesise
+from slrctl.core.model import build_model
+from slrctl.core.model.explanation import explain
+from slrctl.runs.load import load_run
+from slrctl.settings import Settings
+from slrctl.studies.attention.faithfulness import (
+    FRACTIONS,
+    Curves,
+    Faithfulness,
+    curves_of,
+    explained_scores,
+    faithfulness_json,
+    gradient_times_input,
+    judge,
+    measures_of,
+    only_frames,
+    order_places,
+    random_scores,
+    received,
+    rollout,
+    verdict,
+)
+from slrctl.studies.attention.measures import Interval, Units, mean_interval, units_of
+from slrctl.training.run import run_training
+
+_MASKS = ("is_valid", "left_is_present", "right_is_present")
+
+
+@pytest.fixture
+def model(tiny_settings):
+    return build_model(tiny_settings.model, 4, seed=3).eval()
+
+
+def test_frames_are_taken_from_the_highest_score_down_and_padding_last():
+    scores = torch.tensor([[0.1, 0.9, 0.5, 5.0]])
+    is_valid = torch.tensor([[True, True, True, False]])
+
+    assert order_places(scores, is_valid).tolist() == [[2, 0, 1, 3]]
+
+
+@torch.no_grad()
+def test_a_removed_frame_is_never_seen(model, batch):
+    kept = torch.ones_like(batch.is_valid)
+    kept[:, 2] = False
+    garbage = replace(batch, left_hand=batch.left_hand.clone(), body=batch.body.clone())
+    garbage.left_hand[:, 2] = 99.0
+    garbage.body[:, 2] = -99.0
+
+    logits = model(only_frames(batch, kept)).logits
+
+    torch.testing.assert_close(model(only_frames(garbage, kept)).logits, logits)
+
+
+def test_curves_start_and_end_at_the_whole_clip_and_at_nothing(model, batch):
+    _, curves = curves_of(model, [batch], seed=0)
+
+    whole = model(batch).logits.double().softmax(-1).amax(-1).detach().numpy()
+    for found in curves.values():
+        assert_allclose(found.deletion[:, 0], whole, rtol=1e-5)
+        assert_allclose(found.insertion[:, -1], whole, rtol=1e-5)
+        assert_allclose(found.deletion[:, -1], found.insertion[:, 0])
+        assert found.deletion.shape == (3, len(FRACTIONS))
+
+
+@torch.no_grad()
+def test_a_curve_is_what_a_plain_loop_gives(model, batch):
+    scores = torch.rand(batch.is_valid.shape, generator=torch.Generator().manual_seed(1))
+
+    _, curves = curves_of(model, [batch], 0, lambda batch, target: {"ours": scores})
+
+    place = FRACTIONS.index(0.3)
+    for row in range(3):
+        length = int(batch.is_valid[row].sum())
+        order = sorted(range(length), key=lambda frame: -float(scores[row, frame]))
+        kept = torch.ones_like(batch.is_valid)
+        for frame in order[: round(0.3 * length)]:
+            kept[row, frame] = False
+        target = int(model(batch).logits[row].argmax())
+        shown = model(only_frames(batch, kept)).logits[row].double().softmax(-1)
+        assert_allclose(curves["ours"].deletion[row, place], float(shown[target]), rtol=1e-5)
+
+
+def test_measures_worked_by_hand():
+    falling = np.array([[1.0, 0.8, 0.6, 0.4, 0.4, 0.2, 0.0, 0.0, 0.0]])
+    rising = falling[:, ::-1]
+
+    found = measures_of(Curves(falling, rising))
+
+    assert_allclose(found["comprehensiveness"], 1 - np.mean([0.8, 0.6, 0.4, 0.2]))
+    assert_allclose(found["sufficiency"], 1 - np.mean([0.0, 0.0, 0.2, 0.4]))
+    # Trapezoids over 0, .05, .1, .2, .3, .5, .7, .9, 1.
+    assert_allclose(found["deletion"], 0.045 + 0.035 + 0.05 + 0.04 + 0.06 + 0.02)
+
+
+@torch.no_grad()
+def test_received_attention_is_a_plain_sum_of_column_means(model, batch):
+    fusion = explain(model, batch).fusion
+    assert fusion is not None
+
+    found = received(fusion, batch)
+
+    present = {
+        "left": batch.left_is_present,
+        "right": batch.right_is_present,
+        "body": batch.is_valid,
+    }
+    for row in range(3):
+        for frame in range(batch.is_valid.shape[1]):
+            total = 0.0
+            for name, weights in fusion._asdict().items():
+                readers = torch.nonzero(present[name.split("_to_")[0]][row])[:, 0].tolist()
+                values = [float(weights[row, :, i, frame].mean()) for i in readers]
+                total += sum(values) / max(len(values), 1)
+            assert float(found[row, frame]) == pytest.approx(total, rel=1e-5, abs=1e-7)
+
+
+@torch.no_grad()
+def test_rollout_passes_nothing_to_padding_and_loses_only_what_missing_hands_get(model, batch):
+    found = rollout(explain(model, batch), batch)
+
+    assert not found[~batch.is_valid].any()
+    assert (found.sum(-1) <= 3 + 1e-5).all()
+    assert (found.sum(-1) > 1.5).all()
+
+
+def test_gradient_times_input_matches_finite_differences(model, batch):
+    target = torch.tensor([0, 1, 2])
+    model, double = model.double(), _double(batch)
+
+    found = gradient_times_input(model, double, target)
+
+    step, frame, row = 1e-6, 1, 0
+    total = 0.0
+    for name in ("left_hand", "right_hand", "body"):
+        features = getattr(double, name)
+        for place in range(features.shape[-1]):
+            moved = features.clone()
+            moved[row, frame, place] += step
+            with torch.no_grad():
+                up = model(replace(double, **{name: moved})).logits[row, target[row]]
+                base = model(double).logits[row, target[row]]
+            total += abs(float((up - base) / step) * float(features[row, frame, place]))
+    assert float(found[row, frame]) == pytest.approx(total, rel=1e-3)
+
+
+def _double(batch):
+    return replace(
+        batch,
+        left_hand=batch.left_hand.double(),
+        right_hand=batch.right_hand.double(),
+        body=batch.body.double(),
+    )
+
+
+def test_a_random_order_follows_from_the_clip_and_not_from_its_batch(batch):
+    alone = ClipBatch(
+        *(getattr(batch, name)[1:2, :5] for name in ("left_hand", "right_hand", "body")),
+        *(getattr(batch, name)[1:2, :5] for name in _MASKS),
+        target=None,
+        clip_ids=batch.clip_ids[1:2],
+    )
+
+    assert torch.equal(random_scores(alone, 0, 1)[0, :5], random_scores(batch, 0, 1)[1, :5])
+
+
+@pytest.mark.parametrize(
+    ("attention", "hands", "kept", "words"),
+    [
+        (0.0, 0.0, 0.5, "no better than random"),
+        (-0.2, 0.0, 0.5, "worse than random"),
+        (0.2, 0.2, 0.5, "beyond where the hands are, it does no better"),
+        (0.3, 0.1, 0.5, "can be believed this far"),
+        (0.3, 0.1, 0.4, "the evidence is mixed"),
+    ],
+)
+def test_the_verdict_says_whether_attention_beats_chance(attention, hands, kept, words):
+    generator = np.random.default_rng(0)
+
+    def curve(drop, kept=0.5):
+        noise = 0.01 * generator.normal(size=(30, len(FRACTIONS)))
+        values = 0.9 - drop + noise
+        values[:, 0] = 0.9
+        return Curves(values, np.full_like(values, kept))
+
+    curves = {
+        "attention": curve(0.3 + attention, kept),
+        "hands first": curve(0.3 + hands),
+        "random": curve(0.3),
+    }
+    units = Units("clip", np.arange(30))
+
+    found = judge(tuple(map(str, range(30))), curves, units, resamples=200, seed=0)
+
+    assert words in verdict(found)
+    assert faithfulness_json(found)["verdict"] == verdict(found)
+
+
+def test_an_interval_covers_the_mean_of_known_values():
+    values = np.array([1.0, 2.0, np.nan, 3.0])
+
+    found = mean_interval(values, Units("clip", np.arange(4)), resamples=300, seed=0)
+
+    assert found.mean == 2.0
+    assert found.clips == 3
+    assert 1.0 <= found.low < 2.0 < found.high <= 3.0
+
+
+def test_nothing_known_has_no_interval():
+    found = mean_interval(np.full(3, np.nan), Units("clip", np.arange(3)), resamples=100, seed=0)
+
+    assert found.to_json() == {"mean": None, "ci95": None, "clips": 0}
+
+
+@pytest.mark.slow
+def test_a_planted_explanation_ranks_above_random_on_the_demo_set(tmp_path):
+    """The stroke of a made clip is known; all that tells signs apart happens in it."""
+    parameters = SynthesisParameters(num_glosses=8, num_train_signers=4)
+    made = synthesise(parameters)
+    settings = Settings.layered(
+        {
+            "train": {"epochs": 12, "batch_size": 12},
+            "model": {"ffn_dim": 256, "num_encoder_layers": 2},
+            "evaluate": {"resamples": 300},
+        }
+    )
+    parts = choose_parts(made.dataset, None, None, val_share=0.15, seed=0)
+    for _ in run_training(settings, parts, tmp_path / "run"):
+        pass
+    run = load_run(tmp_path / "run")
+    clips = SignDataset(tuple(parts.val), run.classes, "val")
+
+    def planted(batch, target):
+        truth = torch.zeros(batch.is_valid.shape)
+        for row, clip_id in enumerate(batch.clip_ids):
+            first, last = made.truth[clip_id].stroke
+            truth[row, first:last] = 1.0
+        # At random within the stroke, and outside it.
+        stroke = truth + 0.5 * random_scores(batch, 1, 0)
+        return {
+            "planted": stroke,
+            "reversed": -stroke,
+            **explained_scores(run.model, batch, target),
+        }
+
+    batches = evaluation_batches(prepare_clips(clips, settings), 32)
+    clip_ids, curves = curves_of(run.model, batches, 0, planted)
+    found = judge(clip_ids, curves, units_of(clips.clips, run.classes), resamples=300, seed=0)
+
+    assert isinstance(found, Faithfulness)
+    for measure, sign in (("comprehensiveness", 1), ("deletion", -1)):
+        gap: Interval = found.differences["planted"][measure]
+        assert min(sign * gap.low, sign * gap.high) > 0, (measure, gap)
+    assert (
+        found.measures["planted"]["comprehensiveness"].mean
+        > found.measures["reversed"]["comprehensiveness"].mean
+    )
+    assert "more than removing random ones" in verdict(found, "planted")

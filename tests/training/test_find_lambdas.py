@@ -1,0 +1,88 @@
+"""A short training that says how large lambdas must be."""
+
+import pytest
+
+from slrctl.core.cmcl.diagnostics import gradient_measures
+from slrctl.errors import UsageError
+from slrctl.settings import Settings
+from slrctl.training import find_lambdas as module
+from slrctl.training.find_lambdas import SHARES, LambdaReport, find_lambdas
+from slrctl.training.loop import BatchReport
+
+
+@pytest.fixture
+def settings(tiny_settings):
+    return Settings.layered(tiny_settings.model_dump(), {"train": {"epochs": 8}})
+
+
+def test_at_the_lambda_reported_a_terms_gradient_has_that_share(settings, tiny_parts, monkeypatch):
+    seen = []
+
+    def recorded(gradients):
+        seen.append(gradient_measures(gradients))
+        return seen[-1]
+
+    monkeypatch.setattr("slrctl.training.step.gradient_measures", recorded)
+    *batches, report = find_lambdas(settings, tiny_parts, steps=16)
+
+    assert isinstance(report, LambdaReport)
+    assert len(batches) == report.steps == 16
+    late = seen[-report.measured :]
+    for name, at_work in (("consistency", 0.1), ("alignment", 0.05)):
+        ratios = sorted(
+            m[f"gradient_norm_{name}"] / m["gradient_norm_classification"] / at_work for m in late
+        )
+        middle = (ratios[(len(ratios) - 1) // 2] + ratios[len(ratios) // 2]) / 2
+        scale = getattr(report, name)
+        for share in SHARES:
+            assert scale.lambdas[share] * middle == pytest.approx(share)
+
+
+def test_it_is_measured_under_the_lambdas_and_forms_the_user_gave(settings, tiny_parts):
+    given = Settings.layered(
+        settings.model_dump(), {"cmcl": {"lambda_consistency": 0.7, "consistency": "cycle"}}
+    )
+
+    kl = list(find_lambdas(settings, tiny_parts, steps=8))[-1]
+    cycle = list(find_lambdas(given, tiny_parts, steps=8))[-1]
+
+    assert isinstance(kl, LambdaReport)
+    assert isinstance(cycle, LambdaReport)
+    assert cycle.consistency.ratio != kl.consistency.ratio
+
+
+def test_a_training_shorter_than_asked_says_how_many_steps_it_had(settings, tiny_parts):
+    one_epoch = Settings.layered(settings.model_dump(), {"train": {"epochs": 1}})
+
+    *batches, report = find_lambdas(one_epoch, tiny_parts, steps=100)
+
+    assert all(isinstance(batch, BatchReport) for batch in batches)
+    assert isinstance(report, LambdaReport)
+    assert report.steps == len(batches) == 2
+    assert report.measured == 1
+
+
+def test_every_fifth_step_is_measured(settings, tiny_parts):
+    *batches, _ = find_lambdas(settings, tiny_parts, steps=12)
+
+    has_gradients = [bool(b.gradients) for b in batches if isinstance(b, BatchReport)]
+    # The count begins again with every epoch, here of two steps.
+    assert module.MEASURED_EVERY == 5
+    assert has_gradients == [True, False] * 6
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        ({"model": {"cross_attention": False}}, "model.cross_attention is false"),
+        ({"model": {"name": "spoter"}}, "model.name 'spoter' has one"),
+        ({"cmcl": {"alignment": "contrastive"}, "train": {"accumulate": 2}}, "accumulate is 2"),
+    ],
+)
+def test_what_cmcl_cannot_be_part_of_is_refused_by_its_rule(settings, tiny_parts, changes, rule):
+    given = Settings.layered(settings.model_dump(), changes)
+
+    with pytest.raises(UsageError, match=rule) as refused:
+        next(find_lambdas(given, tiny_parts))
+
+    assert "--cmcl off" not in str(refused.value)

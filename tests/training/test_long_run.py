@@ -1,0 +1,58 @@
+"""A run of two thousand epochs needs no more memory at its end than near its beginning."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from slrctl.core.data.readers.parquet import write_parquet
+from slrctl.runs import folder as run_folder
+
+TINY = [
+    "--set=model.ffn_dim=8",
+    "--set=model.max_frames=12",
+    "--set=model.num_encoder_layers=1",
+    "--set=model.num_decoder_layers=1",
+    "--set=evaluate.resamples=100",
+    "--batch-size=8",
+    "--cmcl=balanced",
+    "--epochs=2000",
+]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc says what memory a process has")
+def test_memory_stays_as_it_is_for_two_thousand_epochs(tmp_path, tiny_dataset):
+    write_parquet(tiny_dataset, tmp_path / "tiny.parquet")
+    metrics = tmp_path / "run" / run_folder.METRICS
+    command = [sys.executable, "-c", "from slrctl.cli import main; main()", "train"]
+    process = subprocess.Popen(
+        [*command, "--train", "tiny.parquet", "--run-dir", "run", "--quiet", *TINY],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
+    )
+    samples: list[tuple[int, int]] = []
+    while process.poll() is None:
+        epochs = metrics.read_bytes().count(b"\n") if metrics.exists() else 0
+        if 0 < epochs < 2000:  # the evaluation at the end is another thing
+            samples.append((epochs, resident_bytes(process.pid)))
+        time.sleep(0.2)
+
+    assert process.returncode == 0
+    early = max(size for epochs, size in samples if 100 <= epochs < 300)
+    late = max(size for epochs, size in samples if epochs >= 1800)
+    print(f"{early / 1e6:.1f} MB after 100 to 300 epochs, {late / 1e6:.1f} MB at the end")  # noqa: T201
+    assert late <= 1.05 * early
+    assert metrics.read_bytes().count(b"\n") == 2000
+
+
+def resident_bytes(process: int) -> int:
+    try:
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):  # it has just ended
+        return 0
+    sizes = [line.split()[1] for line in lines if line.startswith("VmRSS:")]
+    return 1024 * int(sizes[0]) if sizes else 0
