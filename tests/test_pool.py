@@ -45,7 +45,7 @@ def test_a_process_that_dies_loses_only_its_own_item(num_processes, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_pool_are_used_again():
+def test_processes_are_used_again():
     results = dict(in_processes(process_of, range(5), 1))
 
     assert len(set(results.values())) == 1
