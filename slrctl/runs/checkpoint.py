@@ -7,23 +7,19 @@ and equal contents give equal bytes.
 
 import hashlib
 import json
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
 import safetensors.torch
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
-from torch import Tensor
-from torch import nn
-from slrctl.files import replacing
-from slrctl.errors import DataError
-from slrctl.errors import SlrctlError
-from slrctl.settings import Settings
-from slrctl.files import parse_json
+from torch import Tensor, nn
 
+from slrctl.errors import DataError, SlrctlError
+from slrctl.files import parse_json, replacing
+from slrctl.settings import Settings
 
 BLANK = "0" * 64
 """What a writer puts in the place of the checksum before there is one."""

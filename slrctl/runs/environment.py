@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
-import torch
-from slrctl.core.data.dataset import SignDataset
-from slrctl.launch import launched_count
-from slrctl.core.devices import describe_device
 
+import torch
+
+from slrctl.core.data.dataset import SignDataset
+from slrctl.core.devices import describe_device
+from slrctl.launch import launched_count
 
 PACKAGES = ("slrctl", "torch", "numba", "numpy", "pandas", "pyarrow", "pydantic", "safetensors")
 

@@ -1,30 +1,23 @@
 """The folder of a run: what is in it, how it is made, found and read back."""
 
-import os
-import socket
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextlib import suppress
-from pathlib import Path
-from typing import NamedTuple
-from slrctl.errors import SlrctlError
 import json
+import os
 import re
 import shlex
 import shutil
-from collections.abc import Mapping
-from typing import Any
-import tomlkit
-from slrctl.runs.checkpoint import refuse_pickle
-from slrctl.files import replacing
-from slrctl.errors import DataError
-from slrctl.errors import UsageError
-from slrctl.settings import Settings
-from slrctl.files import parse_json
-from slrctl.files import parse_toml
-from slrctl.files import read_text
+import socket
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
 
+import tomlkit
+
+from slrctl.errors import DataError, SlrctlError, UsageError
+from slrctl.files import parse_json, parse_toml, read_text, replacing
+from slrctl.runs.checkpoint import refuse_pickle
+from slrctl.settings import Settings
 
 if sys.platform != "win32":
     import fcntl

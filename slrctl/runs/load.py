@@ -3,26 +3,16 @@
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
-import torch
-from slrctl.core.model import SiFormer
-from slrctl.core.model import Spoter
-from slrctl.core.model import build_model
-from slrctl.runs.checkpoint import is_intact
-from slrctl.runs.checkpoint import load_checkpoint
-from slrctl.runs.checkpoint import load_module
-from slrctl.runs.folder import BEST
-from slrctl.runs.folder import LAST
-from slrctl.runs.folder import PREVIOUS
-from slrctl.runs.folder import SETTINGS
-from slrctl.runs.folder import folder_of
-from slrctl.runs.folder import read_settings
-from slrctl.core.devices import choose_device
-from slrctl.errors import DataError
-from slrctl.errors import SlrctlError
-from slrctl.layers import Layer
-from slrctl.layers import resolve
-from slrctl.settings import Settings
 
+import torch
+
+from slrctl.core.devices import choose_device
+from slrctl.core.model import SiFormer, Spoter, build_model
+from slrctl.errors import DataError, SlrctlError
+from slrctl.layers import Layer, resolve
+from slrctl.runs.checkpoint import is_intact, load_checkpoint, load_module
+from slrctl.runs.folder import BEST, LAST, PREVIOUS, SETTINGS, folder_of, read_settings
+from slrctl.settings import Settings
 
 # Sections that may differ from the checkpoint's: where clips lie, and how they are judged.
 _MAY_DIFFER = ("data", "evaluate")
