@@ -1,100 +1,146 @@
-"""Work on many things in other processes, which may die of one of them."""
+"""A pool of processes that outlives each of them."""
 
 import multiprocessing
 import os
 import signal
+import sys
+import threading
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from typing import NamedTuple, TypeVar
+from typing import Generic, NamedTuple, Self, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 class Crashed(NamedTuple):
-    """A process died of what it worked on: its exit code, below 0 the signal that ended it."""
+    """In the place of a result: the process died while it had the item."""
 
-    exit_code: int | None
+    reason: str
 
 
 class _Bug(NamedTuple):
     traceback: str
 
 
-class _Worker(NamedTuple):
-    process: SpawnProcess
-    connection: Connection
+class ProcessPool(Generic[Item, Result]):
+    """Calls a function in other processes, in each for one item at a time.
 
-
-def in_processes(
-    function: Callable[[Item], Result], items: Sequence[Item], num_processes: int
-) -> Iterator[tuple[Item, Result | Crashed]]:
-    """Yield every item with its result as they come, in any order.
-
-    A process that dies loses only the item it had; another one takes its place. What the processes
-    write to the terminal is dropped. They end with this process, however it ends.
+    A process that dies loses only its item; the next item gets a new process. Output to the
+    terminal is dropped. Ctrl-C and hang-ups reach this process alone. The others end when the block
+    of `with` ends, and with this process, even if it is killed.
 
     Args:
-        function: of a module, so that another process finds it.
-        items: what to work on.
-        num_processes: how many at a time.
-
-    Raises:
-        RuntimeError: the function raised, which is a bug: it is to return what goes wrong.
+        function: of a module, since other processes import it; it returns expected failures, and an
+            exception is a bug.
+        num_processes: the most that run at a time.
     """
-    waiting = deque(items)
-    idle: list[_Worker] = []
-    busy: list[tuple[_Worker, Item]] = []
+
+    def __init__(self, function: Callable[[Item], Result], num_processes: int) -> None:
+        self.function, self.num_processes = function, num_processes
+        self._processes: dict[Connection, SpawnProcess] = {}
+        self._items: dict[Connection, Item] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._processes.values():
+            process.terminate()
+        for process in self._processes.values():
+            process.join()
+
+    @property
+    def is_busy(self) -> bool:
+        return bool(self._items)
+
+    @property
+    def has_room(self) -> bool:
+        return len(self._items) < self.num_processes
+
+    def submit(self, item: Item) -> None:
+        """Give an item to an idle process, or to a new one."""
+        idle = self._processes.keys() - self._items.keys()
+        connection = idle.pop() if idle else self._start()
+        self._items[connection] = item
+        with suppress(ConnectionError):  # it died while idle; `wait` finds out
+            connection.send(item)
+
+    def wait(self) -> list[tuple[Item, Result | Crashed]]:
+        """Wait for at least one of the submitted items; return those that are finished.
+
+        Raises:
+            RuntimeError: the function raised.
+        """
+        finished, ready = [], wait(list(self._items))
+        for connection in [one for one in self._items if one in ready]:
+            item = self._items.pop(connection)
+            try:
+                result = connection.recv()
+            except (EOFError, ConnectionError):
+                process = self._processes.pop(connection)
+                process.join()
+                result = Crashed(f"exit code {process.exitcode}")
+            if isinstance(result, _Bug):
+                raise RuntimeError(f"in another process, at {item}:\n{result.traceback}")
+            finished.append((item, result))
+        return finished
+
+    def map(self, items: Iterable[Item]) -> Iterator[tuple[Item, Result | Crashed]]:
+        """Yield every item with its result, in the order in which they finish."""
+        waiting = deque(items)
+        while waiting or self.is_busy:
+            while waiting and self.has_room:
+                self.submit(waiting.popleft())
+            yield from self.wait()
+
+    def _start(self) -> Connection:
+        # A forked child of a process that has used torch's threads may hang.
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_serve, args=(theirs, self.function), daemon=True)
+        with _signals_blocked():
+            process.start()
+        theirs.close()  # so that the end of the process is the end of the pipe
+        self._processes[ours] = process
+        return ours
+
+
+@contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """Block Ctrl-C and hang-ups here for a moment, and for ever in processes started inside."""
+    if sys.platform == "win32":
+        yield
+        return
+    resource_tracker.ensure_running()  # would unblock Ctrl-C if it were started inside
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
     try:
-        while waiting or busy:
-            while waiting and len(busy) < num_processes:
-                worker = idle.pop() if idle else _start(function)
-                item = waiting.popleft()
-                worker.connection.send(item)
-                busy.append((worker, item))
-            ready = wait([worker.connection for worker, _ in busy])
-            for worker, item in [pair for pair in busy if pair[0].connection in ready]:
-                busy.remove((worker, item))
-                try:
-                    result = worker.connection.recv()
-                except (EOFError, ConnectionError):
-                    worker.process.join()
-                    yield item, Crashed(worker.process.exitcode)
-                    continue
-                if isinstance(result, _Bug):
-                    raise RuntimeError(f"in a worker process, at {item}:\n{result.traceback}")
-                idle.append(worker)
-                yield item, result
+        yield
     finally:
-        for worker in (*idle, *(worker for worker, _ in busy)):
-            worker.process.terminate()
-            worker.process.join()
-
-
-def _start(function: Callable[[Item], Result]) -> _Worker:
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs, function), daemon=True)
-    process.start()
-    theirs.close()  # so that the end of the process is the end of the pipe
-    return _Worker(process, ours)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _serve(connection: Connection, function: Callable[[Item], Result]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C ends
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
     silence = os.open(os.devnull, os.O_WRONLY)
     for descriptor in (1, 2):
         os.dup2(silence, descriptor)
     while True:
-        try:
-            item = connection.recv()
-        except EOFError:  # the parent is gone
-            return
+        item = connection.recv()
         try:
             result = function(item)
         except Exception:
             result = _Bug(traceback.format_exc())
         connection.send(result)
+
+
+def _leave_with_parent() -> None:
+    # Not by `os.getppid`: a parent that died during the imports is another process by now.
+    if (parent := multiprocessing.parent_process()) is not None:
+        parent.join()
+        os._exit(1)

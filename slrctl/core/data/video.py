@@ -25,7 +25,7 @@ from slrctl.core.data.readers.parquet import write_parquet
 from slrctl.core.data.readers.reading import count_of, quote, some_of
 from slrctl.core.data.writers import write_clips
 from slrctl.errors import DataError, SlrctlError
-from slrctl.pool import Crashed, in_processes
+from slrctl.pool import Crashed, ProcessPool
 from slrctl.settings import DataSettings
 
 # What parts of an extraction depend on besides the video: another version may see other things.
@@ -406,12 +406,13 @@ def _detect_all(
     videos: Sequence[Video], num_processes: int
 ) -> Iterator[tuple[Video, Detected | BadVideo]]:
     by_path = {video.path: video for video in videos}
-    for path, found in in_processes(detect, list(by_path), num_processes):
-        if isinstance(found, Unusable):
-            raise SlrctlError(found.message)
-        if isinstance(found, Crashed):
-            found = BadVideo("crashed", f"the decoder crashed (exit code {found.exit_code})")
-        yield by_path[path], found
+    with ProcessPool(detect, num_processes) as pool:
+        for path, found in pool.map(by_path):
+            if isinstance(found, Unusable):
+                raise SlrctlError(found.message)
+            if isinstance(found, Crashed):
+                found = BadVideo("crashed", f"the decoder crashed ({found.reason})")
+            yield by_path[path], found
 
 
 def _part_name(video: Video) -> str:
