@@ -134,11 +134,11 @@ def _check_folder(folder: Path, about: dict[str, Any]) -> None:
 def _evaluate(opened: "AskedRun", subject: "Subject") -> tuple["Predictions", "Evaluation"]:
     from slrctl.core.devices import deterministic
     from slrctl.evaluation.bootstrap import evaluate_predictions
-    from slrctl.training.run_batches import predict_part
+    from slrctl.evaluation.predictions import predict_dataset
 
     settings = opened.settings
     with deterministic():
-        predictions = predict_part(opened.run, settings, subject.dataset, opened.device)
+        predictions = predict_dataset(opened.run.model, subject.dataset, settings, opened.device)
     evaluation = evaluate_predictions(
         predictions, resamples=settings.evaluate.resamples, seed=settings.seed
     )

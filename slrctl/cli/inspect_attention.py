@@ -192,15 +192,15 @@ def _choose(
     is_gloss_named: bool,
 ) -> list[str]:
     """The ids of the clips to look at."""
+    from slrctl.evaluation.predictions import predict_dataset
     from slrctl.studies.attention import record as choosing
-    from slrctl.training.run_batches import predict_part
 
     if clip is not None:
         return [choosing.clip_named(dataset, clip).clip_id]
     if is_gloss_named:
         return [one.clip_id for one in dataset]
     if worst is not None:
-        predictions = predict_part(opened.run, opened.settings, dataset, opened.device)
+        predictions = predict_dataset(opened.run.model, dataset, opened.settings, opened.device)
         return choosing.worst_clips(predictions, worst)
     return [choosing.most_two_handed(dataset).clip_id]
 

@@ -1,6 +1,6 @@
 """What a model said about each clip, beside what was true."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,11 +12,12 @@ from jaxtyping import Float, Int64
 from torch.nn import functional as F
 
 from slrctl.core.clip import ClipBatch
+from slrctl.core.data.batches import evaluation_batches, prepare_clips
 from slrctl.core.data.dataset import SignDataset
 from slrctl.core.devices import map_on
 from slrctl.core.model import SiFormer, Spoter
 from slrctl.files import replacing
-from slrctl.training.processes import ALONE, Workers
+from slrctl.settings import Settings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -130,11 +131,17 @@ def predict(
     dataset: SignDataset,
     batches: Iterable[ClipBatch],
     device: torch.device,
-    workers: Workers = ALONE,
+    *,
+    gather: Callable[[list[dict[str, torch.Tensor]]], list[dict[str, torch.Tensor]]] | None = None,
 ) -> Predictions:
     """Predict in fp32; the clips keep the order of the data set, whatever that of the batches.
 
-    Each of several workers has some of the batches, and gets what all of them predict.
+    Args:
+        model: put into evaluation mode.
+        dataset: the clips to predict, whose classes are those of the model.
+        batches: of all clips of the data set, each once; with `gather`, those of this process.
+        device: of the model.
+        gather: collects the results of all processes that predict the data set together.
     """
     model.eval()
     rows = {clip.clip_id: row for row, clip in enumerate(dataset)}
@@ -142,15 +149,16 @@ def predict(
     log_probabilities = np.full((len(dataset), len(dataset.classes)), np.nan)
 
     @torch.no_grad()
-    def work(batch: ClipBatch) -> dict[str, torch.Tensor]:
+    def predict_batch(batch: ClipBatch) -> dict[str, torch.Tensor]:
         logits = model(batch.to(device)).logits
         return {
             "rows": torch.tensor([rows[clip_id] for clip_id in batch.clip_ids]),
             "log_probabilities": F.log_softmax(logits.double(), dim=-1).cpu(),
         }
 
-    for part in workers.exchange(list(map_on(device, work, batches))):
-        log_probabilities[part["rows"].numpy()] = part["log_probabilities"].numpy()
+    results = list(map_on(device, predict_batch, batches))
+    for result in results if gather is None else gather(results):
+        log_probabilities[result["rows"].numpy()] = result["log_probabilities"].numpy()
     return Predictions(
         clip_ids=tuple(rows),
         classes=dataset.classes,
@@ -159,3 +167,12 @@ def predict(
         signers=tuple(clip.signer for clip in dataset),
         sessions=tuple(clip.session for clip in dataset),
     )
+
+
+def predict_dataset(
+    model: SiFormer | Spoter, dataset: SignDataset, settings: Settings, device: torch.device
+) -> Predictions:
+    """Prepare the clips of a data set and predict them, in batches of the evaluation's size."""
+    prepared = prepare_clips(dataset, settings)
+    batches = evaluation_batches(prepared, settings.evaluate.batch_size)
+    return predict(model, dataset, batches, device)

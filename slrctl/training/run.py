@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 import pandas as pd
 import torch
 
-from slrctl.core.data.batches import num_batches
+from slrctl.core.data.batches import evaluation_batches, num_batches, prepare_clips
 from slrctl.core.data.splits import Parts, named_parts
 from slrctl.core.devices import deterministic, keep_freed_memory, settled
 from slrctl.errors import DataError, Interrupted, SlrctlError, TrainingDiverged, WorkerLost
 from slrctl.evaluation.bootstrap import Evaluation, evaluate_predictions
-from slrctl.evaluation.predictions import Predictions
+from slrctl.evaluation.predictions import Predictions, predict
 from slrctl.files import replacing
 from slrctl.runs import folder as run_folder
 from slrctl.runs.environment import changes, describe_environment, describe_machine
@@ -31,7 +31,7 @@ from slrctl.training.resume import (
     save_epoch,
     save_state,
 )
-from slrctl.training.run_batches import predict_part, training_data
+from slrctl.training.run_batches import training_data
 from slrctl.training.state import TrainingState
 from slrctl.training.stopping import StopAsked, StopRequest
 from slrctl.training.trackers import Track, check_tracker, tracking
@@ -255,11 +255,18 @@ def _evaluate_best(
     settings, run_dir = state.settings, folder.run_dir
     workers.wait()  # the first one has written the best model when it comes here
     run = load_run(run_dir, state.device)
-    predictions = {
-        name: predict_part(run, settings, part, state.device, workers)
-        for name, part in named_parts(parts).items()
-        if name != "train"
-    }
+    predictions = {}
+    for name, part in named_parts(parts).items():
+        if name != "train":
+            batches = evaluation_batches(
+                prepare_clips(part, settings),
+                settings.evaluate.batch_size,
+                start=workers.rank,
+                step=workers.count,
+            )
+            predictions[name] = predict(
+                run.model, part, batches, state.device, gather=workers.exchange
+            )
     if folder.lock is None:
         return
     evaluations = {

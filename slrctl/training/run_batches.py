@@ -1,9 +1,7 @@
-"""What a run makes of its parts: batches to train on, predictions, a first step to try."""
+"""What a run makes of its parts: batches to train on, a first step to try."""
 
 import time
 from typing import NamedTuple
-
-import torch
 
 from slrctl.core.data.batches import (
     BatchParts,
@@ -12,11 +10,8 @@ from slrctl.core.data.batches import (
     prepare_clips,
     training_batches,
 )
-from slrctl.core.data.dataset import SignDataset
 from slrctl.core.data.splits import Parts
 from slrctl.core.devices import deterministic
-from slrctl.evaluation.predictions import Predictions, predict
-from slrctl.runs.load import LoadedRun
 from slrctl.settings import Settings
 from slrctl.training.loop import BatchReport, TrainingData, train_epochs
 from slrctl.training.processes import ALONE, Workers
@@ -57,20 +52,3 @@ def training_data(settings: Settings, parts: Parts, workers: Workers = ALONE) ->
             validation, settings.evaluate.batch_size, start=workers.rank, step=workers.count
         ),
     )
-
-
-def predict_part(
-    run: LoadedRun,
-    settings: Settings,
-    part: SignDataset,
-    device: torch.device,
-    workers: Workers = ALONE,
-) -> Predictions:
-    """Predict a data set with a trained model."""
-    batches = evaluation_batches(
-        prepare_clips(part, settings),
-        settings.evaluate.batch_size,
-        start=workers.rank,
-        step=workers.count,
-    )
-    return predict(run.model, part, batches, device, workers)

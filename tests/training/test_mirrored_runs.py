@@ -12,10 +12,10 @@ from slrctl.core.data.mirror import hand_activity, mirrored_copy
 from slrctl.core.data.readers.parquet import write_parquet
 from slrctl.core.data.splits import load_parts
 from slrctl.core.devices import choose_device
+from slrctl.evaluation.predictions import predict_dataset
 from slrctl.runs.load import load_run
 from slrctl.settings import Settings
 from slrctl.training.run import run_training
-from slrctl.training.run_batches import predict_part
 
 
 @pytest.fixture
@@ -49,12 +49,12 @@ def test_a_model_of_leading_right_hands_says_the_same_of_a_clip_and_its_mirror_i
     clips = tiny_dataset.part(clip for clip in tiny_dataset if any(hand_activity(clip.landmarks)))
     copies = tiny_dataset.part(mirrored_copy(clip) for clip in clips)
 
-    as_signed = predict_part(run, run.settings, clips, device).log_probabilities
-    mirrored = predict_part(run, run.settings, copies, device).log_probabilities
+    as_signed = predict_dataset(run.model, clips, run.settings, device).log_probabilities
+    mirrored = predict_dataset(run.model, copies, run.settings, device).log_probabilities
     unsettled = Settings.layered(
         run.settings.model_dump(), {"prepare": {"dominant_hand": "as_signed"}}
     )
-    otherwise = predict_part(run, unsettled, copies, device).log_probabilities
+    otherwise = predict_dataset(run.model, copies, unsettled, device).log_probabilities
 
     assert_allclose(mirrored, as_signed, atol=1e-4)
     assert np.abs(otherwise - as_signed).max() > 1e-2
