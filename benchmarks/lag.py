@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from slrctl.core.data.splits import load_parts
+from slrctl.core.data.splits import load_splits
 from slrctl.core.data.synthetic import synthesise
 from slrctl.files import replacing
 from slrctl.layers import Layer
@@ -93,10 +93,10 @@ def look(trial: Trial, trials_dir: Path) -> Looked:
     """Compare the maps of every test clip in which both hands move with its lag."""
     run_dir = trials_dir / trial.key
     truth = synthesise().truth
-    parts = load_parts(trial.settings)
-    assert parts.test is not None  # the demo set has test signers
+    splits = load_splits(trial.settings)
+    assert splits.test is not None  # the demo set has test signers
     hits, entropies = {}, []
-    for seen in inspect_clips(load_run(run_dir), parts.test, trial.settings, CPU, {FUSION}):
+    for seen in inspect_clips(load_run(run_dir), splits.test, trial.settings, CPU, {FUSION}):
         lag = truth[seen.clip.clip_id].lag
         if lag is not None:
             there = seen.fusion["left_to_right"]

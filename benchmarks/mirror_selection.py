@@ -29,7 +29,7 @@ from slrctl.core.data.batches import (
 )
 from slrctl.core.data.dataset import SignDataset, load_dataset
 from slrctl.core.data.mirror import MIRRORED
-from slrctl.core.data.splits import choose_stratified, part_of, with_mirrored_copies
+from slrctl.core.data.splits import choose_stratified, split_name, with_mirrored_copies
 from slrctl.core.data.synthetic import synthesise
 from slrctl.core.devices import deterministic
 from slrctl.evaluation.predictions import predict
@@ -91,7 +91,7 @@ def folds_of(clips_path: Path | None, train_on: str) -> Iterator[Fold]:
         yield Fold("val1", train, demo.part(clip for clip in demo if clip.split == "val"))
         return
     dataset = load_dataset(clips_path)
-    tested = {clip.session for clip in dataset if part_of(clip.split) == "test"}
+    tested = {clip.session for clip in dataset if split_name(clip.split) == "test"}
     open_clips = [clip for clip in dataset if clip.session not in tested]
     for session in sorted({clip.session or "" for clip in open_clips}):
         others = dataset.part(clip for clip in open_clips if clip.session != session)

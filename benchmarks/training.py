@@ -30,7 +30,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from slrctl.core.clip import ClipBatch, collate
 from slrctl.core.data.batches import evaluation_batches, prepare_clips
 from slrctl.core.data.prepare import prepare_clip
-from slrctl.core.data.splits import load_parts
+from slrctl.core.data.splits import load_splits
 from slrctl.core.data.synthetic import synthesise
 from slrctl.core.devices import arithmetic, keep_freed_memory, map_in_threads, one_thread
 from slrctl.core.model import fast
@@ -224,17 +224,17 @@ def real_lengths(published: float) -> None:
             print(f"| {name} | not there | | | |")
             continue
         settings = settings_with(f"data.train={path}", "cmcl.preset=balanced")
-        parts = load_parts(settings)
-        data = training_data(settings, parts)
-        state = TrainingState.initial(settings, parts.train.classes, CPU)
+        splits = load_splits(settings)
+        data = training_data(settings, splits)
+        state = TrainingState.initial(settings, splits.train.classes, CPU)
         reports = train_epochs(state, data)
         report = next(report for report in reports if isinstance(report, EpochReport))
         rate = report.metrics["clips_per_second"]
         frames = [(b.is_valid.sum().item(), b.is_valid.numel()) for b in data.training(0, 0)]
         real, padded = map(sum, zip(*frames, strict=True))
-        prepared = prepare_clips(parts.test or parts.val, settings)
+        prepared = prepare_clips(splits.test or splits.val, settings)
         started = time.perf_counter()
-        predict(state.model, parts.test or parts.val, evaluation_batches(prepared, 64), CPU)
+        predict(state.model, splits.test or splits.val, evaluation_batches(prepared, 64), CPU)
         evaluated = len(prepared) / (time.perf_counter() - started)
         print(
             f"| {name} | {rate:.0f} | {rate / published:.1f} x | {1 - real / padded:.1%} "

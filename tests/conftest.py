@@ -11,7 +11,7 @@ from clips import prepared_clip
 
 from slrctl.core.clip import ClipBatch, collate
 from slrctl.core.data.dataset import SignDataset
-from slrctl.core.data.splits import Parts, choose_parts
+from slrctl.core.data.splits import Splits, choose_splits
 from slrctl.core.data.synthetic import SynthesisParameters, synthesise
 from slrctl.settings import Settings
 
@@ -111,8 +111,8 @@ def tiny_dataset() -> SignDataset:
 
 
 @pytest.fixture(scope="session")
-def tiny_parts(tiny_dataset: SignDataset) -> Parts:
-    return choose_parts(tiny_dataset, None, None, val_share=0.15, seed=0)
+def tiny_splits(tiny_dataset: SignDataset) -> Splits:
+    return choose_splits(tiny_dataset, None, None, val_share=0.15, seed=0)
 
 
 @pytest.fixture

@@ -8,21 +8,23 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 from slrctl.cli.console import print_json, print_lines, print_table
 
 if TYPE_CHECKING:
-    from slrctl.core.data.splits import Parts
+    from slrctl.core.data.splits import Splits
     from slrctl.settings import Settings
     from slrctl.training.find_lambdas import LambdaReport, TermScale
 
 STEPS = 200
 
 
-def show_lambdas(settings: "Settings", parts: "Parts", console: Console, *, as_json: bool) -> None:
+def show_lambdas(
+    settings: "Settings", splits: "Splits", console: Console, *, as_json: bool
+) -> None:
     from slrctl.training.find_lambdas import LambdaReport, find_lambdas
 
     result = None
     columns = (BarColumn(bar_width=20), MofNCompleteColumn(), TimeRemainingColumn(compact=True))
     with Progress(*columns, console=console, transient=True) as progress:
         steps = progress.add_task("steps", total=STEPS)
-        for report in find_lambdas(settings, parts, steps=STEPS):
+        for report in find_lambdas(settings, splits, steps=STEPS):
             if isinstance(report, LambdaReport):
                 result = report
             else:

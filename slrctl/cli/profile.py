@@ -8,17 +8,17 @@ from slrctl.cli.console import print_json, print_lines, print_table
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from slrctl.core.data.splits import Parts
+    from slrctl.core.data.splits import Splits
     from slrctl.settings import Settings
 
 
 def show_profile(
-    settings: "Settings", parts: "Parts", console: "Console", *, as_json: bool, trace: Path
+    settings: "Settings", splits: "Splits", console: "Console", *, as_json: bool, trace: Path
 ) -> None:
     """Say which phases and operators take the time, and where the timeline is."""
     from slrctl.training.profile import profile_training
 
-    report = profile_training(settings, parts, trace)
+    report = profile_training(settings, splits, trace)
     print_table(
         console,
         "where a step's time goes",

@@ -33,7 +33,7 @@ from slrctl.training.processes import (
 from slrctl.training.stopping import StopRequest
 
 if TYPE_CHECKING:
-    from slrctl.core.data.splits import Parts
+    from slrctl.core.data.splits import Splits
     from slrctl.settings import Settings
 
 RUNS_DIR = Path("runs")
@@ -206,13 +206,13 @@ def _check_resume(run: Path | None, resume: bool, given: list[str]) -> None:
 
 def _alone(flag: str, settings: "Settings", view: TrainView, show: Callable[..., None]) -> None:
     """Show something that is measured in one process and keeps no run."""
-    from slrctl.core.data.splits import load_parts
+    from slrctl.core.data.splits import load_splits
 
     if launched_count() > 1:
         raise UsageError(f"{flag}: takes one process; start it without a launcher")
-    parts = load_parts(settings, cache_for(settings.data))
-    show_header(view.console, settings, parts)
-    show(settings, parts, view.console, as_json=view.as_json)
+    splits = load_splits(settings, cache_for(settings.data))
+    show_header(view.console, settings, splits)
+    show(settings, splits, view.console, as_json=view.as_json)
 
 
 def _train(
@@ -223,24 +223,24 @@ def _train(
     dry_run: bool,
 ) -> None:
     # Imported late: torch takes seconds, and neither --help nor a wrong setting needs it.
-    from slrctl.core.data.splits import load_parts
+    from slrctl.core.data.splits import load_splits
     from slrctl.runs.folder import check_run_dir
 
     workers = view.workers
     if given is not None and not dry_run:  # before the data, which may take long to read
         first_only(workers, lambda: check_run_dir(given, force=force))
-    parts = workers.together(lambda: load_parts(settings, cache_for(settings.data)))
+    splits = workers.together(lambda: load_splits(settings, cache_for(settings.data)))
     if view.console.quiet and workers.rank == 0:
-        print_lines(console_for(as_json=True), [n for n in parts.notes if "warning: " in n])
-    show_header(view.console, settings, parts)
+        print_lines(console_for(as_json=True), [n for n in splits.notes if "warning: " in n])
+    show_header(view.console, settings, splits)
     if dry_run:
-        _try(settings, parts, view)
+        _try(settings, splits, view)
         return
     from slrctl.training.run import run_training
 
-    place = given or _default_run_dir(settings, parts, workers)
+    place = given or _default_run_dir(settings, splits, workers)
     show_run(
-        run_training(settings, parts, place, force=force, stop=view.stop, workers=workers),
+        run_training(settings, splits, place, force=force, stop=view.stop, workers=workers),
         place,
         settings.train.epochs,
         view,
@@ -257,22 +257,22 @@ def _given_place(name: str | None, run_dir: Path | None) -> Path | None:
     return RUNS_DIR / name if name is not None else run_dir
 
 
-def _default_run_dir(settings: "Settings", parts: "Parts", workers: Workers) -> Path:
+def _default_run_dir(settings: "Settings", splits: "Splits", workers: Workers) -> Path:
     from slrctl.runs.folder import free_run_dir
 
     loss = cmcl_name(settings).replace(" ", "-") if settings.cmcl.is_on else "ce"
-    name = f"{parts.train.name}-{loss}-seed{settings.seed}"
+    name = f"{splits.train.name}-{loss}-seed{settings.seed}"
     made = first_only(workers, lambda: free_run_dir(RUNS_DIR, name))
     return Path(*workers.names([str(made)] if made else []))
 
 
-def _try(settings: "Settings", parts: "Parts", view: TrainView) -> None:
+def _try(settings: "Settings", splits: "Splits", view: TrainView) -> None:
     from slrctl.core.model import num_parameters
     from slrctl.training.run_batches import try_one_batch
 
-    trial = try_one_batch(settings, parts, view.workers)
+    trial = try_one_batch(settings, splits, view.workers)
     facts = {
-        "parameters": num_parameters(settings.model, len(parts.train.classes)),
+        "parameters": num_parameters(settings.model, len(splits.train.classes)),
         "batches_per_epoch": trial.report.num_batches,
         "clips_in_batch": trial.report.num_clips,
         "seconds": trial.seconds,

@@ -51,16 +51,16 @@ def resume_run(run: Path | None, runs_dir: Path, view: TrainView) -> None:
 
 
 def _go_on(saved: "SavedRun", view: TrainView) -> None:
-    from slrctl.core.data.splits import load_parts
+    from slrctl.core.data.splits import load_splits
     from slrctl.training.run import resume_training
 
     settings = saved.settings
     _take_threads(saved)
-    parts = view.workers.together(lambda: load_parts(settings, cache_for(settings.data)))
-    show_header(view.console, saved.settings, parts)
+    splits = view.workers.together(lambda: load_splits(settings, cache_for(settings.data)))
+    show_header(view.console, saved.settings, splits)
     print_lines(view.console, list(_on_going_on(saved, view.workers)))
     show_run(
-        resume_training(saved, parts, stop=view.stop, workers=view.workers),
+        resume_training(saved, splits, stop=view.stop, workers=view.workers),
         saved.run_dir,
         saved.settings.train.epochs,
         view,

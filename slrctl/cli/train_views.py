@@ -10,7 +10,7 @@ from slrctl.cli.console import print_facts, print_json, print_lines, print_table
 from slrctl.layers import Resolved, cmcl_name, flatten
 
 if TYPE_CHECKING:
-    from slrctl.core.data.splits import Parts
+    from slrctl.core.data.splits import Splits
     from slrctl.evaluation.bootstrap import Evaluation
     from slrctl.settings import CMCLSettings, Settings
     from slrctl.training.run import RunReport
@@ -40,21 +40,20 @@ def _written(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def show_header(console: Console, settings: "Settings", parts: "Parts") -> None:
-    from slrctl.core.data.splits import named_parts
+def show_header(console: Console, settings: "Settings", splits: "Splits") -> None:
     from slrctl.core.devices import choose_device, choose_precision, describe_device
     from slrctl.core.model import num_parameters
 
     device = choose_device(settings.train.device)
     precision = choose_precision(settings.train.precision, device)
-    num_weights = num_parameters(settings.model, len(parts.train.classes))
-    counts = ", ".join(f"{len(part)} {name}" for name, part in named_parts(parts).items())
+    num_weights = num_parameters(settings.model, len(splits.train.classes))
+    counts = ", ".join(f"{len(split)} {name}" for name, split in splits.by_name.items())
     print_facts(
         console,
         {
-            "data": f"{parts.train.name}: {counts} clips, {len(parts.train.classes)} glosses, "
-            f"{_signers(parts)}",
-            "hands": _missing_hands(parts),
+            "data": f"{splits.train.name}: {counts} clips, {len(splits.train.classes)} glosses, "
+            f"{_signers(splits)}",
+            "hands": _missing_hands(splits),
             "model": f"{settings.model.name}, {num_weights:,} parameters, "
             f"{settings.model.attention} attention, {_describe_streams(settings)}",
             "loss": _describe_loss(settings),
@@ -64,7 +63,7 @@ def show_header(console: Console, settings: "Settings", parts: "Parts") -> None:
             f"({describe_device(device)})",
         },
     )
-    print_lines(console, parts.notes)
+    print_lines(console, splits.notes)
 
 
 def _describe_epochs(settings: "Settings") -> str:
@@ -78,18 +77,16 @@ def _describe_streams(settings: "Settings") -> str:
     return f"cross-attention {'on' if settings.model.cross_attention else 'off'}"
 
 
-def _signers(parts: "Parts") -> str:
-    from slrctl.core.data.splits import named_parts
-
-    signers = {clip.signer for part in named_parts(parts).values() for clip in part}
+def _signers(splits: "Splits") -> str:
+    signers = {clip.signer for split in splits.by_name.values() for clip in split}
     known = signers - {None}
     return f"{len(known)} signers" if known else "signers not stated"
 
 
-def _missing_hands(parts: "Parts") -> str:
+def _missing_hands(splits: "Splits") -> str:
     from slrctl.core.data.splits import missing_hand_share
 
-    left, right = missing_hand_share(parts.train)
+    left, right = missing_hand_share(splits.train)
     return f"left missing in {100 * left:.0f} %, right in {100 * right:.0f} % of training frames"
 
 
@@ -118,8 +115,8 @@ def _alignment_form(cmcl: "CMCLSettings") -> str:
 
 
 def show_results(console: Console, finished: "RunReport", run_dir: Path) -> None:
-    parts = [("validation", finished.validation), ("test", finished.test)]
-    columns = [(name, evaluation) for name, evaluation in parts if evaluation is not None]
+    evaluations = [("validation", finished.validation), ("test", finished.test)]
+    columns = [(name, evaluation) for name, evaluation in evaluations if evaluation is not None]
     headings = ["", *(heading for name, _ in columns for heading in (name, "95 % interval"))]
     print_table(
         console,

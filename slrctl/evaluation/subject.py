@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from slrctl.core.data.cache import ClipCache
 from slrctl.core.data.dataset import SignDataset, load_dataset, rows_where
-from slrctl.core.data.splits import load_parts, named_parts, part_of
+from slrctl.core.data.splits import load_splits, split_name
 from slrctl.errors import DataError, UsageError
 from slrctl.runs.folder import read_fingerprints
 from slrctl.settings import Settings
@@ -39,20 +39,20 @@ def own_clips(
         UsageError: the data has no such part.
         DataError: the clips are not those the run was made with.
     """
-    parts = load_parts(own, cache)
-    named = named_parts(parts)
+    splits = load_splits(own, cache)
+    named = splits.by_name
     name = part or ("test" if "test" in named else "val")
     if name not in named:
         raise UsageError(
-            f"--split {name}: the run's data has the parts {', '.join(named)}; name one of them"
+            f"--split {name}: the run's data has the splits {', '.join(named)}; name one of them"
         )
     fingerprint = read_fingerprints(run_dir).get(name)
-    if parts.train.classes != classes or fingerprint != named[name].fingerprint():
+    if splits.train.classes != classes or fingerprint != named[name].fingerprint():
         raise DataError(
             f"{own.data.train or 'demo set'}: the {name} clips are not those the run was made with "
             "(their fingerprint differs); put the file back, or name clips with --data"
         )
-    return Subject(named[name], name, parts.notes)
+    return Subject(named[name], name, splits.notes)
 
 
 def other_clips(
@@ -76,7 +76,7 @@ def other_clips(
         DataError: the file cannot be read.
     """
     dataset = load_dataset(data, settings.data, classes, prepare=settings.prepare, cache=cache)
-    marks = {part_of(clip.split) or clip.split for clip in dataset}
+    marks = {split_name(clip.split) or clip.split for clip in dataset}
     splits = sorted(mark for mark in marks if mark is not None)
     if split == "all" or (split is None and not splits):
         return Subject(dataset, data.stem, dataset.notes)
@@ -87,7 +87,7 @@ def other_clips(
             f"{data}: no row for --split {wanted}, the split column {has}; name another, or all"
         )
     chosen = dataset.select(
-        rows_where(dataset, lambda clip: (part_of(clip.split) or clip.split) == wanted)
+        rows_where(dataset, lambda clip: (split_name(clip.split) or clip.split) == wanted)
     )
     note = f"{len(chosen)} of {len(dataset)} clips of {data}: those of split {wanted}"
     return Subject(chosen, f"{data.stem}-{wanted}", (*dataset.notes, note))

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
-from slrctl.core.data.splits import Parts
+from slrctl.core.data.splits import Splits
 from slrctl.core.devices import choose_device, deterministic
 from slrctl.errors import UsageError
 from slrctl.layers import CMCL_PRESETS
@@ -44,7 +44,7 @@ class LambdaReport(NamedTuple):
 
 
 def find_lambdas(
-    settings: Settings, parts: Parts, *, steps: int = 200
+    settings: Settings, splits: Splits, *, steps: int = 200
 ) -> Iterator[BatchReport | LambdaReport]:
     """Train for some steps, measuring gradients in every fifth, and write nothing.
 
@@ -60,9 +60,9 @@ def find_lambdas(
     measured: dict[str, list[float]] = defaultdict(list)
     with deterministic():
         device = choose_device(settings.train.device)
-        state = TrainingState.initial(settings, parts.train.classes, device)
+        state = TrainingState.initial(settings, splits.train.classes, device)
         done = 0
-        for report in train_epochs(state, training_data(settings, parts)):
+        for report in train_epochs(state, training_data(settings, splits)):
             if not isinstance(report, BatchReport):
                 continue
             done += 1

@@ -10,7 +10,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from slrctl.core.clip import ClipBatch
-from slrctl.core.data.splits import Parts
+from slrctl.core.data.splits import Splits
 from slrctl.core.devices import choose_device, deterministic, keep_freed_memory
 from slrctl.errors import SlrctlError, UsageError
 from slrctl.files import replacing
@@ -44,12 +44,12 @@ class ProfileReport(NamedTuple):
     steps: int
 
 
-def profile_training(settings: Settings, parts: Parts, trace: Path) -> ProfileReport:
+def profile_training(settings: Settings, splits: Splits, trace: Path) -> ProfileReport:
     """Take some steps of a training and watch some more; keep nothing but the trace.
 
     Args:
         settings: of the training.
-        parts: its clips; the epoch is repeated if it has too few.
+        splits: its clips; the epoch is repeated if it has too few.
         trace: where the timeline goes, in the format of Chrome's and Perfetto's viewers.
 
     Raises:
@@ -66,8 +66,8 @@ def profile_training(settings: Settings, parts: Parts, trace: Path) -> ProfileRe
     )
     with deterministic():
         device = choose_device(settings.train.device)
-        state = TrainingState.initial(settings, parts.train.classes, device)
-        steps = _steps(state, training_data(settings, parts))
+        state = TrainingState.initial(settings, splits.train.classes, device)
+        steps = _steps(state, training_data(settings, splits))
         list(itertools.islice(steps, WARM_UP))
         started = time.perf_counter()
         timed = list(itertools.islice(steps, STEPS))

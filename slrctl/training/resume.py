@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from slrctl.core.data.splits import Parts, named_parts
+from slrctl.core.data.splits import Splits
 from slrctl.errors import DataError, SlrctlError
 from slrctl.files import replacing
 from slrctl.layers import Layer, resolve
@@ -234,14 +234,14 @@ def find_saved_run(path: Path) -> SavedRun:
     return SavedRun(run_dir, settings, environment, state_path, epoch, batch, is_finished)
 
 
-def check_same_clips(saved: SavedRun, parts: Parts) -> None:
+def check_same_clips(saved: SavedRun, splits: Splits) -> None:
     """Make sure that the clips are those the run was begun with.
 
     Raises:
         DataError: they are not, so that going on would be another training.
     """
     before = run_folder.read_fingerprints(saved.run_dir)
-    now = {name: part.fingerprint() for name, part in named_parts(parts).items()}
+    now = {name: split.fingerprint() for name, split in splits.by_name.items()}
     for name in before.keys() | now.keys():
         if before.get(name) != now.get(name):
             raise DataError(

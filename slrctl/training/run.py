@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from slrctl.core.data.batches import evaluation_batches, num_batches, prepare_clips
-from slrctl.core.data.splits import Parts, named_parts
+from slrctl.core.data.splits import Splits
 from slrctl.core.devices import deterministic, keep_freed_memory, settled
 from slrctl.errors import DataError, Interrupted, SlrctlError, TrainingDiverged, WorkerLost
 from slrctl.evaluation.bootstrap import Evaluation, evaluate_predictions
@@ -50,7 +50,7 @@ Reports = Generator[BatchReport | EpochReport | RunReport]
 
 def run_training(
     settings: Settings,
-    parts: Parts,
+    splits: Splits,
     run_dir: Path,
     *,
     force: bool = False,
@@ -63,7 +63,7 @@ def run_training(
 
     Args:
         settings: of the run.
-        parts: its clips.
+        splits: its clips.
         run_dir: its folder, which is made.
         force: write over a run that is in the folder.
         stop: by which somebody may ask to stop.
@@ -85,18 +85,18 @@ def run_training(
         run_folder.make_run_dir(run_dir)
         lock = held.enter_context(holding(run_dir))
         run_folder.check_run_dir(run_dir, force=force)
-        environment = describe_environment(device, named_parts(parts))
+        environment = describe_environment(device, splits.by_name)
         run_folder.start_run_dir(run_dir, settings, environment)
         return lock
 
     with deterministic(), ExitStack() as held:
         folder = _Folder(run_dir, first_only(workers, begin))
-        state = TrainingState.initial(settings, parts.train.classes, device)
-        yield from _run(state, parts, folder, stop or StopRequest(), workers)
+        state = TrainingState.initial(settings, splits.train.classes, device)
+        yield from _run(state, splits, folder, stop or StopRequest(), workers)
 
 
 def resume_training(
-    saved: SavedRun, parts: Parts, *, stop: StopRequest | None = None, workers: Workers = ALONE
+    saved: SavedRun, splits: Splits, *, stop: StopRequest | None = None, workers: Workers = ALONE
 ) -> Reports:
     """Go on with a run from its saved state, as if it had never been interrupted.
 
@@ -111,10 +111,10 @@ def resume_training(
     keep_freed_memory()
 
     def take_up() -> TrainingState:
-        check_same_clips(saved, parts)
-        state = TrainingState.initial(saved.settings, parts.train.classes, device)
+        check_same_clips(saved, splits)
+        state = TrainingState.initial(saved.settings, splits.train.classes, device)
         restore_state(state, saved.state_path, saved.run_dir)
-        batches = num_batches(len(parts.train), saved.settings.train.batch_size)
+        batches = num_batches(len(splits.train), saved.settings.train.batch_size)
         if state.progress.step > batches:
             raise DataError(
                 f"{saved.state_path}: damaged (it stands after batch {state.progress.step} of "
@@ -126,7 +126,7 @@ def resume_training(
         lock = first_only(workers, lambda: held.enter_context(holding(saved.run_dir)))
         state, folder = workers.together(take_up), _Folder(saved.run_dir, lock)
         first_only(workers, lambda: _go_on(state, saved, folder))
-        yield from _run(state, parts, folder, stop or StopRequest(), workers)
+        yield from _run(state, splits, folder, stop or StopRequest(), workers)
 
 
 def _settled_for_all(settings: Settings, device: torch.device, workers: Workers) -> Settings:
@@ -168,11 +168,11 @@ class _Folder(NamedTuple):
 
 
 def _run(
-    state: TrainingState, parts: Parts, folder: _Folder, stop: StopRequest, workers: Workers
+    state: TrainingState, splits: Splits, folder: _Folder, stop: StopRequest, workers: Workers
 ) -> Reports:
     """Train from where the state stands, and evaluate."""
     started, run_dir = time.perf_counter(), folder.run_dir
-    data = training_data(state.settings, parts, workers)
+    data = training_data(state.settings, splits, workers)
     stoppable = data._replace(
         training=lambda epoch, start: stop.between(data.training(epoch, start), workers),
         validation=lambda: stop.dealt_out(data.validation(), workers),
@@ -190,7 +190,7 @@ def _run(
                     f"interrupted {_position(state)}, which is saved; go on with: {go_on}"
                 ) from None
         with workers.watched():
-            yield from _evaluate_best(state, parts, folder, started, workers)
+            yield from _evaluate_best(state, splits, folder, started, workers)
     except TrainingDiverged as error:
         raise TrainingDiverged(f"{error}; {_last_good(state, run_dir)}") from None
     except WorkerLost as error:
@@ -250,22 +250,22 @@ def _last_good(state: TrainingState, run_dir: Path) -> str:
 
 
 def _evaluate_best(
-    state: TrainingState, parts: Parts, folder: _Folder, started: float, workers: Workers
+    state: TrainingState, splits: Splits, folder: _Folder, started: float, workers: Workers
 ) -> Iterator[RunReport]:
     settings, run_dir = state.settings, folder.run_dir
     workers.wait()  # the first one has written the best model when it comes here
     run = load_run(run_dir, state.device)
     predictions = {}
-    for name, part in named_parts(parts).items():
+    for name, split in splits.by_name.items():
         if name != "train":
             batches = evaluation_batches(
-                prepare_clips(part, settings),
+                prepare_clips(split, settings),
                 settings.evaluate.batch_size,
                 start=workers.rank,
                 step=workers.count,
             )
             predictions[name] = predict(
-                run.model, part, batches, state.device, gather=workers.exchange
+                run.model, split, batches, state.device, gather=workers.exchange
             )
     if folder.lock is None:
         return

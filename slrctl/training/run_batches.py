@@ -1,4 +1,4 @@
-"""What a run makes of its parts: batches to train on, a first step to try."""
+"""What a run makes of its splits: batches to train on, a first step to try."""
 
 import time
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from slrctl.core.data.batches import (
     prepare_clips,
     training_batches,
 )
-from slrctl.core.data.splits import Parts
+from slrctl.core.data.splits import Splits
 from slrctl.core.devices import deterministic
 from slrctl.settings import Settings
 from slrctl.training.loop import BatchReport, TrainingData, train_epochs
@@ -25,12 +25,12 @@ class TrialBatch(NamedTuple):
     seconds: float
 
 
-def try_one_batch(settings: Settings, parts: Parts, workers: Workers = ALONE) -> TrialBatch:
+def try_one_batch(settings: Settings, splits: Splits, workers: Workers = ALONE) -> TrialBatch:
     """Take the first training step and save nothing."""
     device = workers.device(settings.train.device)
     with deterministic():
-        state = TrainingState.initial(settings, parts.train.classes, device)
-        data = training_data(settings, parts, workers)
+        state = TrainingState.initial(settings, splits.train.classes, device)
+        data = training_data(settings, splits, workers)
         started = time.perf_counter()
         report = next(train_epochs(state, data, workers))
         if not isinstance(report, BatchReport):
@@ -38,16 +38,16 @@ def try_one_batch(settings: Settings, parts: Parts, workers: Workers = ALONE) ->
         return TrialBatch(report, time.perf_counter() - started)
 
 
-def training_data(settings: Settings, parts: Parts, workers: Workers = ALONE) -> TrainingData:
-    """The batches of the training part, and those of the validation part, as a worker gets them."""
-    validation = prepare_clips(parts.val, settings)
+def training_data(settings: Settings, splits: Splits, workers: Workers = ALONE) -> TrainingData:
+    """The batches of the training and the validation split, as a worker gets them."""
+    validation = prepare_clips(splits.val, settings)
     total = workers.count * settings.train.accumulate
     own = BatchParts(range(workers.rank, total, workers.count), total)
     return TrainingData(
         training=lambda epoch, start: training_batches(
-            parts.train, settings, epoch, start=start, parts=own
+            splits.train, settings, epoch, start=start, parts=own
         ),
-        num_batches=num_batches(len(parts.train), settings.train.batch_size),
+        num_batches=num_batches(len(splits.train), settings.train.batch_size),
         validation=lambda: evaluation_batches(
             validation, settings.evaluate.batch_size, start=workers.rank, step=workers.count
         ),

@@ -102,27 +102,27 @@ def test_settling_changes_nothing_else(processor, settings):
 
 
 @pytest.mark.parametrize(("has_bf16", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
-def test_a_step_computes_in_what_was_taken(processor, settings, tiny_parts, has_bf16, dtype):
+def test_a_step_computes_in_what_was_taken(processor, settings, tiny_splits, has_bf16, dtype):
     processor(has_bf16=has_bf16)
-    state, seen = TrainingState.initial(settings, tiny_parts.train.classes, CPU), set()
+    state, seen = TrainingState.initial(settings, tiny_splits.train.classes, CPU), set()
     state.model.classifier.register_forward_hook(lambda *call: seen.add(call[2].dtype))
 
-    next(train_epochs(state, training_data(settings, tiny_parts)))
+    next(train_epochs(state, training_data(settings, tiny_splits)))
 
     assert seen == {dtype}
 
 
-def test_a_run_goes_on_in_the_precision_it_began_with(processor, settings, tiny_parts, tmp_path):
+def test_a_run_goes_on_in_the_precision_it_began_with(processor, settings, tiny_splits, tmp_path):
     processor(has_bf16=True)
-    for _ in run_training(settings, tiny_parts, tmp_path / "whole"):
+    for _ in run_training(settings, tiny_splits, tmp_path / "whole"):
         pass
-    stopped = run_training(settings, tiny_parts, tmp_path / "stopped")
+    stopped = run_training(settings, tiny_splits, tmp_path / "stopped")
     for _ in range(3):
         next(stopped)
     stopped.close()
 
     processor(has_bf16=False)
-    for _ in resume_training(find_saved_run(tmp_path / "stopped"), tiny_parts):
+    for _ in resume_training(find_saved_run(tmp_path / "stopped"), tiny_splits):
         pass
 
     assert contents(tmp_path / "stopped") == contents(tmp_path / "whole")
@@ -142,9 +142,9 @@ class BesideOneThatTakesFp32(Alone):
         return [number + answer for number in numbers]
 
 
-def test_all_processes_take_fp32_where_one_would(processor, settings, tiny_parts, tmp_path):
+def test_all_processes_take_fp32_where_one_would(processor, settings, tiny_splits, tmp_path):
     processor(has_bf16=True)
 
-    next(run_training(settings, tiny_parts, tmp_path, workers=BesideOneThatTakesFp32()))
+    next(run_training(settings, tiny_splits, tmp_path, workers=BesideOneThatTakesFp32()))
 
     assert 'precision = "fp32"' in (tmp_path / "settings.toml").read_text()

@@ -15,7 +15,7 @@ def settings(tiny_settings):
     return Settings.layered(tiny_settings.model_dump(), {"train": {"epochs": 8}})
 
 
-def test_at_the_lambda_reported_a_terms_gradient_has_that_share(settings, tiny_parts, monkeypatch):
+def test_at_the_lambda_reported_a_terms_gradient_has_that_share(settings, tiny_splits, monkeypatch):
     seen = []
 
     def recorded(gradients):
@@ -23,7 +23,7 @@ def test_at_the_lambda_reported_a_terms_gradient_has_that_share(settings, tiny_p
         return seen[-1]
 
     monkeypatch.setattr("slrctl.training.step.gradient_measures", recorded)
-    *batches, report = find_lambdas(settings, tiny_parts, steps=16)
+    *batches, report = find_lambdas(settings, tiny_splits, steps=16)
 
     assert isinstance(report, LambdaReport)
     assert len(batches) == report.steps == 16
@@ -38,23 +38,23 @@ def test_at_the_lambda_reported_a_terms_gradient_has_that_share(settings, tiny_p
             assert scale.lambdas[share] * middle == pytest.approx(share)
 
 
-def test_it_is_measured_under_the_lambdas_and_forms_the_user_gave(settings, tiny_parts):
+def test_it_is_measured_under_the_lambdas_and_forms_the_user_gave(settings, tiny_splits):
     given = Settings.layered(
         settings.model_dump(), {"cmcl": {"lambda_consistency": 0.7, "consistency": "cycle"}}
     )
 
-    kl = list(find_lambdas(settings, tiny_parts, steps=8))[-1]
-    cycle = list(find_lambdas(given, tiny_parts, steps=8))[-1]
+    kl = list(find_lambdas(settings, tiny_splits, steps=8))[-1]
+    cycle = list(find_lambdas(given, tiny_splits, steps=8))[-1]
 
     assert isinstance(kl, LambdaReport)
     assert isinstance(cycle, LambdaReport)
     assert cycle.consistency.ratio != kl.consistency.ratio
 
 
-def test_a_training_shorter_than_asked_says_how_many_steps_it_had(settings, tiny_parts):
+def test_a_training_shorter_than_asked_says_how_many_steps_it_had(settings, tiny_splits):
     one_epoch = Settings.layered(settings.model_dump(), {"train": {"epochs": 1}})
 
-    *batches, report = find_lambdas(one_epoch, tiny_parts, steps=100)
+    *batches, report = find_lambdas(one_epoch, tiny_splits, steps=100)
 
     assert all(isinstance(batch, BatchReport) for batch in batches)
     assert isinstance(report, LambdaReport)
@@ -62,8 +62,8 @@ def test_a_training_shorter_than_asked_says_how_many_steps_it_had(settings, tiny
     assert report.measured == 1
 
 
-def test_every_fifth_step_is_measured(settings, tiny_parts):
-    *batches, _ = find_lambdas(settings, tiny_parts, steps=12)
+def test_every_fifth_step_is_measured(settings, tiny_splits):
+    *batches, _ = find_lambdas(settings, tiny_splits, steps=12)
 
     has_gradients = [bool(b.gradients) for b in batches if isinstance(b, BatchReport)]
     # The count begins again with every epoch, here of two steps.
@@ -79,10 +79,10 @@ def test_every_fifth_step_is_measured(settings, tiny_parts):
         ({"cmcl": {"alignment": "contrastive"}, "train": {"accumulate": 2}}, "accumulate is 2"),
     ],
 )
-def test_what_cmcl_cannot_be_part_of_is_refused_by_its_rule(settings, tiny_parts, changes, rule):
+def test_what_cmcl_cannot_be_part_of_is_refused_by_its_rule(settings, tiny_splits, changes, rule):
     given = Settings.layered(settings.model_dump(), changes)
 
     with pytest.raises(UsageError, match=rule) as refused:
-        next(find_lambdas(given, tiny_parts))
+        next(find_lambdas(given, tiny_splits))
 
     assert "--cmcl off" not in str(refused.value)

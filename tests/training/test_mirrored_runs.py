@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from slrctl.cli import app
 from slrctl.core.data.mirror import hand_activity, mirrored_copy
 from slrctl.core.data.readers.parquet import write_parquet
-from slrctl.core.data.splits import load_parts
+from slrctl.core.data.splits import load_splits
 from slrctl.core.devices import choose_device
 from slrctl.evaluation.predictions import predict_dataset
 from slrctl.runs.load import load_run
@@ -32,7 +32,7 @@ def settings(tiny_settings, tiny_dataset, tmp_path):
 
 @pytest.fixture
 def run_dir(settings, tmp_path):
-    for _ in run_training(settings, load_parts(settings), tmp_path / "run"):
+    for _ in run_training(settings, load_splits(settings), tmp_path / "run"):
         pass
     return tmp_path / "run"
 

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from slrctl.core.data.splits import choose_parts
+from slrctl.core.data.splits import choose_splits
 from slrctl.errors import SlrctlError, UsageError
 from slrctl.settings import Settings
 from slrctl.training.loop import PHASES
@@ -19,8 +19,8 @@ SMALL = Settings.layered(
 @pytest.fixture(scope="module")
 def profiled(tiny_dataset, tmp_path_factory) -> tuple[ProfileReport, dict]:
     trace = tmp_path_factory.mktemp("profile") / "trace.json"
-    parts = choose_parts(tiny_dataset, None, None, val_share=0.15, seed=0)
-    report = profile_training(SMALL, parts, trace)
+    splits = choose_splits(tiny_dataset, None, None, val_share=0.15, seed=0)
+    report = profile_training(SMALL, splits, trace)
     return report, json.loads(trace.read_text(encoding="utf-8"))
 
 
@@ -50,22 +50,22 @@ def test_the_trace_shows_every_phase_of_every_watched_step(profiled):
     assert names.count("data") >= STEPS
 
 
-def test_a_trace_that_cannot_be_written_is_one_line(tiny_parts, tmp_path):
+def test_a_trace_that_cannot_be_written_is_one_line(tiny_splits, tmp_path):
     name = "a" * 250  # with what is put before and behind it too long for a file system
 
     with pytest.raises(SlrctlError, match="the trace cannot be written there"):
-        profile_training(SMALL, tiny_parts, tmp_path / name)
+        profile_training(SMALL, tiny_splits, tmp_path / name)
 
 
-def test_a_trace_in_no_folder_is_refused(tiny_parts, tmp_path):
+def test_a_trace_in_no_folder_is_refused(tiny_splits, tmp_path):
     with pytest.raises(UsageError, match="there is no folder"):
-        profile_training(SMALL, tiny_parts, tmp_path / "not there" / "trace.json")
+        profile_training(SMALL, tiny_splits, tmp_path / "not there" / "trace.json")
 
 
-def test_a_trace_replaces_nothing_that_is_there(tiny_parts, tmp_path):
+def test_a_trace_replaces_nothing_that_is_there(tiny_splits, tmp_path):
     (tmp_path / "thesis").write_text("mine")
 
     with pytest.raises(UsageError, match="is there already"):
-        profile_training(SMALL, tiny_parts, tmp_path / "thesis")
+        profile_training(SMALL, tiny_splits, tmp_path / "thesis")
 
     assert (tmp_path / "thesis").read_text() == "mine"

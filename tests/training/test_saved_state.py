@@ -46,10 +46,10 @@ def resumed(path, parts):
 
 
 @pytest.fixture(scope="module")
-def whole(settings, tiny_parts, tmp_path_factory):
+def whole(settings, tiny_splits, tmp_path_factory):
     """What the run holds that nothing has stopped."""
     run_dir = tmp_path_factory.mktemp("whole") / "run"
-    for _ in run_training(settings, tiny_parts, run_dir):
+    for _ in run_training(settings, tiny_splits, run_dir):
         pass
     return contents(run_dir)
 
@@ -57,19 +57,19 @@ def whole(settings, tiny_parts, tmp_path_factory):
 # Two batches and the end of an epoch each; then the evaluation.
 @pytest.mark.parametrize("num_reports", [1, 2, 3, 9])
 def test_a_run_that_stopped_anywhere_goes_on_to_the_same_files(
-    settings, tiny_parts, tmp_path, whole, num_reports
+    settings, tiny_splits, tmp_path, whole, num_reports
 ):
-    run_dir = stopped_run(settings, tiny_parts, tmp_path / "run", num_reports)
+    run_dir = stopped_run(settings, tiny_splits, tmp_path / "run", num_reports)
 
-    resumed(run_dir, tiny_parts)
+    resumed(run_dir, tiny_splits)
 
     assert contents(run_dir) == whole
     environment = json.loads((run_dir / run_folder.ENVIRONMENT).read_text())
     assert [entry["changes"] for entry in environment["resumed"]] == [[]]
 
 
-def test_a_run_goes_on_from_its_state_before_the_last(settings, tiny_parts, tmp_path, whole):
-    run_dir = stopped_run(settings, tiny_parts, tmp_path / "run", 6)
+def test_a_run_goes_on_from_its_state_before_the_last(settings, tiny_splits, tmp_path, whole):
+    run_dir = stopped_run(settings, tiny_splits, tmp_path / "run", 6)
     last, previous = run_dir / run_folder.LAST, run_dir / run_folder.PREVIOUS
     content = bytearray(last.read_bytes())
     content[len(content) // 2] ^= 1
@@ -77,73 +77,73 @@ def test_a_run_goes_on_from_its_state_before_the_last(settings, tiny_parts, tmp_
 
     with pytest.raises(DataError, match=f"damaged .* slrctl train --resume {previous}"):
         find_saved_run(run_dir)
-    resumed(previous, tiny_parts)
+    resumed(previous, tiny_splits)
 
     assert contents(run_dir) == whole
 
 
-def test_a_run_without_any_state_begins_again(settings, tiny_parts, tmp_path, whole):
-    run_dir = stopped_run(settings, tiny_parts, tmp_path / "run", 3)
+def test_a_run_without_any_state_begins_again(settings, tiny_splits, tmp_path, whole):
+    run_dir = stopped_run(settings, tiny_splits, tmp_path / "run", 3)
     for name in (run_folder.LAST, run_folder.PREVIOUS):
         (run_dir / name).unlink(missing_ok=True)
 
-    resumed(run_dir, tiny_parts)
+    resumed(run_dir, tiny_splits)
 
     assert contents(run_dir) == whole
 
 
-def test_what_a_killed_writer_left_is_cleared_away(settings, tiny_parts, tmp_path, whole):
-    run_dir = stopped_run(settings, tiny_parts, tmp_path / "run", 4)
+def test_what_a_killed_writer_left_is_cleared_away(settings, tiny_splits, tmp_path, whole):
+    run_dir = stopped_run(settings, tiny_splits, tmp_path / "run", 4)
     (run_dir / ".last.0123abcd.safetensors").write_bytes(b"half")
     with (run_dir / run_folder.METRICS).open("a") as file:
         file.write('{"epoch": 2, "is_be')
 
-    resumed(run_dir, tiny_parts)
+    resumed(run_dir, tiny_splits)
 
     assert contents(run_dir) == whole
 
 
-def test_metrics_that_lack_an_epoch_are_refused(settings, tiny_parts, tmp_path):
-    run_dir = stopped_run(settings, tiny_parts, tmp_path / "run", 6)
+def test_metrics_that_lack_an_epoch_are_refused(settings, tiny_splits, tmp_path):
+    run_dir = stopped_run(settings, tiny_splits, tmp_path / "run", 6)
     path = run_dir / run_folder.METRICS
     path.write_text(path.read_text().splitlines(keepends=True)[1])
 
     with pytest.raises(DataError, match="a line for each of the 2 epochs"):
-        resumed(run_dir, tiny_parts)
+        resumed(run_dir, tiny_splits)
 
 
-def test_other_clips_are_refused(settings, tiny_parts, tmp_path):
-    run_dir = stopped_run(settings, tiny_parts, tmp_path / "run", 3)
-    fewer = replace(tiny_parts, train=tiny_parts.train.part(tiny_parts.train[:-1]))
+def test_other_clips_are_refused(settings, tiny_splits, tmp_path):
+    run_dir = stopped_run(settings, tiny_splits, tmp_path / "run", 3)
+    fewer = replace(tiny_splits, train=tiny_splits.train.part(tiny_splits.train[:-1]))
 
     with pytest.raises(DataError, match="the train clips are not those"):
         resumed(run_dir, fewer)
 
 
-def test_settings_edited_in_between_are_refused(settings, tiny_parts, tmp_path):
-    run_dir = stopped_run(settings, tiny_parts, tmp_path / "run", 3)
+def test_settings_edited_in_between_are_refused(settings, tiny_splits, tmp_path):
+    run_dir = stopped_run(settings, tiny_splits, tmp_path / "run", 3)
     path = run_dir / run_folder.SETTINGS
     path.write_text(path.read_text().replace("epochs = 3", "epochs = 5"))
 
     with pytest.raises(DataError, match="under other settings"):
-        resumed(run_dir, tiny_parts)
+        resumed(run_dir, tiny_splits)
 
 
-def test_a_model_is_no_state_to_go_on_from(settings, tiny_parts, tmp_path):
-    run_dir = stopped_run(settings, tiny_parts, tmp_path / "run", 3)
+def test_a_model_is_no_state_to_go_on_from(settings, tiny_splits, tmp_path):
+    run_dir = stopped_run(settings, tiny_splits, tmp_path / "run", 3)
 
     with pytest.raises(DataError, match="no state of a training"):
         find_saved_run(run_dir / run_folder.BEST)
 
 
 def test_the_newest_run_that_is_neither_finished_nor_running_is_found(
-    settings, tiny_parts, tmp_path, whole
+    settings, tiny_splits, tmp_path, whole
 ):
     with pytest.raises(SlrctlError, match="no interrupted run"):
         newest_interrupted(tmp_path)
-    stopped_run(settings, tiny_parts, tmp_path / "older", 1)
-    stopped_run(settings, tiny_parts, tmp_path / "newer", 1)
-    running = run_training(settings, tiny_parts, tmp_path / "running")
+    stopped_run(settings, tiny_splits, tmp_path / "older", 1)
+    stopped_run(settings, tiny_splits, tmp_path / "newer", 1)
+    running = run_training(settings, tiny_splits, tmp_path / "running")
     next(running)
 
     assert newest_interrupted(tmp_path) == tmp_path / "newer"
@@ -152,7 +152,7 @@ def test_the_newest_run_that_is_neither_finished_nor_running_is_found(
 
 
 def test_a_training_that_diverges_names_its_last_good_checkpoint(
-    settings, tiny_parts, tmp_path, monkeypatch
+    settings, tiny_splits, tmp_path, monkeypatch
 ):
     run_dir, seen = tmp_path / "run", []
     monkeypatch.setattr(
@@ -161,7 +161,7 @@ def test_a_training_that_diverges_names_its_last_good_checkpoint(
     )
 
     with pytest.raises(TrainingDiverged) as caught:
-        seen.extend(run_training(settings, tiny_parts, run_dir))
+        seen.extend(run_training(settings, tiny_splits, run_dir))
 
     message = str(caught.value)
     assert "epoch 2, step 2: the classification term is nan" in message
@@ -171,8 +171,8 @@ def test_a_training_that_diverges_names_its_last_good_checkpoint(
     load_run(run_dir)
 
 
-def test_an_unreadable_environment_is_named(settings, tiny_parts, tmp_path):
-    run_dir = stopped_run(settings, tiny_parts, tmp_path / "run", 1)
+def test_an_unreadable_environment_is_named(settings, tiny_splits, tmp_path):
+    run_dir = stopped_run(settings, tiny_splits, tmp_path / "run", 1)
     (run_dir / run_folder.ENVIRONMENT).write_text("[]")
 
     with pytest.raises(DataError, match="cannot be read as what slrctl train wrote"):
@@ -180,8 +180,8 @@ def test_an_unreadable_environment_is_named(settings, tiny_parts, tmp_path):
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
-def test_a_state_that_is_not_finite_never_replaces_a_good_one(settings, tiny_parts, tmp_path, bad):
-    state = TrainingState.initial(settings, tiny_parts.train.classes, torch.device("cpu"))
+def test_a_state_that_is_not_finite_never_replaces_a_good_one(settings, tiny_splits, tmp_path, bad):
+    state = TrainingState.initial(settings, tiny_splits.train.classes, torch.device("cpu"))
     save_state(state, tmp_path)
     before = (tmp_path / run_folder.LAST).read_bytes()
     with torch.no_grad():
@@ -231,33 +231,33 @@ def first_moment(tensors):
         lambda tensors, progress: progress.pop("seconds"),
     ],
 )
-def test_a_state_that_somebody_edited_is_refused(settings, tiny_parts, tmp_path, change):
+def test_a_state_that_somebody_edited_is_refused(settings, tiny_splits, tmp_path, change):
     run_dir = tmp_path / "run"
-    stopped_run(settings, tiny_parts, run_dir, 3)
+    stopped_run(settings, tiny_splits, run_dir, 3)
     edited(run_dir / run_folder.LAST, change)
 
     with pytest.raises(DataError, match=r"last\.safetensors"):
-        resumed(run_dir, tiny_parts)
+        resumed(run_dir, tiny_splits)
 
 
-def test_metrics_that_are_no_file_any_more_are_not_waited_for(settings, tiny_parts, tmp_path):
+def test_metrics_that_are_no_file_any_more_are_not_waited_for(settings, tiny_splits, tmp_path):
     run_dir = tmp_path / "run"
-    stopped_run(settings, tiny_parts, run_dir, 3)
+    stopped_run(settings, tiny_splits, run_dir, 3)
     (run_dir / run_folder.METRICS).unlink(missing_ok=True)
     os.mkfifo(run_dir / run_folder.METRICS)
 
     with pytest.raises(DataError, match="is no file any more"):
-        resumed(run_dir, tiny_parts)
+        resumed(run_dir, tiny_splits)
 
 
 @pytest.mark.parametrize("name", [".lock", run_folder.METRICS])
-def test_nothing_is_written_through_a_link_in_a_runs_folder(settings, tiny_parts, tmp_path, name):
+def test_nothing_is_written_through_a_link_in_a_runs_folder(settings, tiny_splits, tmp_path, name):
     (tmp_path / "precious").write_text("a thesis")
     run_dir = tmp_path / "run"
     run_dir.mkdir()
     if name == ".lock":
         (run_dir / name).symlink_to("../precious")
-    reports = run_training(settings, tiny_parts, run_dir)
+    reports = run_training(settings, tiny_splits, run_dir)
     if name != ".lock":
         next(reports)
         (run_dir / name).symlink_to("../precious")

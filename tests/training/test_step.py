@@ -18,12 +18,12 @@ CMCL = {"preset": "balanced", "lambda_consistency": 0.1, "lambda_alignment": 0.0
 NEVER = 10**9
 
 
-def first_steps(tiny_settings, parts, count=3, **changes):
+def first_steps(tiny_settings, splits, count=3, **changes):
     """The state after some steps, and what they reported."""
     settings = Settings.layered(tiny_settings.model_dump(), {"cmcl": CMCL}, changes)
-    state = TrainingState.initial(settings, parts.train.classes, CPU)
+    state = TrainingState.initial(settings, splits.train.classes, CPU)
     reports = []
-    for report in train_epochs(state, training_data(settings, parts)):
+    for report in train_epochs(state, training_data(settings, splits)):
         if isinstance(report, BatchReport):
             reports.append(report)
         if len(reports) == count:
@@ -33,9 +33,9 @@ def first_steps(tiny_settings, parts, count=3, **changes):
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
-def test_a_cut_batch_has_every_clip_once_and_in_order(tiny_settings, tiny_parts, count):
+def test_a_cut_batch_has_every_clip_once_and_in_order(tiny_settings, tiny_splits, count):
     settings = Settings.layered(tiny_settings.model_dump(), {"train": {"batch_size": 5}})
-    batch = next(training_data(settings, tiny_parts).training(0, 0))
+    batch = next(training_data(settings, tiny_splits).training(0, 0))
 
     pieces = cut_batch(batch, count)
 
@@ -51,14 +51,14 @@ def test_a_cut_batch_has_every_clip_once_and_in_order(tiny_settings, tiny_parts,
     "changes", [{}, {"cmcl": {"temporal": True}}, {"train": {"accumulate": 2}}]
 )
 def test_pieces_have_the_gradients_of_the_whole_batch(
-    tiny_settings, tiny_parts, monkeypatch, changes
+    tiny_settings, tiny_splits, monkeypatch, changes
 ):
     changes = {"model": {"dropout": 0.0}, **changes}
     monkeypatch.setattr(step, "FRAMES_OF_PIECE", NEVER)
     at_once = changes | {"train": {"accumulate": 1}}
-    whole, expected = first_steps(tiny_settings, tiny_parts, count=1, **at_once)
+    whole, expected = first_steps(tiny_settings, tiny_splits, count=1, **at_once)
     monkeypatch.setattr(step, "FRAMES_OF_PIECE", 20)
-    cut, reports = first_steps(tiny_settings, tiny_parts, count=1, **changes)
+    cut, reports = first_steps(tiny_settings, tiny_splits, count=1, **changes)
 
     for module, other in ((whole.model, cut.model), (whole.loss, cut.loss)):
         for weight, its in zip(module.parameters(), other.parameters(), strict=True):
@@ -73,43 +73,43 @@ def test_pieces_have_the_gradients_of_the_whole_batch(
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_steps_have_the_same_bits_on_one_thread_and_on_two(
-    tiny_settings, tiny_parts, monkeypatch, threads, precision
+    tiny_settings, tiny_splits, monkeypatch, threads, precision
 ):
     monkeypatch.setattr(step, "FRAMES_OF_PIECE", 20)
     changes = {"model": {"dropout": 0.1}, "train": {"precision": precision}}
     threads(1)
-    alone, expected = first_steps(tiny_settings, tiny_parts, **changes)
+    alone, expected = first_steps(tiny_settings, tiny_splits, **changes)
     threads(2)
-    together, reports = first_steps(tiny_settings, tiny_parts, **changes)
+    together, reports = first_steps(tiny_settings, tiny_splits, **changes)
 
     assert reports == expected
     for name, tensor in alone.tensors().items():
         assert torch.equal(together.tensors()[name], tensor), name
 
 
-def test_the_pieces_of_a_batch_draw_different_dropout(tiny_settings, tiny_parts, monkeypatch):
+def test_the_pieces_of_a_batch_draw_different_dropout(tiny_settings, tiny_splits, monkeypatch):
     changes = {"model": {"dropout": 0.1}}
     monkeypatch.setattr(step, "FRAMES_OF_PIECE", 20)
-    _, reports = first_steps(tiny_settings, tiny_parts, count=1, **changes)
+    _, reports = first_steps(tiny_settings, tiny_splits, count=1, **changes)
     monkeypatch.setattr(step, "_dropout_seed", lambda state, part: 0)
-    _, alike = first_steps(tiny_settings, tiny_parts, count=1, **changes)
+    _, alike = first_steps(tiny_settings, tiny_splits, count=1, **changes)
 
     assert reports[0].means["loss"] != alike[0].means["loss"]
 
 
-def test_the_contrastive_form_keeps_its_clips_together(tiny_settings, tiny_parts, monkeypatch):
+def test_the_contrastive_form_keeps_its_clips_together(tiny_settings, tiny_splits, monkeypatch):
     monkeypatch.setattr(step, "FRAMES_OF_PIECE", 20)
     monkeypatch.setattr(step, "cut_batch", None)  # must not be asked
 
-    first_steps(tiny_settings, tiny_parts, cmcl=CMCL | {"alignment": "contrastive"})
+    first_steps(tiny_settings, tiny_splits, cmcl=CMCL | {"alignment": "contrastive"})
 
 
 @pytest.mark.parametrize("frames", [20, NEVER])
 def test_a_gradient_that_is_not_finite_is_named_and_no_step_is_taken(
-    tiny_settings, tiny_parts, monkeypatch, frames
+    tiny_settings, tiny_splits, monkeypatch, frames
 ):
     monkeypatch.setattr(step, "FRAMES_OF_PIECE", frames)
-    state, _ = first_steps(tiny_settings, tiny_parts, count=1)
+    state, _ = first_steps(tiny_settings, tiny_splits, count=1)
     before = {name: tensor.clone() for name, tensor in state.tensors().items()}
     weight = state.model.get_parameter("classifier.weight")
     weight.register_hook(lambda gradient: gradient * torch.inf)
@@ -117,20 +117,20 @@ def test_a_gradient_that_is_not_finite_is_named_and_no_step_is_taken(
     with pytest.raises(
         TrainingDiverged, match=r"epoch 1, step 2: the gradient is (nan|inf)"
     ) as caught:
-        list(train_epochs(state, training_data(state.settings, tiny_parts)))
+        list(train_epochs(state, training_data(state.settings, tiny_splits)))
 
-    assert any(clip.clip_id in str(caught.value) for clip in tiny_parts.train)
+    assert any(clip.clip_id in str(caught.value) for clip in tiny_splits.train)
     assert state.progress.step == 1
     for name, tensor in state.tensors().items():
         assert torch.equal(tensor, before[name]), name
 
 
-def test_who_accumulates_has_one_part_at_a_time(tiny_settings, tiny_parts, monkeypatch):
+def test_who_accumulates_has_one_part_at_a_time(tiny_settings, tiny_splits, monkeypatch):
     monkeypatch.setattr(step, "FRAMES_OF_PIECE", 20)
     monkeypatch.setattr(step, "cut_batch", None)  # must not be asked
     monkeypatch.setattr(step, "map_in_threads", None)
 
-    first_steps(tiny_settings, tiny_parts, train={"accumulate": 2})
+    first_steps(tiny_settings, tiny_splits, train={"accumulate": 2})
 
 
 def test_gradients_that_share_memory_are_added_up_apart():

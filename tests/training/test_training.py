@@ -31,11 +31,11 @@ def settings(tiny_settings):
     return Settings.layered(tiny_settings.model_dump(), BALANCED)
 
 
-def trained(settings, parts, steps=None):
+def trained(settings, splits, steps=None):
     """A state after some reports, and the reports."""
-    state = TrainingState.initial(settings, parts.train.classes, CPU)
+    state = TrainingState.initial(settings, splits.train.classes, CPU)
     reports = []
-    for report in train_epochs(state, training_data(settings, parts)):
+    for report in train_epochs(state, training_data(settings, splits)):
         reports.append(report)
         if len(reports) == steps:
             break
@@ -54,9 +54,9 @@ def same_tensors(first, second):
     return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
 
 
-def test_two_trainings_with_one_seed_are_equal_to_the_bit(settings, tiny_parts):
-    first, reports = trained(settings, tiny_parts)
-    second, again = trained(settings, tiny_parts)
+def test_two_trainings_with_one_seed_are_equal_to_the_bit(settings, tiny_splits):
+    first, reports = trained(settings, tiny_splits)
+    second, again = trained(settings, tiny_splits)
 
     assert same_tensors(first.tensors(), second.tensors())
     assert [without_times(r) for r in reports] == [without_times(r) for r in again]
@@ -75,9 +75,9 @@ def impatient(settings, monkeypatch):
 
 
 def test_a_training_stops_when_no_epoch_was_better_for_as_long_as_patience_lasts(
-    impatient, tiny_parts
+    impatient, tiny_splits
 ):
-    state, reports = trained(impatient, tiny_parts)
+    state, reports = trained(impatient, tiny_splits)
 
     assert [r.epoch for r in reports if isinstance(r, EpochReport)] == [1, 2, 3, 4, 5]
     assert state.progress.best_epoch == 2
@@ -85,13 +85,13 @@ def test_a_training_stops_when_no_epoch_was_better_for_as_long_as_patience_lasts
 
 
 @pytest.mark.parametrize("stop_after", [7, 14, 15])
-def test_patience_is_as_long_for_a_training_that_is_put_back(impatient, tiny_parts, stop_after):
-    whole, _ = trained(impatient, tiny_parts)
-    stopped, _ = trained(impatient, tiny_parts, steps=stop_after)
-    state = TrainingState.initial(impatient, tiny_parts.train.classes, CPU)
+def test_patience_is_as_long_for_a_training_that_is_put_back(impatient, tiny_splits, stop_after):
+    whole, _ = trained(impatient, tiny_splits)
+    stopped, _ = trained(impatient, tiny_splits, steps=stop_after)
+    state = TrainingState.initial(impatient, tiny_splits.train.classes, CPU)
     state.restore(stopped.tensors(), json.loads(json.dumps(stopped.progress_json())))
 
-    for _ in train_epochs(state, training_data(impatient, tiny_parts)):
+    for _ in train_epochs(state, training_data(impatient, tiny_splits)):
         pass
 
     assert state.progress.epoch == 5
@@ -100,7 +100,7 @@ def test_patience_is_as_long_for_a_training_that_is_put_back(impatient, tiny_par
 
 @pytest.mark.parametrize("is_left", [False, True])
 def test_a_training_spares_what_was_there_from_collection_until_it_ends_or_is_left(
-    settings, tiny_parts, is_left
+    settings, tiny_splits, is_left
 ):
     class Circle:
         """Holds itself: only the collector frees it."""
@@ -108,8 +108,8 @@ def test_a_training_spares_what_was_there_from_collection_until_it_ends_or_is_le
         def __init__(self):
             self.itself = self
 
-    state = TrainingState.initial(settings, tiny_parts.train.classes, CPU)
-    reports = train_epochs(state, training_data(settings, tiny_parts))
+    state = TrainingState.initial(settings, tiny_splits.train.classes, CPU)
+    reports = train_epochs(state, training_data(settings, tiny_splits))
     circle = Circle()
     is_there = weakref.ref(circle)
     before = gc.get_freeze_count()
@@ -131,39 +131,39 @@ def test_a_training_spares_what_was_there_from_collection_until_it_ends_or_is_le
     assert is_there() is None
 
 
-def test_another_seed_gives_another_training(settings, tiny_parts):
-    _, reports = trained(settings, tiny_parts, steps=1)
-    _, others = trained(settings.model_copy(update={"seed": 1}), tiny_parts, steps=1)
+def test_another_seed_gives_another_training(settings, tiny_splits):
+    _, reports = trained(settings, tiny_splits, steps=1)
+    _, others = trained(settings.model_copy(update={"seed": 1}), tiny_splits, steps=1)
 
     assert reports[0].means["loss"] != others[0].means["loss"]
 
 
 @pytest.mark.parametrize("stop_after", [1, 2, 3, 4])
-def test_a_training_that_is_put_back_goes_on_to_the_same_bits(settings, tiny_parts, stop_after):
+def test_a_training_that_is_put_back_goes_on_to_the_same_bits(settings, tiny_splits, stop_after):
     settings = Settings.layered(settings.model_dump(), {"cmcl": {"adaptive": True}})
-    whole, reports = trained(settings, tiny_parts)
-    stopped, _ = trained(settings, tiny_parts, steps=stop_after)
+    whole, reports = trained(settings, tiny_splits)
+    stopped, _ = trained(settings, tiny_splits, steps=stop_after)
     progress = json.loads(json.dumps(stopped.progress_json()))
 
-    resumed = TrainingState.initial(settings, tiny_parts.train.classes, CPU)
+    resumed = TrainingState.initial(settings, tiny_splits.train.classes, CPU)
     resumed.restore(stopped.tensors(), progress)
-    rest = list(train_epochs(resumed, training_data(settings, tiny_parts)))
+    rest = list(train_epochs(resumed, training_data(settings, tiny_splits)))
 
     assert same_tensors(resumed.tensors(), whole.tensors())
     assert [without_times(r) for r in rest] == [without_times(r) for r in reports[stop_after:]]
 
 
-def test_training_and_validation_see_rectified_clips_where_asked(tiny_settings, tiny_parts):
+def test_training_and_validation_see_rectified_clips_where_asked(tiny_settings, tiny_splits):
     settings = Settings.layered(tiny_settings.model_dump(), {"prepare": {"rectify": True}})
     rectified = replace(
-        tiny_parts,
-        train=canonical_dataset(tiny_parts.train, settings.prepare),
-        val=canonical_dataset(tiny_parts.val, settings.prepare),
+        tiny_splits,
+        train=canonical_dataset(tiny_splits.train, settings.prepare),
+        val=canonical_dataset(tiny_splits.val, settings.prepare),
     )
 
-    data = training_data(settings, tiny_parts)
+    data = training_data(settings, tiny_splits)
     expected = training_data(settings, rectified)
-    plain = training_data(tiny_settings, tiny_parts)
+    plain = training_data(tiny_settings, tiny_splits)
 
     for batches, wanted, unwanted in (
         (data.training(1, 0), expected.training(1, 0), plain.training(1, 0)),
@@ -176,8 +176,8 @@ def test_training_and_validation_see_rectified_clips_where_asked(tiny_settings, 
         assert not torch.equal(hand, unwanted_hand)
 
 
-def test_reports_come_after_every_batch_and_every_epoch(settings, tiny_parts):
-    _, reports = trained(settings, tiny_parts)
+def test_reports_come_after_every_batch_and_every_epoch(settings, tiny_splits):
+    _, reports = trained(settings, tiny_splits)
 
     kinds = [type(report) for report in reports]
     assert kinds == 2 * [BatchReport, BatchReport, EpochReport]
@@ -185,8 +185,8 @@ def test_reports_come_after_every_batch_and_every_epoch(settings, tiny_parts):
     assert [r.epoch for r in reports if isinstance(r, EpochReport)] == [1, 2]
 
 
-def test_an_epochs_line_holds_every_term_the_lambdas_and_the_diagnostics(settings, tiny_parts):
-    _, reports = trained(settings, tiny_parts, steps=3)
+def test_an_epochs_line_holds_every_term_the_lambdas_and_the_diagnostics(settings, tiny_splits):
+    _, reports = trained(settings, tiny_splits, steps=3)
     metrics = reports[2].metrics
 
     assert metrics["train_loss"] == pytest.approx(
@@ -201,8 +201,8 @@ def test_an_epochs_line_holds_every_term_the_lambdas_and_the_diagnostics(setting
     assert all(value is None or math.isfinite(value) for value in metrics.values())
 
 
-def test_without_cmcl_its_terms_are_not_computed_in_training(tiny_settings, tiny_parts):
-    _, reports = trained(tiny_settings, tiny_parts, steps=3)
+def test_without_cmcl_its_terms_are_not_computed_in_training(tiny_settings, tiny_splits):
+    _, reports = trained(tiny_settings, tiny_splits, steps=3)
     metrics = reports[2].metrics
 
     assert metrics["train_consistency"] is None
@@ -212,22 +212,22 @@ def test_without_cmcl_its_terms_are_not_computed_in_training(tiny_settings, tiny
 
 
 @pytest.mark.parametrize("changes", [{"name": "spoter"}, {"cross_attention": False}])
-def test_models_without_cross_attention_train_too(tiny_settings, tiny_parts, changes):
+def test_models_without_cross_attention_train_too(tiny_settings, tiny_splits, changes):
     settings = Settings.layered(tiny_settings.model_dump(), {"model": changes})
 
-    _, reports = trained(settings, tiny_parts)
+    _, reports = trained(settings, tiny_splits)
 
     assert "val_consistency" not in reports[-1].metrics
     assert math.isfinite(reports[-1].metrics["val_loss"])
 
 
-def test_bf16_training_follows_fp32(settings, tiny_parts):
+def test_bf16_training_follows_fp32(settings, tiny_splits):
     # Without dropout, for masks of bf16 are other draws.
     settings = Settings.layered(settings.model_dump(), {"model": {"dropout": 0.0}})
     half = Settings.layered(settings.model_dump(), {"train": {"precision": "bf16"}})
 
-    _, plain = trained(settings, tiny_parts, steps=2)
-    _, reports = trained(half, tiny_parts, steps=2)
+    _, plain = trained(settings, tiny_splits, steps=2)
+    _, reports = trained(half, tiny_splits, steps=2)
 
     assert reports[1].means["loss"] != plain[1].means["loss"]
     assert reports[1].means["loss"] == pytest.approx(plain[1].means["loss"], rel=0.03)
@@ -238,9 +238,9 @@ def test_bf16_training_follows_fp32(settings, tiny_parts):
     [("model.classifier.weight", "classification"), ("loss.projections.body.weight", "alignment")],
 )
 def test_a_loss_that_is_not_finite_names_the_step_the_term_and_the_clips(
-    settings, tiny_parts, poison, term
+    settings, tiny_splits, poison, term
 ):
-    state, _ = trained(settings, tiny_parts, steps=1)
+    state, _ = trained(settings, tiny_splits, steps=1)
     module, _, name = poison.partition(".")
     weights = getattr(state, module).state_dict()
     with torch.no_grad():
@@ -249,10 +249,10 @@ def test_a_loss_that_is_not_finite_names_the_step_the_term_and_the_clips(
     with pytest.raises(
         TrainingDiverged, match=f"epoch 1, step 2: the {term} term is nan"
     ) as caught:
-        list(train_epochs(state, training_data(settings, tiny_parts)))
+        list(train_epochs(state, training_data(settings, tiny_splits)))
 
     assert caught.value.exit_code == 4
-    assert any(clip.clip_id in str(caught.value) for clip in tiny_parts.train)
+    assert any(clip.clip_id in str(caught.value) for clip in tiny_splits.train)
     assert "--learning-rate" in str(caught.value)
 
 
@@ -265,9 +265,9 @@ def poisoned(batches, value):
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_value_in_the_clips_that_is_not_finite_stops_a_training(settings, tiny_parts, value):
-    state = TrainingState.initial(settings, tiny_parts.train.classes, CPU)
-    data = training_data(settings, tiny_parts)
+def test_a_value_in_the_clips_that_is_not_finite_stops_a_training(settings, tiny_splits, value):
+    state = TrainingState.initial(settings, tiny_splits.train.classes, CPU)
+    data = training_data(settings, tiny_splits)
     bad = data._replace(training=lambda *place: poisoned(data.training(*place), value))
 
     with pytest.raises(TrainingDiverged, match="epoch 1, step 1: the classification term is nan"):
@@ -275,9 +275,9 @@ def test_a_value_in_the_clips_that_is_not_finite_stops_a_training(settings, tiny
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_validation_names_the_clips_whose_loss_is_not_finite(settings, tiny_parts, value):
-    state = TrainingState.initial(settings, tiny_parts.train.classes, CPU)
-    data = training_data(settings, tiny_parts)
+def test_validation_names_the_clips_whose_loss_is_not_finite(settings, tiny_splits, value):
+    state = TrainingState.initial(settings, tiny_splits.train.classes, CPU)
+    data = training_data(settings, tiny_splits)
     first = next(data.validation()).clip_ids[0]
     bad = data._replace(validation=lambda: poisoned(data.validation(), value))
 
@@ -289,9 +289,9 @@ def test_validation_names_the_clips_whose_loss_is_not_finite(settings, tiny_part
     assert str(caught.value).endswith(f"look at the clips: {first}")
 
 
-def test_validation_names_a_term_of_cmcl_that_is_not_finite(settings, tiny_parts):
-    state = TrainingState.initial(settings, tiny_parts.train.classes, CPU)
-    data = training_data(settings, tiny_parts)
+def test_validation_names_a_term_of_cmcl_that_is_not_finite(settings, tiny_splits):
+    state = TrainingState.initial(settings, tiny_splits.train.classes, CPU)
+    data = training_data(settings, tiny_splits)
     assert state.loss.projections is not None
     with torch.no_grad():
         state.loss.projections.body.weight.fill_(torch.nan)
@@ -300,21 +300,21 @@ def test_validation_names_a_term_of_cmcl_that_is_not_finite(settings, tiny_parts
         validate(state.model, state.loss, data.validation(), CPU, epoch=0)
 
 
-def test_a_step_that_would_break_the_model_is_not_taken(settings, tiny_parts):
-    state, _ = trained(settings, tiny_parts, steps=1)
+def test_a_step_that_would_break_the_model_is_not_taken(settings, tiny_splits):
+    state, _ = trained(settings, tiny_splits, steps=1)
     with torch.no_grad():
         state.model.classifier.bias[0] = torch.inf
     before = {name: tensor.clone() for name, tensor in state.tensors().items()}
 
     with pytest.raises(TrainingDiverged):
-        list(train_epochs(state, training_data(settings, tiny_parts)))
+        list(train_epochs(state, training_data(settings, tiny_splits)))
 
     assert same_tensors(state.tensors(), before)
 
 
-def test_the_first_five_losses_are_the_golden_ones(settings, tiny_parts):
+def test_the_first_five_losses_are_the_golden_ones(settings, tiny_splits):
     longer = Settings.layered(settings.model_dump(), {"train": {"epochs": 3}})
-    _, reports = trained(longer, tiny_parts, steps=7)
+    _, reports = trained(longer, tiny_splits, steps=7)
     curve = [report.means["loss"] for report in reports if isinstance(report, BatchReport)]
 
     if os.environ.get("WRITE_GOLDEN"):  # after a change that is meant to move the curve
@@ -326,10 +326,10 @@ def test_the_first_five_losses_are_the_golden_ones(settings, tiny_parts):
     assert_close(torch.tensor(curve), torch.tensor(golden), rtol=1e-4, atol=0)
 
 
-def test_the_plain_path_takes_the_same_steps(settings, tiny_parts):
-    state, reports = trained(settings, tiny_parts, steps=5)
+def test_the_plain_path_takes_the_same_steps(settings, tiny_splits):
+    state, reports = trained(settings, tiny_splits, steps=5)
     with fast.plain_path():
-        plain, plain_reports = trained(settings, tiny_parts, steps=5)
+        plain, plain_reports = trained(settings, tiny_splits, steps=5)
 
     losses, expected = (
         [report.means["loss"] for report in these if isinstance(report, BatchReport)]
@@ -377,13 +377,13 @@ def test_the_best_epoch_is_the_last_one_within_the_standard_error_of_the_highest
 
 
 def test_the_best_epoch_is_chosen_by_the_accuracy_its_standard_error_and_the_loss_of_validation(
-    settings, tiny_parts
+    settings, tiny_splits
 ):
     settings = Settings.layered(settings.model_dump(), {"train": {"epochs": 8}})
-    state, reports = trained(settings, tiny_parts)
+    state, reports = trained(settings, tiny_splits)
     lines = [report.metrics for report in reports if isinstance(report, EpochReport)]
 
-    num_clips = len(tiny_parts.val)
+    num_clips = len(tiny_splits.val)
     progress = Progress()
     for line in lines:
         right = round(num_clips * line["val_accuracy"])

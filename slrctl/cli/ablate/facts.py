@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from slrctl.cli.ablate.request import StudyRequest, parts_of
+from slrctl.cli.ablate.request import StudyRequest, splits_of
 
 if TYPE_CHECKING:
     from slrctl.core.data.dataset import SignDataset
@@ -53,7 +53,7 @@ def _clips(request: StudyRequest) -> Iterator[str]:
     if len(folds) > 1:
         yield f"folds: {', '.join(str(fold) for fold in folds)} test, each in turn"
         return
-    parts = parts_of(request.trials[0])
+    parts = splits_of(request.trials[0])
     named = {"train": parts.train, "validation": parts.val, "test": parts.test}
     yield "; ".join(f"{name} {_described(part)}" for name, part in named.items() if part)
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from slrctl.cli.ablate.request import StudyRequest, Workers, parts_of
+from slrctl.cli.ablate.request import StudyRequest, Workers, splits_of
 from slrctl.cli.ablate.running import interruptible
 from slrctl.cli.console import print_lines
 
@@ -38,7 +38,7 @@ def _expectation(request: StudyRequest, remaining: "list[Trial]") -> str:
     from slrctl.studies.ablation.estimate import estimate_seconds
 
     jobs, threads, _ = request.workers
-    seconds = estimate_seconds(remaining, parts_of(remaining[0]), jobs=jobs or 1, threads=threads)
+    seconds = estimate_seconds(remaining, splits_of(remaining[0]), jobs=jobs or 1, threads=threads)
     how_long = "an unknown time" if seconds is None else f"about {_duration(seconds)}"
     return (
         f"{how_long} for the {len(remaining)} that remain, "

@@ -12,7 +12,7 @@ from slrctl.layers import Layer, resolve
 from slrctl.settings import merge
 
 if TYPE_CHECKING:
-    from slrctl.core.data.splits import Parts
+    from slrctl.core.data.splits import Splits
     from slrctl.layers import Tree
     from slrctl.settings import Settings
     from slrctl.studies.ablation.study import Study
@@ -104,7 +104,7 @@ def study_place(
 
     if output is not None:
         return Place(output, output / TRIALS)
-    name = f"{study.name}-{parts_of(trial).train.name}{kind}"
+    name = f"{study.name}-{splits_of(trial).train.name}{kind}"
     if given or BUILT_IN.get(study.name) != study:
         asked = [study.primary, study.variants, given]
         text = json.dumps(asked, sort_keys=True, default=str)
@@ -112,12 +112,12 @@ def study_place(
     return Place(STUDIES_DIR / name, STUDIES_DIR / TRIALS)
 
 
-def parts_of(trial: "Trial") -> "Parts":
+def splits_of(trial: "Trial") -> "Splits":
     """The clips of a trial."""
-    from slrctl.core.data.splits import load_parts
+    from slrctl.core.data.splits import load_splits
     from slrctl.studies.ablation.trials import kept_clips
 
-    return load_parts(trial.settings, kept_clips(trial.settings.data))
+    return load_splits(trial.settings, kept_clips(trial.settings.data))
 
 
 def choose_workers(jobs: int | None, threads: int, ray: str | None) -> Workers:

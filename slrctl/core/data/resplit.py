@@ -226,24 +226,24 @@ def assign_clips(
         UsageError: a name is in two parts.
         DataError: a name that nobody has, or clips without one.
     """
-    part_of: dict[str, str] = {}
+    split_of: dict[str, str] = {}
     for part, names in chosen.items():
         for name in names:
-            if part_of.setdefault(name, part) != part:
+            if split_of.setdefault(name, part) != part:
                 raise UsageError(
-                    f"--{part}-{unit}s {name}: is in --{part_of[name]}-{unit}s too; a {unit} "
+                    f"--{part}-{unit}s {name}: is in --{split_of[name]}-{unit}s too; a {unit} "
                     "belongs to one part"
                 )
     known = groups_by(clips, unit)
-    for name, part in part_of.items():
+    for name, part in split_of.items():
         if name not in known:
             raise DataError(
                 f"--{part}-{unit}s {quote(name)}: no clip has this {unit}; "
                 f"{nearest_of(name, known)}"
             )
-    named = [clip for clip in clips if getattr(clip, unit) in part_of]
-    others = [clip for clip in clips if getattr(clip, unit) not in part_of]
-    return _marked(named, unit, part_of), others
+    named = [clip for clip in clips if getattr(clip, unit) in split_of]
+    others = [clip for clip in clips if getattr(clip, unit) not in split_of]
+    return _marked(named, unit, split_of), others
 
 
 def groups_by(clips: Sequence[Clip], unit: Unit) -> dict[str, list[Clip]]:
@@ -321,15 +321,15 @@ def _divide_at_random(
     clips: Sequence[Clip], val_share: float, test_share: float, seed: int
 ) -> list[Clip]:
     """Gloss by gloss; the test clips first, the validation clips from those left."""
-    part_of: dict[str, str] = {}
+    split_of: dict[str, str] = {}
     left = list(clips)
     for part, share in (("test", test_share), ("val", val_share / (1 - test_share))):
         if share > 0:
             chosen = choose_stratified(left, share, seed)
-            part_of |= dict.fromkeys(chosen, part)
+            split_of |= dict.fromkeys(chosen, part)
             left = [clip for clip in left if clip.clip_id not in chosen]
-    return [replace(clip, split=part_of.get(clip.clip_id, "train")) for clip in clips]
+    return [replace(clip, split=split_of.get(clip.clip_id, "train")) for clip in clips]
 
 
-def _marked(clips: Sequence[Clip], unit: Unit, part_of: Mapping[str, str]) -> list[Clip]:
-    return [replace(clip, split=part_of[getattr(clip, unit)]) for clip in clips]
+def _marked(clips: Sequence[Clip], unit: Unit, split_of: Mapping[str, str]) -> list[Clip]:
+    return [replace(clip, split=split_of[getattr(clip, unit)]) for clip in clips]

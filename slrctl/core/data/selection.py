@@ -12,7 +12,7 @@ from slrctl.core.clip import Clip
 from slrctl.core.data.dataset import ordered_classes
 from slrctl.core.data.readers import read_clips
 from slrctl.core.data.readers.reading import BadClip, nearest_of, quote
-from slrctl.core.data.splits import part_of
+from slrctl.core.data.splits import split_name
 from slrctl.core.seeding import stable_seed
 from slrctl.errors import DataError, UsageError
 from slrctl.settings import DataSettings
@@ -127,14 +127,14 @@ def read_sources(
 
 def _marks(splits: Sequence[str], num_files: int) -> list[str | None]:
     for split in splits:
-        if part_of(split) is None:
+        if split_name(split) is None:
             raise UsageError(f"--split {split}: is no part; name train, val or test")
     if len(splits) not in (0, 1, num_files):
         raise UsageError(
             f"--split: {len(splits)} parts for {num_files} files; give one for all of them, or "
             "one for each in their order"
         )
-    named = [part_of(split) for split in splits] or [None]
+    named = [split_name(split) for split in splits] or [None]
     return named if len(named) == num_files else named * num_files
 
 

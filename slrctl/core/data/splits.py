@@ -216,7 +216,7 @@ _LONG_NAME = {"train": "training", "val": "validation", "test": "test"}
 
 
 @dataclass(frozen=True, eq=False)
-class Parts:
+class Splits:
     """The clips of a training, under one tuple of classes: those that training shows.
 
     `notes` say in one line each how the parts came about.
@@ -227,13 +227,19 @@ class Parts:
     test: SignDataset | None
     notes: tuple[str, ...] = ()
 
+    @property
+    def by_name(self) -> dict[str, SignDataset]:
+        """The splits that exist, by name."""
+        named = {"train": self.train, "val": self.val, "test": self.test}
+        return {name: split for name, split in named.items() if split is not None}
 
-def part_of(split: str | None) -> str | None:
+
+def split_name(split: str | None) -> str | None:
     """train, val or test, however a file spells it; None for anything else."""
     return None if split is None else _PART_OF.get(split.strip().lower())
 
 
-def choose_parts(
+def choose_splits(
     train: SignDataset,
     val: SignDataset | None,
     test: SignDataset | None,
@@ -242,7 +248,7 @@ def choose_parts(
     seed: int,
     skip_bad_clips: bool = False,
     people: DataSettings | None = None,
-) -> Parts:
+) -> Splits:
     """Take the parts from the files given, else from a split column, else split one off.
 
     Args:
@@ -286,7 +292,7 @@ def choose_parts(
     if testing is not None:
         testing, remarks = _beside(training, testing, "test", skip_bad_clips)
         notes += remarks
-    return Parts(training, validation, testing, tuple(notes))
+    return Splits(training, validation, testing, tuple(notes))
 
 
 _Rows = Int64[np.ndarray, " M"]
@@ -299,7 +305,7 @@ def _rows_of_training_file(train: SignDataset) -> tuple[dict[str, _Rows], list[s
         return {"train": np.arange(len(train)), "val": nothing, "test": nothing}, []
     parts: list[str] = []
     for row, clip in enumerate(train):
-        part = part_of(clip.split)
+        part = split_name(clip.split)
         if part is None:
             found = "null, while other rows have one" if clip.split is None else quote(clip.split)
             raise DataError(
@@ -319,7 +325,7 @@ def _rows_of_training_file(train: SignDataset) -> tuple[dict[str, _Rows], list[s
 
 def _rows_of_given_file(given: SignDataset, part: str, overridden: int) -> tuple[SignDataset, str]:
     """The clips of a file named for a part: the rows marked for it if there are any, else all."""
-    marked = rows_where(given, lambda clip: part_of(clip.split) == part)
+    marked = rows_where(given, lambda clip: split_name(clip.split) == part)
     name = _LONG_NAME[part]
     clips = count_of(len(marked) or len(given), "clip")
     if 0 < len(marked) < len(given):
@@ -437,7 +443,7 @@ def _beside_copies(dataset: SignDataset) -> Iterator[Clip]:
         yield from (clip, led_by_right(copy) if is_led_by_right else copy)
 
 
-def load_parts(settings: Settings, cache: ClipCache | None = None) -> Parts:
+def load_splits(settings: Settings, cache: ClipCache | None = None) -> Splits:
     """Read what `data.train`, `data.val` and `data.test` name; the demo set if nothing is named.
 
     Args:
@@ -467,7 +473,7 @@ def load_parts(settings: Settings, cache: ClipCache | None = None) -> Parts:
             )
             for path in (data.val, data.test)
         )
-    parts = choose_parts(
+    splits = choose_splits(
         train,
         val,
         test,
@@ -477,12 +483,12 @@ def load_parts(settings: Settings, cache: ClipCache | None = None) -> Parts:
         people=data,
     )
     if data.val_mirrored:
-        note = f"validation: {count_of(len(parts.val), 'clip')}, each beside its mirrored copy"
-        mirrored = with_mirrored_copies(parts.val)
-        parts = replace(parts, val=mirrored, notes=(*parts.notes, note))
-    if len(set(parts.train.classes)) < 2:
+        note = f"validation: {count_of(len(splits.val), 'clip')}, each beside its mirrored copy"
+        mirrored = with_mirrored_copies(splits.val)
+        splits = replace(splits, val=mirrored, notes=(*splits.notes, note))
+    if len(set(splits.train.classes)) < 2:
         raise DataError(
-            f"{train.name}: all training clips show {''.join(parts.train.classes)!r}; "
+            f"{train.name}: all training clips show {''.join(splits.train.classes)!r}; "
             "recognition needs clips of at least two glosses"
         )
     read = [
@@ -491,13 +497,7 @@ def load_parts(settings: Settings, cache: ClipCache | None = None) -> Parts:
         if dataset is not None
         for note in dataset.notes
     ]
-    return replace(parts, notes=(*read, *parts.notes))
-
-
-def named_parts(parts: Parts) -> dict[str, SignDataset]:
-    """The parts there are, by name."""
-    named = {"train": parts.train, "val": parts.val, "test": parts.test}
-    return {name: part for name, part in named.items() if part is not None}
+    return replace(splits, notes=(*read, *splits.notes))
 
 
 def missing_hand_share(clips: Sequence[Clip]) -> tuple[float, float]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from slrctl.core.data.splits import Parts, load_parts
+from slrctl.core.data.splits import Splits, load_splits
 from slrctl.errors import DataError, SlrctlError
 from slrctl.runs import folder as run_folder
 from slrctl.runs.folder import open_lock
@@ -51,7 +51,7 @@ def run_trial(settings_json: str, run_dir: Path, threads: int) -> str | None:
         with _alone(run_dir):
             if is_finished(run_dir):
                 return None
-            for _ in _reports(settings, _parts(_data_of(settings_json)), run_dir):
+            for _ in _reports(settings, _splits(_data_of(settings_json)), run_dir):
                 pass
             run_folder.remove_states(run_dir)  # of many trials they would fill a disk
     except SlrctlError as error:
@@ -59,16 +59,16 @@ def run_trial(settings_json: str, run_dir: Path, threads: int) -> str | None:
     return None
 
 
-def _reports(settings: Settings, parts: Parts, run_dir: Path) -> Reports:
+def _reports(settings: Settings, splits: Splits, run_dir: Path) -> Reports:
     """Go on with a trial that was killed, or begin it."""
     if (run_dir / run_folder.LAST).exists():
         try:
-            yield from resume_training(find_saved_run(run_dir), parts)
+            yield from resume_training(find_saved_run(run_dir), splits)
         except DataError:
             pass  # damaged: then it is done again
         else:
             return
-    yield from run_training(settings, parts, run_dir, force=True)
+    yield from run_training(settings, splits, run_dir, force=True)
 
 
 def leave_with_the_parent() -> None:
@@ -95,9 +95,9 @@ def _data_of(settings_json: str) -> str:
 
 
 @lru_cache(maxsize=2)
-def _parts(data_json: str) -> Parts:
+def _splits(data_json: str) -> Splits:
     settings = Settings.model_validate_json(data_json)
-    return load_parts(settings, kept_clips(settings.data))
+    return load_splits(settings, kept_clips(settings.data))
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from slrctl.core.data.batches import evaluation_batches, prepare_clips
 from slrctl.core.data.cache import ClipCache
 from slrctl.core.data.dataset import SignDataset, canonical_dataset
 from slrctl.core.data.prepare import canonical_settings, resample_frames
-from slrctl.core.data.splits import load_parts, named_parts
+from slrctl.core.data.splits import load_splits
 from slrctl.core.devices import deterministic
 from slrctl.core.model.explanation import Explanation, GatedMessages, StreamMessages, explain
 from slrctl.core.model.fusion import CrossModalAttention
@@ -227,7 +227,7 @@ class OpenedRun:
         if data is not None:
             return self.subject(data, split, cache).dataset
         settings = other.own.model_copy(update={"prepare": own})
-        return named_parts(load_parts(settings, cache))[split or "val"]
+        return load_splits(settings, cache).by_name[split or "val"]
 
     def layer(self, name: str | None) -> str:
         """The layer of this name; fusion if absent, or the last of the decoder without fusion.

@@ -20,7 +20,7 @@ from slrctl.core.data.mirror import (
     original_id,
 )
 from slrctl.core.data.prepare import prepare_clip
-from slrctl.core.data.splits import load_parts, with_mirrored_copies
+from slrctl.core.data.splits import load_splits, with_mirrored_copies
 from slrctl.core.data.synthetic import SynthesisParameters, synthesise
 from slrctl.errors import DataError
 from slrctl.settings import PrepareSettings, Settings
@@ -275,8 +275,8 @@ def test_a_set_that_holds_mirrored_copies_already_gets_no_second_ones(tiny_datas
 
 
 def test_validation_is_mirrored_where_asked_and_nothing_else_is():
-    plain = load_parts(Settings())
-    mirrored = load_parts(Settings.layered({"data": {"val_mirrored": True}}))
+    plain = load_splits(Settings())
+    mirrored = load_splits(Settings.layered({"data": {"val_mirrored": True}}))
 
     assert plain.test is not None
     assert mirrored.test is not None

@@ -6,7 +6,7 @@ import pytest
 
 from slrctl.core.clip import Clip
 from slrctl.core.data.dataset import SignDataset, load_dataset, ordered_classes
-from slrctl.core.data.splits import Parts, choose_parts
+from slrctl.core.data.splits import Splits, choose_splits
 from slrctl.errors import DataError
 
 
@@ -37,8 +37,8 @@ def by_signer(
     ]
 
 
-def split_off(clips: Sequence[Clip], *, share: float = 0.2, seed: int = 1) -> Parts:
-    return choose_parts(dataset_of(clips), None, None, val_share=share, seed=seed)
+def split_off(clips: Sequence[Clip], *, share: float = 0.2, seed: int = 1) -> Splits:
+    return choose_splits(dataset_of(clips), None, None, val_share=share, seed=seed)
 
 
 def ids(part: Sequence[Clip] | None) -> list[str]:
@@ -57,7 +57,7 @@ def marked(splits: Sequence[str | None], prefix: str = "") -> list[Clip]:
 def test_a_split_column_makes_the_parts(word):
     train = dataset_of(marked(["train", word, "test", "train"]))
 
-    parts = choose_parts(train, None, None, val_share=0.2, seed=1)
+    parts = choose_splits(train, None, None, val_share=0.2, seed=1)
 
     assert ids(parts.train) == ["0", "3"]
     assert ids(parts.val) == ["1"]
@@ -70,7 +70,7 @@ def test_files_given_override_the_split_column_of_the_training_file():
     val = dataset_of(marked([None, None], "v"), "more")
     test = dataset_of(marked([None], "t"), "last")
 
-    parts = choose_parts(train, val, test, val_share=0.2, seed=1)
+    parts = choose_splits(train, val, test, val_share=0.2, seed=1)
 
     assert (ids(parts.train), ids(parts.val), ids(parts.test)) == (["0"], ["v0", "v1"], ["t0"])
     assert parts.notes == (
@@ -83,7 +83,7 @@ def test_files_given_override_the_split_column_of_the_training_file():
 def test_of_a_file_given_only_the_rows_marked_for_it_are_used():
     given = dataset_of(marked(["train", "val", "test", " Dev "], "v"), "more")
 
-    parts = choose_parts(dataset_of(marked([None])), given, given, val_share=0.2, seed=1)
+    parts = choose_splits(dataset_of(marked([None])), given, given, val_share=0.2, seed=1)
 
     assert ids(parts.val) == ["v1", "v3"]
     assert ids(parts.test) == ["v2"]
@@ -96,7 +96,7 @@ def test_of_a_file_given_only_the_rows_marked_for_it_are_used():
 def test_of_a_file_without_such_rows_all_are_used():
     given = dataset_of(marked(["train", "train"], "v"), "more")
 
-    parts = choose_parts(dataset_of(marked([None])), given, None, val_share=0.2, seed=1)
+    parts = choose_splits(dataset_of(marked([None])), given, None, val_share=0.2, seed=1)
 
     assert ids(parts.val) == ["v0", "v1"]
     assert parts.test is None
@@ -105,7 +105,7 @@ def test_of_a_file_without_such_rows_all_are_used():
 def test_what_was_said_of_a_file_stays_with_its_part():
     given = dataset_of(marked([None], "v"))
 
-    parts = choose_parts(dataset_of(marked([None])), given, None, val_share=0.2, seed=1)
+    parts = choose_splits(dataset_of(marked([None])), given, None, val_share=0.2, seed=1)
 
     assert (parts.train.notes, parts.val.notes) == (("as read",), ("as read",))
 
@@ -120,7 +120,7 @@ def test_what_was_said_of_a_file_stays_with_its_part():
 )
 def test_a_split_column_that_cannot_be_followed_is_an_error(splits, message):
     with pytest.raises(DataError, match=message):
-        choose_parts(dataset_of(marked(splits)), None, None, val_share=0.2, seed=1)
+        choose_splits(dataset_of(marked(splits)), None, None, val_share=0.2, seed=1)
 
 
 # --- classes ------------------------------------------------------------------------------------
@@ -130,7 +130,7 @@ def test_all_parts_have_the_classes_of_training():
     train = [clip("0", "b", split="train"), clip("1", "a", split="train")]
     others = [clip("2", "a", split="val"), clip("3", "b", split="test")]
 
-    parts = choose_parts(dataset_of([*train, *others]), None, None, val_share=0.2, seed=1)
+    parts = choose_splits(dataset_of([*train, *others]), None, None, val_share=0.2, seed=1)
 
     assert parts.test is not None
     assert parts.train.classes == parts.val.classes == parts.test.classes == ("a", "b")
@@ -143,14 +143,14 @@ def test_a_gloss_that_training_lacks_is_an_error(part):
     other = dataset_of([clip("v2", "a"), clip("v3", "tree"), clip("v4", "tree")], "other")
 
     with pytest.raises(DataError, match=r"other: found 2 clips of 3 .* training lacks: 'tree'"):
-        choose_parts(train, fine if part == "test" else other, other, val_share=0.2, seed=1)
+        choose_splits(train, fine if part == "test" else other, other, val_share=0.2, seed=1)
 
 
 def test_a_gloss_that_training_lacks_is_left_out_on_demand():
     train = dataset_of([clip("0", "a"), clip("1", "b")])
     val = dataset_of([clip("v2", "a"), clip("v3", "tree"), clip("v4", "b")])
 
-    parts = choose_parts(train, val, None, val_share=0.2, seed=1, skip_bad_clips=True)
+    parts = choose_splits(train, val, None, val_share=0.2, seed=1, skip_bad_clips=True)
 
     assert ids(parts.val) == ["v2", "v4"]
     assert parts.val.notes == ("as read",)
@@ -163,14 +163,14 @@ def test_a_gloss_that_only_the_training_file_s_test_rows_show_is_an_error():
              clip("2", "tree", split="test")]  # fmt: skip
 
     with pytest.raises(DataError, match="training lacks: 'tree'"):
-        choose_parts(dataset_of(clips), None, None, val_share=0.2, seed=1)
+        choose_splits(dataset_of(clips), None, None, val_share=0.2, seed=1)
 
 
 def test_glosses_that_validation_lacks_are_only_noted():
     train = dataset_of([clip("0", "a"), clip("1", "b"), clip("2", "c")])
     val = dataset_of([clip("v", "b")])
 
-    parts = choose_parts(train, val, None, val_share=0.2, seed=1)
+    parts = choose_splits(train, val, None, val_share=0.2, seed=1)
 
     assert parts.notes[-1] == "validation lacks 2 of the 3 glosses of training: 'a', 'c'"
 
@@ -179,7 +179,7 @@ def test_clips_that_are_in_training_too_bring_a_warning():
     train = dataset_of([clip("0", "a"), clip("1", "a")])
     val = dataset_of([clip("0", "a"), clip("2", "a")])
 
-    parts = choose_parts(train, val, None, val_share=0.2, seed=1)
+    parts = choose_splits(train, val, None, val_share=0.2, seed=1)
 
     assert parts.notes[-1].startswith("warning: 1 of 2 validation clips are in training too")
 
@@ -338,7 +338,7 @@ def test_test_rows_without_validation_rows_leave_something_to_split_off():
     ("name", "sizes"), [("asl14", (1560, 330, 1273)), ("ksl13", (1430, 390, 650))]
 )
 def test_real_sets_are_split_as_their_column_says(shared_data, name, sizes):
-    parts = choose_parts(
+    parts = choose_splits(
         load_dataset(shared_data / f"{name}.parquet"), None, None, val_share=0.15, seed=379
     )
 

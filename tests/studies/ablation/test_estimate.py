@@ -20,10 +20,10 @@ def planned(tiny_settings):
     return plan
 
 
-def test_a_variant_that_diverges_is_timed_by_the_steps_it_took(planned, tiny_parts):
+def test_a_variant_that_diverges_is_timed_by_the_steps_it_took(planned, tiny_splits):
     trials = planned({"ill": DIVERGING})
 
-    seconds = estimate_seconds(trials, tiny_parts, jobs=1, threads=1)
+    seconds = estimate_seconds(trials, tiny_splits, jobs=1, threads=1)
 
     assert seconds is not None
     assert seconds > 0
@@ -31,12 +31,12 @@ def test_a_variant_that_diverges_is_timed_by_the_steps_it_took(planned, tiny_par
 
 @pytest.mark.parametrize(("timed", "expected"), [([None, 0.5], True), ([None, None], False)])
 def test_one_that_takes_no_step_is_timed_by_another_variant(
-    planned, tiny_parts, monkeypatch, timed, expected
+    planned, tiny_splits, monkeypatch, timed, expected
 ):
     trials = planned({"well": {}, "ill": DIVERGING})
     left = iter(timed)
     monkeypatch.setattr(module, "_step_seconds", lambda *_: next(left))
 
-    seconds = estimate_seconds(trials, tiny_parts, jobs=1, threads=1)
+    seconds = estimate_seconds(trials, tiny_splits, jobs=1, threads=1)
 
     assert (seconds is not None) == expected

@@ -9,7 +9,7 @@ import pytest
 
 from slrctl.core import devices as runtime
 from slrctl.core.data.readers.parquet import write_parquet
-from slrctl.core.data.splits import load_parts
+from slrctl.core.data.splits import load_splits
 from slrctl.errors import DataError, UsageError
 from slrctl.layers import Layer
 from slrctl.studies.ablation.study import BUILT_IN, Study
@@ -142,7 +142,7 @@ def test_trials_run_side_by_side_finish_once_and_are_not_repeated(below, tmp_pat
 def test_a_trial_is_the_run_that_train_would_make(below, tmp_path):
     (trial, _) = plan_trials(STUDY, [1], NO_FOLDS, below, [])
     list(run_locally([trial], tmp_path / "trials", jobs=1, threads=1))
-    list(run_training(trial.settings, load_parts(trial.settings), tmp_path / "run"))
+    list(run_training(trial.settings, load_splits(trial.settings), tmp_path / "run"))
 
     one, other = tmp_path / "trials" / trial.key, tmp_path / "run"
     predictions = [(folder / "predictions.parquet").read_bytes() for folder in (one, other)]

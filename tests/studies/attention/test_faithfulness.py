@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose
 from slrctl.core.clip import ClipBatch
 from slrctl.core.data.batches import evaluation_batches, prepare_clips
 from slrctl.core.data.dataset import SignDataset
-from slrctl.core.data.splits import choose_parts
+from slrctl.core.data.splits import choose_splits
 from slrctl.core.data.synthetic import SynthesisParameters, synthesise
 from slrctl.core.model import build_model
 from slrctl.core.model.explanation import explain
@@ -236,11 +236,11 @@ def test_a_planted_explanation_ranks_above_random_on_the_demo_set(tmp_path):
             "evaluate": {"resamples": 300},
         }
     )
-    parts = choose_parts(made.dataset, None, None, val_share=0.15, seed=0)
-    for _ in run_training(settings, parts, tmp_path / "run"):
+    splits = choose_splits(made.dataset, None, None, val_share=0.15, seed=0)
+    for _ in run_training(settings, splits, tmp_path / "run"):
         pass
     run = load_run(tmp_path / "run")
-    clips = SignDataset(tuple(parts.val), run.classes, "val")
+    clips = SignDataset(tuple(splits.val), run.classes, "val")
 
     def planted(batch, target):
         truth = torch.zeros(batch.is_valid.shape)

@@ -22,7 +22,7 @@ from slrctl.core.data.audit.fingerprint import FramedClips, fingerprint, in_imag
 from slrctl.core.data.dataset import ordered_classes
 from slrctl.core.data.readers import read_clips
 from slrctl.core.data.readers.reading import count_of, quote
-from slrctl.core.data.splits import part_of
+from slrctl.core.data.splits import split_name
 from slrctl.errors import DataError, UsageError
 from slrctl.settings import DataSettings
 
@@ -293,7 +293,7 @@ def part_file(argument: str) -> PartFile:
         return PartFile(None, Path(argument))
     if not name or not path:
         raise UsageError(f"{argument}: expected PATH or PART=PATH, such as train=clips.csv")
-    return PartFile(part_of(name) or name, Path(path))
+    return PartFile(split_name(name) or name, Path(path))
 
 
 def read_parts(files: Sequence[PartFile], settings: DataSettings) -> ReadParts:
@@ -315,7 +315,7 @@ def read_parts(files: Sequence[PartFile], settings: DataSettings) -> ReadParts:
     for name, (_, path) in zip(_names(files), files, strict=True):
         reading = read_clips(path, settings, classes)
         given = list(reading.clips)
-        chosen = [clip for clip in given if part_of(clip.split) == name] or given
+        chosen = [clip for clip in given if split_name(clip.split) == name] or given
         notes += [f"{path}: {note}" for note in reading.notes]
         notes.append(f"{name}: {count_of(len(chosen), 'clip')} of {path}")
         clips += [replace(clip, split=name) for clip in chosen]
@@ -335,7 +335,7 @@ def _one_file(path: Path, settings: DataSettings) -> ReadParts:
                 "nothing, and an audit compares parts; divide the file with slrctl data split, or "
                 "name a file for each part"
             )
-        parts.append(part_of(clip.split) or clip.split)
+        parts.append(split_name(clip.split) or clip.split)
     if len(set(parts)) < 2:
         raise DataError(
             f"{path}: column 'split': found {quote(parts[0])} in every row; expected two parts"
@@ -362,5 +362,5 @@ def _names(files: Sequence[PartFile]) -> list[str]:
 
 def _word_in(stem: str) -> str | None:
     """The part that a file's name speaks of, if it speaks of one alone."""
-    found = {part_of(word) for word in re.split(r"[^A-Za-z]+", stem)} - {None}
+    found = {split_name(word) for word in re.split(r"[^A-Za-z]+", stem)} - {None}
     return found.pop() if len(found) == 1 else None

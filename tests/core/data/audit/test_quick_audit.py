@@ -9,7 +9,7 @@ from planted import mirrored
 from slrctl.core.clip import Clip
 from slrctl.core.data.audit.quick import copies_in, essentials
 from slrctl.core.data.dataset import SignDataset
-from slrctl.core.data.splits import choose_parts
+from slrctl.core.data.splits import choose_splits
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_clips_that_miss_nothing_are_told_apart_too():
 
 def notes_of(clips: list[Clip]) -> list[str]:
     dataset = SignDataset(tuple(clips), ("a",), "set")
-    parts = choose_parts(dataset, None, None, val_share=0.2, seed=0)
+    parts = choose_splits(dataset, None, None, val_share=0.2, seed=0)
     return [note for note in parts.notes if "slrctl data audit" in note]
 
 
