@@ -1,27 +1,101 @@
-"""The command line: every command in one visible list."""
+"""The command line: every command in one visible list, loaded when it is used."""
 
 import os
-from importlib import metadata
-from typing import Annotated
+from importlib import import_module, metadata
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from slrctl.cli.ablate.command import ablate
-from slrctl.cli.ablate.options import AblateCommand
 from slrctl.cli.console import told_if_output_is_lost
-from slrctl.cli.data import data_app
-from slrctl.cli.doctor import doctor
-from slrctl.cli.evaluate import evaluate
-from slrctl.cli.inspect_attention import inspect_attention
-from slrctl.cli.train import train
 
-app = typer.Typer(
-    name="slrctl",
-    help="Train, evaluate and question SiFormer with CMCL on isolated signs.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+# Name, module and short help of each; the module holds a command of the same name.
+COMMANDS = (
+    ("train", "slrctl.cli.train", "Train a model, keep its best checkpoint, and evaluate it."),
+    ("evaluate", "slrctl.cli.evaluate", "Evaluate a trained model on clips, with intervals."),
+    (
+        "ablate",
+        "slrctl.cli.ablate.command",
+        "Train variants against a baseline over paired seeds, and say what was shown.",
+    ),
+    (
+        "inspect-attention",
+        "slrctl.cli.inspect_attention",
+        "Show what the hands attend to in a clip.",
+    ),
+    (
+        "doctor",
+        "slrctl.cli.doctor",
+        "Check this installation: packages, arithmetic, determinism, saving, folders.",
+    ),
+    (
+        "data convert",
+        "slrctl.cli.data.convert",
+        "Convert clips of any format to our Parquet, or to the SPOTER CSV.",
+    ),
+    (
+        "data extract",
+        "slrctl.cli.data.extract",
+        "Turn videos into clips of landmarks with MediaPipe Holistic.",
+    ),
+    ("data info", "slrctl.cli.data.info", "Say what a file of clips holds, and draw some of it."),
+    (
+        "data split",
+        "slrctl.cli.data.split",
+        "Divide clips into train, val and test, and write that into the split column.",
+    ),
+    ("data show", "slrctl.cli.data.show", "Play a clip in the terminal, or draw it."),
+    (
+        "data audit",
+        "slrctl.cli.data.audit",
+        "Look for leaks between the splits of a set; exit 1 where there are any.",
+    ),
+    (
+        "data synth",
+        "slrctl.cli.data.synth",
+        "Generate synthetic signing whose truth is known, and save it.",
+    ),
+    (
+        "data cache",
+        "slrctl.cli.data.cache",
+        "Show or clear the clips that are kept so that no file is read twice.",
+    ),
 )
+
+
+class LazyGroup(TyperGroup):
+    """A group that knows its commands by name, and imports one when it runs or shows its help."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name = args[0] if ctx.parent is None else f"{ctx.info_name} {args[0]}"
+        for command, module, _ in COMMANDS:
+            if command == name:
+                self.add_command(getattr(import_module(module), args[0].replace("-", "_")))
+        return super().resolve_command(ctx, args)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        self.rich_markup_mode = "rich"  # for help only: errors stay plain lines
+        super().format_help(ctx, formatter)
+
+
+def _lazy_group(name: str, summary: str, path: str = "") -> typer.Typer:
+    group = typer.Typer(
+        name=name,
+        help=summary,
+        cls=LazyGroup,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+    for command, _, short_help in COMMANDS:
+        above, _, last = command.rpartition(" ")
+        if above == path:
+            group.command(last, help=short_help)(lambda: None)
+    return group
+
+
+app = _lazy_group("slrctl", "Train, evaluate and question SiFormer with CMCL on isolated signs.")
+app.add_typer(_lazy_group("data", "Read, check, convert and look at landmark clips.", path="data"))
 
 
 def _print_version(wanted: bool) -> None:
@@ -40,14 +114,6 @@ def _slrctl(
     ] = False,
 ) -> None:
     pass
-
-
-app.command()(train)
-app.command()(evaluate)
-app.command(cls=AblateCommand)(ablate)
-app.command()(inspect_attention)
-app.command()(doctor)
-app.add_typer(data_app)
 
 
 def main() -> None:

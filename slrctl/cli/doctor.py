@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from slrctl.cli.console import console_for, print_facts, print_json, print_lines, report_errors
+from slrctl.cli.options import command
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from slrctl.training.self_test import Check
 
 
+@command()
 def doctor(
     device: Annotated[
         str, typer.Option("--device", help="Where to compute: auto, cpu, cuda, mps.")

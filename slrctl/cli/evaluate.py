@@ -12,6 +12,7 @@ from slrctl.cli.options import (
     JsonOption,
     SetOption,
     cache_for,
+    command,
     refuse_settled,
     setting_layers,
 )
@@ -31,6 +32,7 @@ PER_CLASS = "per_class.csv"
 CONFUSION = "confusion.png"
 
 
+@command()
 def evaluate(
     run: Annotated[
         Path | None,

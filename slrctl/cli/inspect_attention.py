@@ -12,6 +12,7 @@ from slrctl.cli.options import (
     JsonOption,
     SetOption,
     cache_for,
+    command,
     refuse_settled,
     setting_layers,
 )
@@ -28,6 +29,7 @@ FORMATS = ("terminal", "png", "svg", "pdf", "html", "npz", "json")
 _BY_DEFAULT = ("terminal", "png", "html", "npz", "json")
 
 
+@command()
 def inspect_attention(
     run: Annotated[
         Path | None, typer.Argument(metavar="[RUN]", help="Folder of a run; the newest if absent.")

@@ -1,9 +1,11 @@
 """Option types that several commands share, and the layers of settings they make."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from slrctl.errors import UsageError
 from slrctl.files import user_cache_folder
@@ -23,6 +25,37 @@ SetOption = Annotated[
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on standard output, nothing else.")
 ]
+
+# The value of --ray without an address; Ray's own word for a cluster that it starts itself.
+_HERE = "local"
+
+
+class Command(TyperCommand):
+    """A command whose `--ray` may stand alone, which Typer has no options for."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, _with_address(args))
+
+
+def _with_address(arguments: list[str]) -> list[str]:
+    """Put an address after a `--ray` that is followed by another option, or by nothing."""
+    given = []
+    for argument, following in zip(arguments, [*arguments, "-"][1:], strict=True):
+        given.append(argument)
+        if argument == "--ray" and following.startswith("-"):
+            given.append(_HERE)
+    return given
+
+
+def command(examples: str | None = None) -> Callable[[Callable[..., None]], Any]:
+    """Turn a function into a command of the same name, with examples at the end of its help."""
+
+    def build(function: Callable[..., None]) -> Any:
+        alone = typer.Typer(add_completion=False, rich_markup_mode="rich")
+        alone.command(cls=Command, epilog=examples)(function)
+        return typer.main.get_command(alone)
+
+    return build
 
 
 def setting_layers(

@@ -15,6 +15,7 @@ from slrctl.cli.options import (
     JsonOption,
     SetOption,
     cache_for,
+    command,
     setting_layers,
     with_absolute_paths,
 )
@@ -40,6 +41,7 @@ RUNS_DIR = Path("runs")
 Preset = Literal["off", "conservative", "balanced", "aggressive", "adaptive"]
 
 
+@command()
 def train(
     run: Annotated[
         Path | None,

@@ -1,7 +1,6 @@
 """`slrctl train` and `slrctl evaluate` as a user meets them."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -440,22 +439,6 @@ def test_the_package_can_be_run_where_its_command_is_not_on_the_path():
 
     assert ran.returncode == 2
     assert ran.stderr.startswith("Usage: python -m slrctl evaluate")
-
-
-def test_help_and_version_load_no_torch():
-    code = (
-        "import sys\nfrom typer.testing import CliRunner\nfrom slrctl.cli import app\n"
-        "for wanted in (['--help'], ['train', '--help'], ['evaluate', '--help'], ['--version']):\n"
-        "    assert CliRunner().invoke(app, wanted).exit_code == 0\n"
-        "heavy = {'torch', 'pandas', 'numpy', 'pyarrow', 'sklearn', 'matplotlib'}\n"
-        "print(sorted(heavy & set(sys.modules)))"
-    )
-
-    result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ
-    )
-
-    assert result.stdout.strip() == "[]"
 
 
 def test_every_public_name_can_be_imported():

@@ -34,7 +34,7 @@ from slrctl.cli.ablate.request import (
 from slrctl.cli.ablate.running import interruptible, run_trials
 from slrctl.cli.console import console_for, print_json, report_errors
 from slrctl.cli.interruption import stopping_on_signals
-from slrctl.cli.options import ConfigOption, JsonOption, SetOption, setting_layers
+from slrctl.cli.options import ConfigOption, JsonOption, SetOption, command, setting_layers
 from slrctl.errors import UsageError
 from slrctl.layers import Layer
 from slrctl.training.stopping import StopRequest
@@ -46,6 +46,7 @@ QUICK = {"train": {"epochs": 3}}
 SEEDS, QUICK_SEEDS = 9, 2
 
 
+@command()
 def ablate(
     study: StudyOption = "cmcl",
     variants: VariantOption = None,

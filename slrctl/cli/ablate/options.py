@@ -1,10 +1,9 @@
 """What `slrctl ablate` can be told."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperCommand
 
 StudyOption = Annotated[
     str,
@@ -81,23 +80,3 @@ DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Say what would be run, and how long, and stop.")
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Print errors only.")]
-
-# What --ray means without an address; Ray's own word for a cluster that it starts itself.
-_HERE = "local"
-
-
-class AblateCommand(TyperCommand):
-    """A command whose `--ray` may stand alone, which Typer has no options for."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, _with_address(args))
-
-
-def _with_address(arguments: list[str]) -> list[str]:
-    """Put an address after a `--ray` that is followed by another option, or by nothing."""
-    given = []
-    for argument, following in zip(arguments, [*arguments, "-"][1:], strict=True):
-        given.append(argument)
-        if argument == "--ray" and following.startswith("-"):
-            given.append(_HERE)
-    return given

@@ -14,7 +14,7 @@ from slrctl.cli.data.options import (
     SkipBadClipsOption,
     reading_settings,
 )
-from slrctl.cli.options import JsonOption, SetOption
+from slrctl.cli.options import JsonOption, SetOption, command
 from slrctl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _GROUPS = ("signer", "session")
 
 
+@command()
 def audit(
     sources: Annotated[
         list[str],
@@ -58,7 +59,7 @@ def audit(
     overrides: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Look for leaks between the parts of a set; exit 1 where there are any.
+    """Look for leaks between the splits of a set; exit 1 where there are any.
 
     Leaks are copies of a clip in two parts (to the bit, or re-encoded, moved, scaled, turned,
     resampled, trimmed, jittered, mirrored), clips interpolated between two others, and signers and

@@ -11,6 +11,7 @@ from slrctl.cli.options import (
     ConfigOption,
     JsonOption,
     SetOption,
+    command,
     data_cache,
     setting_layers,
 )
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from slrctl.core.data.cache import CacheEntry, ClipCache
 
 
+@command()
 def cache(
     info: Annotated[
         bool, typer.Option("--info", help="Show what is kept; so without any option.")

@@ -14,7 +14,7 @@ from slrctl.cli.data.options import (
     SkipBadClipsOption,
     reading_settings,
 )
-from slrctl.cli.options import JsonOption, SetOption
+from slrctl.cli.options import JsonOption, SetOption, command
 from slrctl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _MOST_SHOWN = 10
 
 
+@command()
 def convert(
     sources: Annotated[
         list[Path],

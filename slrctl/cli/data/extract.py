@@ -10,13 +10,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from slrctl.cli.console import console_for, print_json, print_lines, report_errors
-from slrctl.cli.options import JsonOption
+from slrctl.cli.options import JsonOption, command
 from slrctl.errors import SlrctlError
 
 if TYPE_CHECKING:
     from slrctl.core.data.video import ExtractionReport, Failure, VideoReport
 
 
+@command()
 def extract(
     source: Annotated[
         Path,

@@ -16,7 +16,7 @@ from slrctl.cli.data.options import (
     reading_settings,
 )
 from slrctl.cli.data.rectification_view import show_rectification
-from slrctl.cli.options import JsonOption, SetOption
+from slrctl.cli.options import JsonOption, SetOption, command
 from slrctl.errors import SlrctlError
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from slrctl.core.data.selection import Sources
 
 
+@command()
 def info(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="Clips in any format we read.")],
     output: Annotated[

@@ -8,13 +8,14 @@ import typer
 from slrctl.cli.console import console_for, print_json, print_lines, report_errors
 from slrctl.cli.data.options import ForceOption, SkipBadClipsOption, reading_settings
 from slrctl.cli.data.playback import play
-from slrctl.cli.options import JsonOption, SetOption
+from slrctl.cli.options import JsonOption, SetOption, command
 from slrctl.errors import SlrctlError, UsageError
 
 if TYPE_CHECKING:
     from slrctl.core.clip import Clip
 
 
+@command()
 def show(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="Clips in any format we read.")],
     which: Annotated[

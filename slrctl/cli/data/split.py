@@ -9,7 +9,7 @@ from rich.console import Console
 
 from slrctl.cli.console import console_for, print_json, print_lines, print_table, report_errors
 from slrctl.cli.data.options import ForceOption, SkipBadClipsOption, reading_settings
-from slrctl.cli.options import JsonOption, SetOption
+from slrctl.cli.options import JsonOption, SetOption, command
 from slrctl.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ def _names_option(part: str, unit: str) -> Any:
     )
 
 
+@command()
 def split(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="Clips in any format we read.")],
     by: Annotated[

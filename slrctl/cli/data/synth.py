@@ -9,7 +9,7 @@ import typer
 
 from slrctl.cli.console import console_for, print_json, print_lines, report_errors
 from slrctl.cli.data.options import ForceOption
-from slrctl.cli.options import JsonOption
+from slrctl.cli.options import JsonOption, command
 from slrctl.errors import SlrctlError, UsageError
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from slrctl.core.data.synthetic import SyntheticSet
 
 
+@command()
 def synth(
     output: Annotated[
         Path, typer.Argument(metavar="OUT", help="File to write: .parquet (ours) or .csv (SPOTER).")
@@ -67,7 +68,7 @@ def synth(
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a set of signing whose truth is known, and save it.
+    """Generate synthetic signing whose truth is known, and save it.
 
     Without options it is the demo set that training uses where no data is given.
     """
