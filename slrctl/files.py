@@ -1,26 +1,33 @@
-"""Read settings, summaries and the like, which may be anybody's: small text, TOML, JSON."""
+"""Small texts read with clear errors, files written whole or not at all, the cache folder."""
 
 import errno
 import json
 import os
 import re
 import secrets
-import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from slrctl.errors import UsageError
+import platformdirs
+
+from slrctl.errors import DataError, UsageError
 
 LARGEST_BYTES = 64 << 20
-_DEEPEST_PATH = 100
-_NAME = re.compile(r"[ \t]*[^\s=,\[\]{}#]+[ \t]*")
+# A hundred keys joined by dots: each is a table within the one before, and the parser takes memory
+# by the square of their number.
+_NESTED_KEYS = re.compile(
+    r"""(?<![^\s=,\[\]{}])  # where a key may begin
+    (?: (?: "[^"\n]*+" | '[^'\n]*+' | [^\s=,\[\]{}\#."']++ ) [ \t]*+ \. [ \t]*+ ){100}""",
+    re.VERBOSE,
+)
+_TOO_DEEP = "nested too deeply"
 
 
 def read_text(path: Path) -> str:
-    """The text of a file, without the mark that some editors put before it.
+    """Return the text of a file, without a byte order mark.
 
     Raises:
         OSError: it cannot be read, is no file (a pipe would be waited for), or holds over 64 MB.
@@ -36,72 +43,73 @@ def read_text(path: Path) -> str:
 
 
 def parse_toml(text: str) -> dict[str, Any]:
-    """What a TOML text says.
+    """Parse TOML.
 
     Raises:
-        ValueError: it is no TOML, has values within values without end, or an endless number.
+        ValueError: it is not TOML, or nested too deeply.
     """
-    if _longest_path(text) > _DEEPEST_PATH:
-        raise ValueError("values within values without end")
+    if _NESTED_KEYS.search(text):
+        raise ValueError(_TOO_DEEP)
     try:
         return tomllib.loads(text)
     except RecursionError:
-        raise ValueError("values within values without end") from None
-
-
-def _longest_path(text: str) -> int:
-    """Names joined by dots, as many as follow one another: each is a table within the one before.
-
-    The parser takes memory by the square of their number.
-    """
-    longest = current = 0
-    for part in text.split("."):
-        current = current + 1 if _NAME.fullmatch(part) else 0
-        longest = max(longest, current)
-    return longest
+        raise ValueError(_TOO_DEEP) from None
 
 
 def parse_json(text: str) -> Any:
-    """What a JSON text says; NaN and infinity are no JSON.
+    """Parse JSON, which has no NaN and no infinity.
 
     Raises:
-        ValueError: it is no JSON, or has values within values without end.
+        ValueError: it is not JSON, or nested too deeply.
     """
+
+    def refuse(name: str) -> None:
+        raise ValueError(f"{name} is not JSON")
+
     try:
-        return json.loads(text, parse_constant=_refuse)
+        return json.loads(text, parse_constant=refuse)
     except RecursionError:
-        raise ValueError("values within values without end") from None
+        raise ValueError(_TOO_DEEP) from None
 
 
-def _refuse(name: str) -> None:
-    raise ValueError(f"{name}, which is no JSON")
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises:
+        DataError: it cannot be read, or is not TOML.
+    """
+    with _reporting(path, "TOML"):
+        return parse_toml(read_text(path))
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        DataError: it cannot be read, or is not JSON.
+    """
+    with _reporting(path, "JSON"):
+        return parse_json(read_text(path))
+
+
+@contextmanager
+def _reporting(path: Path, language: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except ValueError as error:
+        raise DataError(f"{path}: not a {language} file ({error})") from None
 
 
 def user_cache_folder() -> Path:
-    """The folder of slrctl's own caches."""
-    home = Path.home()
-    if sys.platform == "win32":
-        folder = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        folder = home / "Library" / "Caches"
-    else:
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")
-    return folder / "slrctl"
-
-
-def check_replaceable(path: Path) -> None:
-    """Refuse what is there and no file: a rename over a device or a pipe would destroy it.
-
-    Raises:
-        UsageError: it is a device, a pipe or a socket, or a link to one.
-    """
-    if path.exists() and not (path.is_file() or path.is_dir()):
-        raise UsageError(f"{path}: is a device, a pipe or a socket; name a file to write to")
+    """Return the folder of slrctl's own caches."""
+    return platformdirs.user_cache_path("slrctl", appauthor=False)
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path to write to, which takes the place of `path` when the block ends well.
+    """Yield a temporary path to write to, which replaces `path` when the block ends well.
 
     The temporary file lies in the same folder, because a rename is atomic only within one file
     system, and keeps the suffix, because some writers choose their format by it. Where the block
@@ -112,9 +120,10 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Raises:
         FileNotFoundError: the block ended without writing the temporary file.
-        UsageError: `path` is a device, a pipe or a socket.
+        UsageError: `path` is a device, a pipe or a socket, which a rename would destroy.
     """
-    check_replaceable(path)
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise UsageError(f"{path}: is a device, a pipe or a socket; name a file to write to")
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
     try:
         yield temporary
@@ -122,7 +131,7 @@ def replacing(path: Path) -> Iterator[Path]:
         _flush_to_disk(temporary, os.O_RDWR)
         os.replace(temporary, path)
     finally:
-        with suppress(OSError):  # on a disk that is read-only now; what went wrong first counts
+        with suppress(OSError):  # the disk may be read-only by now; the first error counts
             temporary.unlink(missing_ok=True)
     if os.name == "posix":  # elsewhere a folder cannot be opened
         _flush_to_disk(path.parent, os.O_RDONLY)
@@ -134,3 +143,30 @@ def _flush_to_disk(path: Path, flags: int) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all."""
+    with replacing(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write an indented JSON file, whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def append_line(path: Path, row: Mapping[str, Any]) -> None:
+    """Append one JSON object to a file of lines; it is on the disk when this returns.
+
+    Raises:
+        OSError: it cannot be written, or is a link, which may lead to anybody's file.
+    """
+
+    def open_file(name: str, flags: int) -> int:
+        return os.open(name, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+
+    with open(path, "a", encoding="utf-8", opener=open_file) as file:
+        file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())

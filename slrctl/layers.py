@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
-from slrctl.errors import UsageError
-from slrctl.files import parse_toml, read_text
+from slrctl.errors import DataError, UsageError
+from slrctl.files import parse_toml, read_toml
 from slrctl.settings import Settings
 
 Tree = Mapping[str, Any]
@@ -102,12 +102,9 @@ def cmcl_name(settings: Settings) -> str:
 def read_config(path: Path) -> Layer:
     """Read a TOML file of settings."""
     try:
-        values = parse_toml(read_text(path))
-    except OSError as error:
-        raise UsageError(f"--config {path}: cannot be read ({error.strerror})") from None
-    except ValueError as error:
-        raise UsageError(f"--config {path}: not a TOML file ({error})") from None
-    return Layer(f"config {path}", values)
+        return Layer(f"config {path}", read_toml(path))
+    except DataError as error:
+        raise UsageError(f"--config {error}") from None
 
 
 def read_overrides(assignments: Iterable[str]) -> list[Layer]:

@@ -17,8 +17,8 @@ from slrctl.cli.options import (
     setting_layers,
 )
 from slrctl.cli.train import RUNS_DIR
-from slrctl.errors import SlrctlError, UsageError
-from slrctl.files import parse_json, read_text
+from slrctl.errors import DataError, SlrctlError, UsageError
+from slrctl.files import read_json, write_json
 
 if TYPE_CHECKING:
     from slrctl.evaluation.bootstrap import Evaluation
@@ -121,10 +121,10 @@ def _check_folder(folder: Path, about: dict[str, Any]) -> None:
     if not taken:
         return
     try:
-        found = parse_json(read_text(folder / SUMMARY))
+        found = read_json(folder / SUMMARY)
         of_run = Path(found.pop("run_dir")).absolute() == Path(about["run_dir"]).absolute()
         is_same = of_run and all(found[key] == about[key] for key in about if key != "run_dir")
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    except (DataError, LookupError, TypeError, AttributeError):
         is_same = False
     if not is_same:
         raise UsageError(
@@ -153,7 +153,6 @@ def _save(
     from slrctl.evaluation.predictions import write_predictions
     from slrctl.reports.figures import draw_confusion
     from slrctl.reports.tables import write_per_class_csv
-    from slrctl.runs.folder import write_json
 
     try:
         folder.mkdir(parents=True, exist_ok=True)

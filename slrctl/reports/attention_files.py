@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 
 from slrctl.errors import SlrctlError
-from slrctl.files import replacing
+from slrctl.files import replacing, write_json
 from slrctl.reports.attention_html import write_json as write_clip_json
 from slrctl.reports.attention_html import write_npz
 from slrctl.reports.tables import spreadsheet_text
-from slrctl.runs.folder import write_json
 from slrctl.studies.attention.faithfulness import Faithfulness
 from slrctl.studies.attention.inspect import OpenedRun
 from slrctl.studies.attention.measures import MeasuredClip

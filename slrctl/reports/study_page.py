@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from slrctl.files import replacing
+from slrctl.files import replacing, write_json, write_text
 from slrctl.reports.study_figures import draw_forest, draw_learning_curves, draw_surface
 from slrctl.reports.study_text import (
     LEARNING_HEADINGS,
@@ -22,7 +22,6 @@ from slrctl.reports.study_text import (
     study_rows,
 )
 from slrctl.reports.tables import spreadsheet_text
-from slrctl.runs.folder import write_json, write_text
 from slrctl.studies.ablation.report import StudyReport
 from slrctl.studies.ablation.study import grid_axes
 

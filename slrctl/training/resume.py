@@ -15,7 +15,7 @@ import torch
 
 from slrctl.core.data.splits import Splits
 from slrctl.errors import DataError, SlrctlError
-from slrctl.files import replacing
+from slrctl.files import append_line, replacing
 from slrctl.layers import Layer, resolve
 from slrctl.runs import folder as run_folder
 from slrctl.runs.checkpoint import (
@@ -51,7 +51,7 @@ def save_state(state: TrainingState, run_dir: Path) -> None:
 
 def save_epoch(state: TrainingState, report: EpochReport, run_dir: Path) -> None:
     """Write what an epoch gave, in the order in which `bring_back_folder` can mend it."""
-    run_folder.append_line(run_dir / run_folder.METRICS, report.metrics)
+    append_line(run_dir / run_folder.METRICS, report.metrics)
     save_state(state, run_dir)
     if report.is_best:
         _save_best(state, run_dir)

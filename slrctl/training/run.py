@@ -15,7 +15,7 @@ from slrctl.core.devices import deterministic, keep_freed_memory, settled
 from slrctl.errors import DataError, Interrupted, SlrctlError, TrainingDiverged, WorkerLost
 from slrctl.evaluation.bootstrap import Evaluation, evaluate_predictions
 from slrctl.evaluation.predictions import Predictions, predict
-from slrctl.files import replacing
+from slrctl.files import replacing, write_json
 from slrctl.runs import folder as run_folder
 from slrctl.runs.environment import changes, describe_environment, describe_machine
 from slrctl.runs.folder import RunLock, holding
@@ -82,7 +82,6 @@ def run_training(
     keep_freed_memory()
 
     def begin() -> RunLock:
-        run_folder.make_run_dir(run_dir)
         lock = held.enter_context(holding(run_dir))
         run_folder.check_run_dir(run_dir, force=force)
         environment = describe_environment(device, splits.by_name)
@@ -233,7 +232,7 @@ def _note_resumption(state: TrainingState, saved: SavedRun) -> None:
         "changes": changes(begun, describe_machine(state.device)),
     }
     resumed = [*begun.get("resumed", []), entry]
-    run_folder.write_json(saved.run_dir / run_folder.ENVIRONMENT, begun | {"resumed": resumed})
+    write_json(saved.run_dir / run_folder.ENVIRONMENT, begun | {"resumed": resumed})
 
 
 def _position(state: TrainingState) -> str:
@@ -290,7 +289,7 @@ def _write_results(
     predictions: dict[str, Predictions], summary: dict[str, Any], run_dir: Path
 ) -> None:
     _write_predictions(predictions, run_dir)
-    run_folder.write_json(run_dir / run_folder.SUMMARY, summary)
+    write_json(run_dir / run_folder.SUMMARY, summary)
 
 
 def _write_predictions(predictions: dict[str, Predictions], run_dir: Path) -> None:

@@ -27,6 +27,7 @@ CLASSES = ("0", "1", "2", "ünïcode <b>")
 @pytest.fixture
 def run_dir(tmp_path, tiny_settings):
     folder = tmp_path / "runs" / "one"
+    folder.mkdir(parents=True)
     run_folder.start_run_dir(folder, tiny_settings, {"cores": 2})
     model = build_model(tiny_settings.model, len(CLASSES), seed=5)
     save_checkpoint(
@@ -240,6 +241,7 @@ def test_the_newest_run_is_the_one_whose_best_was_written_last(run_dir, tiny_set
     import os
 
     other = run_dir.parent / "two"
+    other.mkdir()
     run_folder.start_run_dir(other, tiny_settings, {})
     (other / run_folder.BEST).write_bytes((run_dir / run_folder.BEST).read_bytes())
     os.utime(run_dir / run_folder.BEST, ns=(1, 10))

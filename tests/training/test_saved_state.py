@@ -175,7 +175,7 @@ def test_an_unreadable_environment_is_named(settings, tiny_splits, tmp_path):
     run_dir = stopped_run(settings, tiny_splits, tmp_path / "run", 1)
     (run_dir / run_folder.ENVIRONMENT).write_text("[]")
 
-    with pytest.raises(DataError, match="cannot be read as what slrctl train wrote"):
+    with pytest.raises(DataError, match=r"environment\.json"):
         find_saved_run(run_dir)
 
 

@@ -122,7 +122,7 @@ def _some(clips: "list[Clip]", count: int, seed: int) -> "list[Clip]":
 
 
 def _write_truth(made: "SyntheticSet", clips: "list[Clip]", path: Path) -> None:
-    from slrctl.runs.folder import write_json
+    from slrctl.files import write_json
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -2,9 +2,7 @@
 
 import csv
 import json
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,7 +15,7 @@ from slrctl.core.data.readers.parquet import write_parquet
 from slrctl.core.data.readers.reading import some_of
 from slrctl.core.data.readers.spoter_csv import FPS, HEIGHT, LABELS, WIDTH
 from slrctl.errors import DataError, SlrctlError, UsageError
-from slrctl.files import check_replaceable
+from slrctl.files import replacing, write_text
 
 _DECIMALS = 6
 # No side of a video is longer, so the ratio of two sides is found again exactly.
@@ -43,7 +41,7 @@ def write_csv(clips: Sequence[Clip], path: Path) -> list[str]:
     labels, names = _number_glosses([clip.gloss for clip in clips])
     extra = {LABELS: [str(label) for label in labels], **_known_facts(clips)}
     coordinates = [f"{name}_{axis}" for name in skeleton.LANDMARK_NAMES for axis in "XY"]
-    with _replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([*extra, *coordinates])
         for row, clip in enumerate(clips):
@@ -52,9 +50,9 @@ def write_csv(clips: Sequence[Clip], path: Path) -> list[str]:
     notes = _lost(clips)
     if names:
         names_path = path.with_name(f"{path.stem}.glosses.json")
-        with _replacing(names_path) as partial:
-            text = json.dumps(dict(enumerate(names)), ensure_ascii=False, indent=1)
-            partial.write_text(text + "\n", encoding="utf-8")
+        write_text(
+            names_path, json.dumps(dict(enumerate(names)), ensure_ascii=False, indent=1) + "\n"
+        )
         notes.append(f"glosses are numbered: read it with --set data.gloss_names={names_path}")
     return notes
 
@@ -93,18 +91,6 @@ def _lost(clips: Sequence[Clip]) -> list[str]:
     facts = ("signer", "session", "split")
     lost = [name for name in facts if any(getattr(clip, name) is not None for clip in clips)]
     return [f"not in the file, the layout has no column for it: {some_of(['clip_id', *lost])}"]
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to; it is moved there if all goes well, else removed."""
-    check_replaceable(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 _PARQUET, _CSV = (".parquet", ".pq"), (".csv",)

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from slrctl.errors import UsageError
-from slrctl.files import parse_toml, read_text
+from slrctl.errors import DataError, UsageError
+from slrctl.files import read_toml
 from slrctl.layers import CMCL_PRESETS, Layer, flatten, read_overrides
 from slrctl.settings import merge
 
@@ -116,11 +116,9 @@ def read_study(path: Path) -> Study:
         UsageError: the file cannot be read, or does not describe a study.
     """
     try:
-        content = parse_toml(read_text(path))
-    except OSError as error:
-        raise UsageError(f"--study {path}: cannot be read ({error.strerror})") from None
-    except ValueError as error:
-        raise UsageError(f"--study {path}: not a TOML file ({error})") from None
+        content = read_toml(path)
+    except DataError as error:
+        raise UsageError(f"--study {error}") from None
     unknown = sorted(set(content) - {"name", "primary", "variants"})
     variants = content.get("variants")
     if unknown:

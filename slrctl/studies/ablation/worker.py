@@ -1,6 +1,5 @@
 """Run one trial in a process of its own."""
 
-import fcntl
 import multiprocessing
 import os
 import signal
@@ -14,11 +13,11 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
+from filelock import FileLock
 
 from slrctl.core.data.splits import Splits, load_splits
 from slrctl.errors import DataError, SlrctlError
 from slrctl.runs import folder as run_folder
-from slrctl.runs.folder import open_lock
 from slrctl.settings import Settings
 from slrctl.studies.ablation.trials import (
     Trial,
@@ -53,7 +52,8 @@ def run_trial(settings_json: str, run_dir: Path, threads: int) -> str | None:
                 return None
             for _ in _reports(settings, _splits(_data_of(settings_json)), run_dir):
                 pass
-            run_folder.remove_states(run_dir)  # of many trials they would fill a disk
+            for name in (run_folder.LAST, run_folder.PREVIOUS):  # they would fill a disk
+                (run_dir / name).unlink(missing_ok=True)
     except SlrctlError as error:
         return " ".join(str(error).split())
     return None
@@ -108,16 +108,16 @@ def _alone(run_dir: Path) -> Iterator[None]:
         SlrctlError: the folder of the trials cannot be written to.
     """
     path = run_dir.with_name(f"{run_dir.name}.lock")
+    lock = FileLock(path)
     try:
         run_dir.parent.mkdir(parents=True, exist_ok=True)
-        lock = open_lock(path)
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.acquire()
     except OSError as error:
         raise SlrctlError(f"{path}: cannot be written or locked ({error.strerror})") from None
     try:
         yield
     finally:
-        os.close(lock)
+        lock.release()
 
 
 ATTEMPTS = 3

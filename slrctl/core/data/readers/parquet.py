@@ -5,7 +5,6 @@ Rows are counted from 1 in messages.
 """
 
 import math
-import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from slrctl.core.data.readers.reading import (
     some_of,
 )
 from slrctl.errors import DataError
-from slrctl.files import check_replaceable
+from slrctl.files import replacing
 from slrctl.settings import DataSettings
 
 _TAIL_BYTES = 8  # the length of the footer in four, and Parquet's mark
@@ -540,15 +539,12 @@ def write_parquet(clips: Iterable[Clip], path: Path) -> None:
 
     The file appears whole or not at all: it is written beside its place and then moved there.
     """
-    check_replaceable(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with pq.ParquetWriter(partial, SCHEMA, compression="zstd") as writer:
-            for group in groups_of_clips(clips, _FRAMES_TOGETHER):
-                writer.write_table(_table_of(group))
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with (
+        replacing(path) as unfinished,
+        pq.ParquetWriter(unfinished, SCHEMA, compression="zstd") as writer,
+    ):
+        for group in groups_of_clips(clips, _FRAMES_TOGETHER):
+            writer.write_table(_table_of(group))
 
 
 def _table_of(clips: Sequence[Clip]) -> pa.Table:
