@@ -19,17 +19,16 @@ from slrctl.core.data.synthetic import synthesise
 from slrctl.files import replacing
 from slrctl.layers import Layer
 from slrctl.runs.load import load_run
+from slrctl.studies.ablation.running import TrialFailed, run_trials
 from slrctl.studies.ablation.study import BUILT_IN, Study
 from slrctl.studies.ablation.trials import (
     Fold,
     Trial,
-    TrialFailed,
     code_digest,
     plan_trials,
     read_result,
     standing,
 )
-from slrctl.studies.ablation.worker import run_locally
 from slrctl.studies.attention.inspect import inspect_clips
 from slrctl.studies.attention.known_lag import LagHits, count_hits, lag_shares, margin_95
 from slrctl.studies.attention.measures import relative_entropy
@@ -80,9 +79,9 @@ def train(num_seeds: int, epochs: int, jobs: int, trials_dir: Path) -> list[Tria
     schedule = Layer("schedule", {"train": {"epochs": epochs}})
     seeds = range(FIRST_SEED, FIRST_SEED + num_seeds)
     trials = plan_trials(study, seeds, [Fold(None, {})], [schedule], [])
-    remaining = standing(trials, trials_dir).remaining
+    _, remaining = standing(trials, trials_dir)
     print(f"{len(trials)} trainings, {len(remaining)} still to be run")
-    for event in run_locally(remaining, trials_dir, jobs=jobs, threads=1):
+    for event in run_trials(remaining, trials_dir, jobs=jobs, threads=1):
         print(f"{type(event).__name__}: {event.trial.variant}, seed {event.trial.seed}", flush=True)
         if isinstance(event, TrialFailed):
             raise SystemExit(event.message)

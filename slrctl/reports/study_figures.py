@@ -231,7 +231,7 @@ def _has_verdict(report: StudyReport) -> bool:
 
 
 def _difference_label(report: StudyReport) -> str:
-    part = f"{report.part} " if report.part else ""
+    part = f"{report.split} " if report.split else ""
     return f"difference in {part}accuracy to {report.study.baseline} (points)"
 
 

@@ -11,7 +11,7 @@ def headings(report: StudyReport) -> tuple[str, ...]:
     return (
         "variant",
         "seeds",
-        f"{report.part} accuracy (95 % interval)".strip(),
+        f"{report.split} accuracy (95 % interval)".strip(),
         "sd",
         "difference (95 % interval)",
         "p",
@@ -92,7 +92,7 @@ def method(report: StudyReport) -> str:
     text = METHOD.format(folds=" and averaged over folds" if report.folds else "")
     if any(v.comparison and v.comparison.difference_bca95 for v in report.variants):
         text += BOOTSTRAP
-    return text + (CHOSEN_ON_THEM if report.part == "validation" else "")
+    return text + (CHOSEN_ON_THEM if report.split == "validation" else "")
 
 
 def failure_lines(report: StudyReport) -> list[str]:

@@ -1,13 +1,14 @@
-"""Compare variants with a baseline over paired seeds, and say no more than the seeds allow.
+"""Statistics of variants against a baseline over paired seeds; see `docs/ablation.md`.
 
-All of it is SPEC section 8. A sample is one number per seed, the same seeds in the same order for
-the baseline and for every variant.
+A sample is one number per seed, the same seeds in the same order for the baseline and for every
+variant.
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import scipy.stats
@@ -61,7 +62,7 @@ class Comparison:
 
 
 def summarise(values: Float[np.ndarray, " S"]) -> Summary:
-    """Describe one variant.
+    """Summarise one variant.
 
     Raises:
         ValueError: there is no value.
@@ -73,7 +74,7 @@ def summarise(values: Float[np.ndarray, " S"]) -> Summary:
 
 
 def t_interval(values: Float[np.ndarray, " S"]) -> Interval | None:
-    """Student-t 95 % interval of the mean; None with fewer than two values."""
+    """Return the Student-t 95 % interval of the mean; None with fewer than two values."""
     if len(values) < 2:
         return None
     mean, error = float(np.mean(values)), float(scipy.stats.sem(values))
@@ -82,7 +83,7 @@ def t_interval(values: Float[np.ndarray, " S"]) -> Interval | None:
 
 
 def bca_interval(differences: Float[np.ndarray, " S"]) -> Interval | None:
-    """Bias-corrected, accelerated bootstrap 95 % interval of the mean, from 20 seeds up."""
+    """Return the bias-corrected, accelerated bootstrap 95 % interval, None below 20 seeds."""
     if len(differences) < BCA_FROM or np.ptp(differences) == 0:
         return None
     result = scipy.stats.bootstrap(
@@ -95,47 +96,42 @@ def bca_interval(differences: Float[np.ndarray, " S"]) -> Interval | None:
 
 
 def sign_flip_p(differences: Float[np.ndarray, " S"]) -> float:
-    """Two-sided p of a mean difference of 0, from flipping the signs of the differences.
+    """Return the two-sided p-value of a mean difference of 0, from flipping signs.
 
     Exact: the share of all 2^n patterns of signs with a mean at least as far from 0. So it never
     falls below 2 / 2^n, which bounds what few seeds can show. Above 40 differences a million
     patterns are drawn, always the same.
     """
-    if len(differences) > EXACT_UP_TO:
-        return _drawn_sign_flip_p(differences)
-    half = len(differences) // 2
-    first, second = _signed_sums(differences[:half]), np.sort(_signed_sums(differences[half:]))
+    count = len(differences)
+    if count > EXACT_UP_TO:
+        drawn = scipy.stats.permutation_test(
+            (differences,),
+            np.mean,
+            permutation_type="samples",
+            n_resamples=999_999,
+            batch=2**14,
+            rng=np.random.default_rng(stable_seed(0, "sign flips", count)),
+        )
+        return float(drawn.pvalue)
+    # Every pattern is one of the first half beside one of the second half.
+    first, second = (_signed_sums(half) for half in np.array_split(differences, 2))
+    second.sort()
     # Sums that are equal on paper differ in their last bits by the order of their terms.
-    rounding = 1e-12 * float(np.abs(differences).sum())
-    bound = abs(float(differences.sum())) - rounding
+    bound = abs(float(differences.sum())) - 1e-12 * float(np.abs(differences).sum())
     above = len(second) - np.searchsorted(second, bound - first, side="left")
     below = np.searchsorted(second, -bound - first, side="right")
-    return min(1.0, float(above.sum() + below.sum()) / 2.0 ** len(differences))
+    return min(1.0, float(above.sum() + below.sum()) / 2.0**count)
 
 
 def _signed_sums(differences: Float[np.ndarray, " S"]) -> Float[np.ndarray, " N"]:
-    """The sums under all 2^n patterns of signs."""
     sums = np.zeros(1)
     for difference in differences:
         sums = np.concatenate([sums + difference, sums - difference])
     return sums
 
 
-def _drawn_sign_flip_p(differences: Float[np.ndarray, " S"]) -> float:
-    result = scipy.stats.permutation_test(
-        (differences,),
-        np.mean,
-        permutation_type="samples",
-        vectorized=True,
-        n_resamples=999_999,
-        batch=2**14,
-        rng=np.random.default_rng(stable_seed(0, "sign flips", len(differences))),
-    )
-    return float(result.pvalue)
-
-
 def probability_of_improvement(differences: Float[np.ndarray, " S"]) -> float:
-    """How often the variant beats the baseline of its seed; a tie counts half."""
+    """Return the share of seeds in which the variant beats the baseline; a tie counts half."""
     return float(np.mean((differences > 0) + 0.5 * (differences == 0)))
 
 
@@ -149,7 +145,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def seeds_needed(num_comparisons: int) -> int:
-    """Fewest seeds with which one of m comparisons can come out below the level.
+    """Return the fewest seeds with which one of m comparisons can come out below the level.
 
     The smallest sign-flip p is 2 / 2^n, so n must be at least log2(2 m / 0.05).
     """
@@ -161,72 +157,127 @@ def compare(
     variants: Mapping[str, Float[np.ndarray, " S"]],
     *,
     primary: str | None,
-    num_declared: int | None = None,
 ) -> dict[str, Comparison]:
     """Compare every variant with the baseline, seed by seed.
 
     The primary contrast is tested unadjusted; the others are Holm-adjusted among themselves. How
-    many seeds those need is counted as if the primary were one of them.
+    many seeds those need is counted as if the primary were one of them. A variant without a seed in
+    common with the baseline is left out, but counts in the adjustment of the others: p-values are
+    adjusted for the comparisons that were planned.
 
     Args:
-        baseline: a value per seed.
-        variants: for each variant a value per seed, NaN where that seed has not finished; such a
-            seed is left out of that comparison.
+        baseline: a value per seed, NaN where that seed has not finished.
+        variants: the same for each variant.
         primary: the variant of the contrast declared beforehand; None if there is none.
-        num_declared: how many variants were to be compared, where some gave nothing: p-values are
-            adjusted for the comparisons that were planned, not for those that came about.
 
     Raises:
-        ValueError: the primary is not among the variants, or a variant has no seed in common with
-            the baseline.
+        ValueError: the primary is not among the variants.
     """
     if primary is not None and primary not in variants:
         raise ValueError(f"primary {primary!r} is not among the variants {list(variants)}")
-    differences = {}
-    for name, values in variants.items():
-        # Means over folds in another order differ in their last bits, which is no difference.
-        paired = np.round(np.asarray(values) - np.asarray(baseline), _DIGITS)
-        differences[name] = paired[~np.isnan(paired)]
-        if not len(differences[name]):
-            raise ValueError(f"variant {name!r} has no finished seed in common with the baseline")
-    p_values = {name: sign_flip_p(paired) for name, paired in differences.items()}
+    differences = {name: paired(values, baseline) for name, values in variants.items()}
+    p_values = {name: sign_flip_p(d) if len(d) else 1.0 for name, d in differences.items()}
     others = [name for name in variants if name != primary]
-    num_declared = len(variants) if num_declared is None else num_declared
-    of_absent = [1.0] * (num_declared - len(variants))
-    of_others = holm([*(p_values[name] for name in others), *of_absent])
-    adjusted = dict(zip(others, of_others, strict=False))
-    return {
-        name: _comparison(
-            differences[name],
-            p_values[name],
-            adjusted.get(name),
-            seeds_needed(1 if name == primary else num_declared),
+    adjusted = dict(zip(others, holm([p_values[name] for name in others]), strict=True))
+    found = {}
+    for name, values in differences.items():
+        if not len(values):
+            continue
+        mean, p = float(np.mean(values)), adjusted.get(name, p_values[name])
+        needed = seeds_needed(1 if name == primary else len(variants))
+        verdict: Verdict = "better" if mean > 0 else "worse"
+        if len(values) < needed:
+            verdict = "too few seeds"
+        elif p >= LEVEL:
+            verdict = "no difference shown"
+        found[name] = Comparison(
+            n=len(values),
+            difference=mean,
+            difference_sd=float(np.std(values, ddof=1)) if len(values) > 1 else None,
+            difference_ci95=t_interval(values),
+            difference_bca95=bca_interval(values),
+            p=p_values[name],
+            p_holm=adjusted.get(name),
+            probability_of_improvement=probability_of_improvement(values),
+            seeds_needed=needed,
+            verdict=verdict,
         )
-        for name in variants
-    }
+    return found
 
 
-def _comparison(
-    differences: Float[np.ndarray, " S"], p: float, p_holm: float | None, needed: int
-) -> Comparison:
-    mean = float(np.mean(differences))
-    return Comparison(
-        n=len(differences),
-        difference=mean,
-        difference_sd=float(np.std(differences, ddof=1)) if len(differences) > 1 else None,
-        difference_ci95=t_interval(differences),
-        difference_bca95=bca_interval(differences),
-        p=p,
-        p_holm=p_holm,
-        probability_of_improvement=probability_of_improvement(differences),
-        seeds_needed=needed,
-        verdict=_verdict(mean, p if p_holm is None else p_holm, len(differences), needed),
-    )
+def paired(
+    values: Float[np.ndarray, " S"], baseline: Float[np.ndarray, " S"]
+) -> Float[np.ndarray, " D"]:
+    """Return the differences of the seeds that both have finished.
+
+    Rounded: means over folds in another order differ in their last bits, which is no difference.
+    """
+    differences = np.round(values - baseline, _DIGITS)
+    return differences[~np.isnan(differences)]
 
 
-def _verdict(difference: float, p: float, num_seeds: int, needed: int) -> Verdict:
-    if num_seeds < needed:
-        return "too few seeds"
-    if p >= LEVEL:
-        return "no difference shown"
-    return "better" if difference > 0 else "worse"
+POWER = 0.8
+CAUTION = 0.8
+"""A cautious plan takes this upper bound of the spread, which a pilot of few seeds knows badly."""
+MOST_SEEDS = 10_000
+
+
+class Plan(NamedTuple):
+    """Seeds needed to see a difference with a power of 80 %.
+
+    `seeds` takes the pilot's spread as it is, `cautious_seeds` the upper 80 % bound of it; both
+    are at least the `floor` below which no p-value can be small enough. None is more than 10,000.
+    """
+
+    difference: float
+    spread: float
+    seeds: int | None
+    cautious_seeds: int | None
+    floor: int
+
+
+def plan_seeds(
+    pilot: Float[np.ndarray, " S"], difference: float, *, num_comparisons: int = 1
+) -> Plan:
+    """Plan the number of paired seeds.
+
+    The power is that of the paired t-test, which the sign-flip test matches closely; with several
+    comparisons the level is divided by their number, as Holm's first step does.
+
+    Args:
+        pilot: paired differences, variant minus baseline, of a few seeds.
+        difference: the true difference that should be seen, in the unit of the pilot.
+        num_comparisons: how many comparisons are adjusted together.
+
+    Raises:
+        ValueError: fewer than two differences, or a difference of 0.
+    """
+    if len(pilot) < 2:
+        raise ValueError(f"a pilot of {len(pilot)} seeds has no spread; it needs at least 2")
+    if not difference:
+        raise ValueError("no number of seeds shows a difference of 0; give another one")
+    spread, freedom = float(np.std(pilot, ddof=1)), len(pilot) - 1
+    cautious = spread * math.sqrt(freedom / float(scipy.stats.chi2.ppf(1 - CAUTION, freedom)))
+    floor = seeds_needed(num_comparisons)
+    counts = range(floor, MOST_SEEDS + 1)
+
+    def fewest(spread: float) -> int | None:
+        def power(count: int) -> float:
+            return t_power(abs(difference), spread, count, LEVEL / num_comparisons)
+
+        place = bisect_left(counts, POWER, key=power)
+        return counts[place] if place < len(counts) else None
+
+    return Plan(difference, spread, fewest(spread), fewest(cautious), floor)
+
+
+def t_power(effect: float, spread: float, num_seeds: int, level: float = LEVEL) -> float:
+    """Return the power of the two-sided paired t-test."""
+    if spread == 0:
+        return 1.0
+    freedom, shift = num_seeds - 1, effect / spread * math.sqrt(num_seeds)
+    critical = float(scipy.stats.t.ppf(1 - level / 2, freedom))
+    beyond = scipy.stats.nct.sf(critical, freedom, shift)
+    power = float(beyond + scipy.stats.nct.cdf(-critical, freedom, shift))
+    # scipy gives up where the shift is so large that nothing is left below the critical value.
+    return 1.0 if math.isnan(power) else power

@@ -375,7 +375,7 @@ def test_a_study_that_is_told_to_end_says_what_is_finished_on_one_line(start, co
     ("moment", "told"),
     [
         ("trials.plan_trials", ""),
-        ("estimate.estimate_seconds", ": 0 of 2 trials are finished; the same command goes on"),
+        ("running.estimate_seconds", ": 0 of 2 trials are finished; the same command goes on"),
         ("report.report_study", ": 2 of 2 trials are finished; the same command goes on"),
     ],
 )

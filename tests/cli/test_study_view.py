@@ -5,7 +5,8 @@ from rich.console import Console
 
 from slrctl.cli.ablate.study_view import _Grid
 from slrctl.settings import Settings
-from slrctl.studies.ablation.trials import Trial, TrialDone, TrialFailed, TrialStarted
+from slrctl.studies.ablation.running import TrialDone, TrialFailed, TrialStarted
+from slrctl.studies.ablation.trials import Trial
 
 SEEDS = range(379, 391)
 

@@ -68,6 +68,7 @@ def table_of(study, num_seeds, *, epochs=1, folds=("",), shifts=None, without=()
                 "fold": fold,
                 "status": "failed" if (name, seed) in without else "done",
                 "part": "test",
+                "failure": "",
                 "accuracy": accuracy,
                 "train_seconds": 10.0,
                 "val_accuracy_by_epoch": " ".join([f"{accuracy:.6f}"] * epochs),

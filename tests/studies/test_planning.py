@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from slrctl.studies.ablation.report import plan_seeds, t_power
-from slrctl.studies.statistics import sign_flip_p
+from slrctl.studies.statistics import plan_seeds, sign_flip_p, t_power
 
 
 def pilot(spread: float, count: int = 5) -> np.ndarray:

@@ -31,7 +31,7 @@ from slrctl.cli.ablate.request import (
     plan_trials_of,
     study_place,
 )
-from slrctl.cli.ablate.running import interruptible, run_trials
+from slrctl.cli.ablate.running import interruptible, run_remaining
 from slrctl.cli.console import console_for, print_json, report_errors
 from slrctl.cli.interruption import stopping_on_signals
 from slrctl.cli.options import ConfigOption, JsonOption, SetOption, command, setting_layers
@@ -124,7 +124,7 @@ def ablate(
             if as_json:
                 print_json({"trials": len(request.trials), "remaining": len(remaining)})
             return
-        failures = run_trials(request, remaining, results, console)
+        failures = run_remaining(request, remaining, results, console)
         with interruptible(request, results):
             conclude(request, results, failures, console, as_json=as_json)
 

@@ -67,7 +67,7 @@ def _plans(
 
     if difference is None:
         return {}
-    plans = plan_study(report, table, difference)
+    plans = plan_study(report.study, table, difference)
     for variant in report.variants[1:]:
         if variant.name not in plans:
             print_lines(

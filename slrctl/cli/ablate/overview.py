@@ -35,7 +35,7 @@ def announce(request: StudyRequest, remaining: "list[Trial]", console: Console) 
 
 
 def _expectation(request: StudyRequest, remaining: "list[Trial]") -> str:
-    from slrctl.studies.ablation.estimate import estimate_seconds
+    from slrctl.studies.ablation.running import estimate_seconds
 
     jobs, threads, _ = request.workers
     seconds = estimate_seconds(remaining, splits_of(remaining[0]), jobs=jobs or 1, threads=threads)

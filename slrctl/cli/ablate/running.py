@@ -7,34 +7,35 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from slrctl.cli.ablate.request import StudyRequest, Workers
+from slrctl.cli.ablate.request import StudyRequest
 from slrctl.cli.ablate.study_view import study_view
 from slrctl.cli.interruption import stopping_on_signals
 from slrctl.errors import Interrupted
 from slrctl.training.stopping import StopRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from slrctl.studies.ablation.running import TrialEvent
+    from slrctl.studies.ablation.trials import Trial, TrialResult
 
-    from slrctl.studies.ablation.trials import Trial, TrialEvent, TrialResult
 
-
-def run_trials(
+def run_remaining(
     request: StudyRequest,
     remaining: "list[Trial]",
     results: "dict[str, TrialResult]",
     console: Console,
 ) -> dict[str, str]:
     """Run trials, add what they gave to the results, and return why others failed, by key."""
-    from slrctl.studies.ablation.trials import TrialDone, TrialFailed, read_result
+    from slrctl.studies.ablation.running import TrialDone, TrialFailed, run_trials
+    from slrctl.studies.ablation.trials import read_result
 
     trials_dir = request.place.trials
+    jobs, threads, ray = request.workers
     failures: dict[str, str] = {}
     with (
         interruptible(request, results),
         study_view(console, request.trials, trials_dir, set(results)) as view,
         # Closed here, and not whenever the last reference goes: that is what ends the workers.
-        closing(_events(request.workers, remaining, trials_dir)) as events,
+        closing(run_trials(remaining, trials_dir, jobs=jobs, threads=threads, ray=ray)) as events,
     ):
         for event in events:
             if isinstance(event, TrialDone):
@@ -61,15 +62,3 @@ def interruptible(request: StudyRequest, finished: Collection[str]) -> Iterator[
         raise Interrupted(
             f"interrupted: {len(finished)} of {total} trials are finished; the same command goes on"
         ) from None
-
-
-def _events(
-    workers: Workers, remaining: "list[Trial]", trials_dir: Path
-) -> "Generator[TrialEvent]":
-    from slrctl.studies.ablation.on_ray import run_on_ray
-    from slrctl.studies.ablation.worker import run_locally
-
-    jobs, threads, address = workers
-    if address is not None:
-        return run_on_ray(remaining, trials_dir, address=address, jobs=jobs, threads=threads)
-    return run_locally(remaining, trials_dir, jobs=jobs or 1, threads=threads)

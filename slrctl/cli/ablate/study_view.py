@@ -16,7 +16,8 @@ from slrctl.cli.console import print_lines, print_table
 
 if TYPE_CHECKING:
     from slrctl.studies.ablation.report import StudyReport
-    from slrctl.studies.ablation.trials import Trial, TrialEvent
+    from slrctl.studies.ablation.running import TrialEvent
+    from slrctl.studies.ablation.trials import Trial
 
 # What a cell of the live table shows.
 _OPEN, _DONE, _FAILED = ("·", "dim"), ("■", "green"), ("x", "bold red")
@@ -52,7 +53,7 @@ class _Grid:
         self.at_once = 1
 
     def take_in(self, event: "TrialEvent") -> None:
-        from slrctl.studies.ablation.trials import TrialFailed, TrialStarted
+        from slrctl.studies.ablation.running import TrialFailed, TrialStarted
 
         key = event.trial.key
         if isinstance(event, TrialStarted):
@@ -154,7 +155,7 @@ class _Plain:
         self.console, self.grid = console, grid
 
     def show(self, event: "TrialEvent") -> None:
-        from slrctl.studies.ablation.trials import TrialFailed, TrialStarted
+        from slrctl.studies.ablation.running import TrialFailed, TrialStarted
 
         self.grid.take_in(event)
         if isinstance(event, TrialStarted):

@@ -1,117 +1,151 @@
-"""Run trials on a Ray cluster: the same code, in the same folders, on other machines too."""
+"""A pool on a Ray cluster: the same trials, in the same folders, on other machines too."""
 
 import logging
 import os
 import signal
 import socket
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from slrctl.errors import SlrctlError
-from slrctl.studies.ablation.trials import (
-    Trial,
-    TrialDone,
-    TrialEvent,
-    TrialFailed,
-    TrialStarted,
-    code_digest,
-)
-from slrctl.studies.ablation.worker import run_trial
+from slrctl.pool import Crashed
+from slrctl.studies.ablation.trials import Trial, code_digest
 
 LOCAL = "local"
-"""The address that stands for a cluster of this machine alone, started and ended here."""
-RETRIES = 5
-"""How often a trial is started again whose worker or node was lost."""
-# Trials hand over nothing but a line of text; the least that Ray takes.
-_OBJECT_STORE = 80 * 1024 * 1024
+"""Address of a cluster of this machine alone, started and ended by the pool."""
+_OBJECT_STORE_BYTES = 80 * 1024 * 1024  # the least that Ray accepts; trials hardly need any
+_Run = Callable[[Trial], str | None]
 
 
-def run_on_ray(
-    trials: Sequence[Trial], trials_dir: Path, *, address: str, jobs: int | None, threads: int
-) -> Generator[TrialEvent]:
-    """Run trials on a cluster, and tell of each as it starts and ends.
+class RayPool:
+    """Runs trials on the nodes of a cluster; its methods are those of `ProcessPool`.
 
-    A trial whose worker or node is lost is started again on another one; a trial that fails by
-    itself is told of and the others go on. Closing the generator leaves the cluster, which ends
-    what still runs.
+    A trial reserves processors, and a graphics processor if its settings name one. The end of the
+    block of `with` leaves the cluster, which ends what still runs.
 
     Args:
-        trials: what to run.
-        trials_dir: where the runs go. All nodes need it, the clips and the cache under the same
-            paths as here.
-        address: of the cluster, as host:port; `LOCAL` starts one.
-        jobs: at most so many trials at a time; None for as many as the nodes have room for.
-        threads: of torch in a trial, and the processors it reserves.
+        run: what a node calls.
+        trials_dir: a folder that all nodes must see under the same path.
+        address: of the cluster, as host:port, or `LOCAL`.
+        jobs: the most trials at a time; None for as many as the nodes have room for.
+        threads: processors that each trial reserves.
 
     Raises:
         SlrctlError: Ray is not installed, there is no cluster at the address, or none of its nodes
             has so many processors.
     """
-    if not trials:
-        return
-    trials_dir = trials_dir.absolute()
-    trials_dir.mkdir(parents=True, exist_ok=True)
-    ray = _connect(address, (jobs or 1) * threads)
-    try:
-        if not _room(ray, threads):
+
+    def __init__(
+        self, run: _Run, trials_dir: Path, *, address: str, jobs: int | None, threads: int
+    ) -> None:
+        self.jobs, self.threads = jobs, threads
+        self._arguments = (run, trials_dir, code_digest())
+        self._trials: dict[Any, Trial] = {}
+        self._ray = _connect(address, (jobs or 1) * threads)
+        self._call = self._ray.remote(num_cpus=threads, max_retries=0)(run_on_node)
+        if not self._num_places():
+            self._ray.shutdown()
             raise SlrctlError(
                 f"--threads {threads}: no node of the Ray cluster has so many processors; "
                 "lower --threads"
             )
-        train = ray.remote(num_cpus=threads, max_retries=RETRIES)(_train)
-        waiting, running = list(reversed(trials)), dict[Any, Trial]()
-        while waiting or running:
-            # Asked again each time: nodes come and go.
-            room = max(1, _room(ray, threads))
-            while waiting and len(running) < min(room, jobs or room):
-                trial = waiting.pop()
-                yield TrialStarted(trial)
-                # Trials do not share a graphics processor.
-                num_gpus = 1 if trial.settings.train.device.startswith("cuda") else 0
-                task = train.options(num_gpus=num_gpus).remote(
-                    trial.settings.model_dump_json(), trials_dir / trial.key, threads, code_digest()
-                )
-                running[task] = trial
-            for task in ray.wait(list(running), num_returns=1)[0]:
-                yield _settle(ray, task, running.pop(task))
-    finally:
-        ray.shutdown()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ray.shutdown()
+
+    @property
+    def is_busy(self) -> bool:
+        return bool(self._trials)
+
+    @property
+    def has_room(self) -> bool:
+        places = max(1, self._num_places())
+        return len(self._trials) < min(places, self.jobs or places)
+
+    def _num_places(self) -> int:
+        """Count the trials that fit on the nodes that are up; nodes come and go."""
+        return sum(
+            int(node["Resources"].get("CPU", 0)) // self.threads
+            for node in self._ray.nodes()
+            if node["Alive"]
+        )
+
+    def submit(self, trial: Trial) -> None:
+        num_gpus = 1 if trial.settings.train.device.startswith("cuda") else 0
+        task = self._call.options(num_gpus=num_gpus).remote(trial, *self._arguments)
+        self._trials[task] = trial
+
+    def wait(self) -> list[tuple[Trial, str | Crashed | None]]:
+        ready, _ = self._ray.wait(list(self._trials), num_returns=1)
+        return [(self._trials.pop(task), self._result(task)) for task in ready]
+
+    def _result(self, task: Any) -> str | Crashed | None:
+        try:
+            return self._ray.get(task)
+        except self._ray.exceptions.RayTaskError:
+            raise  # a bug in the trial keeps its traceback
+        except self._ray.exceptions.RayError as error:
+            return Crashed(" ".join(str(error).split())[:200])
+
+
+def run_on_node(trial: Trial, run: _Run, trials_dir: Path, code: str) -> str | None:
+    """Run a trial, unless this node cannot give the same result as the others.
+
+    Returns:
+        None once the trial is finished, else the reason of its failure in one line.
+    """
+    node = socket.gethostname()
+    if not trials_dir.is_dir():
+        return (
+            f"{trials_dir}: not there on node {node}; all nodes need this folder, and the clips, "
+            "under the same paths: share them"
+        )
+    if code_digest() != code:
+        return f"node {node} has another version of slrctl; install the same on all nodes"
+    return run(trial)
 
 
 def _connect(address: str, num_cpus: int) -> Any:
-    # Ray reports its use to its makers unless told otherwise; nothing here leaves the machine.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else Ray reports to its makers
     try:
         import ray
         import ray.exceptions
     except ModuleNotFoundError:
         raise SlrctlError("--ray needs Ray: pip install 'slrctl[ray]', or use --jobs") from None
-    is_ours = address == LOCAL
-    if not is_ours:
-        _knock(address)
+    own = {}
+    if address == LOCAL:
+        own = {
+            "num_cpus": num_cpus,
+            "object_store_memory": _OBJECT_STORE_BYTES,
+            "include_dashboard": False,
+        }
     try:
+        _check_listening(address)
         with _own_sigterm():
-            ray.init(
-                address,
-                num_cpus=num_cpus if is_ours else None,
-                object_store_memory=_OBJECT_STORE if is_ours else None,
-                include_dashboard=False if is_ours else None,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
-    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        raise SlrctlError(f"--ray {address}: {_why_not(error)}") from None
+            ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **own)
+    except (OSError, OverflowError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        raise SlrctlError(f"--ray {address}: {_remedy(error)}") from None
     return ray
+
+
+def _check_listening(address: str) -> None:
+    """Fail at once where nothing listens; Ray would try for five minutes."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 @contextmanager
 def _own_sigterm() -> Iterator[None]:
-    """Keep what SIGTERM does here: Ray lets it end the process without a word, with code 15."""
+    """Keep our handler of SIGTERM, which Ray replaces by one that exits without a message."""
     if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may handle signals
+        yield  # only the main thread may set handlers
         return
     before = signal.getsignal(signal.SIGTERM)
     try:
@@ -120,20 +154,9 @@ def _own_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _knock(address: str) -> None:
-    """Find out at once whether anything listens there, which Ray takes five minutes for."""
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal():
-        return
-    try:
-        socket.create_connection((host, int(port)), timeout=10).close()
-    except (OSError, OverflowError) as error:
-        raise SlrctlError(f"--ray {address}: {_why_not(error)}") from None
-
-
-def _why_not(error: BaseException) -> str:
-    told = f"{error} {error.__cause__}"
-    if "InvalidAuthToken" in told or "authentication" in told.lower():
+def _remedy(error: BaseException) -> str:
+    text = f"{error} {error.__cause__}"
+    if "InvalidAuthToken" in text or "authentication" in text.lower():
         return (
             "the cluster asks for a token; set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN to that of "
             "the cluster unless Ray keeps it in your home already"
@@ -143,40 +166,3 @@ def _why_not(error: BaseException) -> str:
         "ray start --head, join this machine to it with ray start --address, or leave the address "
         "out"
     )
-
-
-def _room(ray: Any, threads: int) -> int:
-    """How many trials the nodes that are up can hold together."""
-    return sum(
-        int(node["Resources"].get("CPU", 0)) // threads for node in ray.nodes() if node["Alive"]
-    )
-
-
-def _train(settings_json: str, run_dir: Path, threads: int, code: str) -> str | None:
-    """Run a trial on a node, unless the node cannot give the result that it would have here.
-
-    Returns:
-        None once the trial is finished, else what went wrong in one line.
-    """
-    if not run_dir.parent.is_dir():
-        return (
-            f"{run_dir.parent}: not there on node {socket.gethostname()}; all nodes need this "
-            "folder, and the clips, under the same paths: share them"
-        )
-    if code_digest() != code:
-        return (
-            f"node {socket.gethostname()} has another version of slrctl; install the same on all "
-            "nodes"
-        )
-    return run_trial(settings_json, run_dir, threads)
-
-
-def _settle(ray: Any, task: Any, trial: Trial) -> TrialEvent:
-    try:
-        message = ray.get(task)
-    except ray.exceptions.RayTaskError:
-        raise  # a bug in the trial keeps its traceback
-    except ray.exceptions.RayError as error:
-        reason = " ".join(str(error).split())[:200]
-        return TrialFailed(trial, f"its worker was lost {RETRIES + 1} times ({reason})")
-    return TrialDone(trial) if message is None else TrialFailed(trial, message)

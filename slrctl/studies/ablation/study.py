@@ -1,18 +1,18 @@
-"""What a study compares: a baseline, named variants, and the one contrast declared beforehand."""
+"""Studies: a baseline, named variants, and the one contrast declared beforehand."""
 
 import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 from slrctl.errors import DataError, UsageError
 from slrctl.files import read_toml
-from slrctl.layers import CMCL_PRESETS, Layer, flatten, read_overrides
+from slrctl.layers import CMCL_PRESETS, Tree, flatten, read_overrides
 from slrctl.settings import merge
 
-Tree = Mapping[str, Any]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.+=-]{0,79}")
 
 
@@ -22,11 +22,29 @@ class Study:
 
     `primary` is the variant of the contrast that is tested unadjusted; None if no contrast was
     declared.
+
+    Raises:
+        UsageError: a name cannot be shown or filed, or the primary is not among the variants.
     """
 
     name: str
     variants: Mapping[str, Tree]
     primary: str | None
+
+    def __post_init__(self) -> None:
+        for name in (self.name, *self.variants):
+            if not isinstance(name, str) or not _NAME.fullmatch(name):
+                raise UsageError(
+                    f"{name!r}: a name of a study or variant is 1 to 80 letters, digits, spaces "
+                    "and any of _ . + = -, and begins with a letter or digit"
+                )
+        for name, tree in self.variants.items():
+            if not isinstance(tree, Mapping):
+                raise UsageError(f"variant {name!r}: expected a table of settings, found {tree!r}")
+        if self.primary is not None and self.primary not in self.others:
+            raise UsageError(
+                f"primary {self.primary!r} is not one of the variants {', '.join(self.others)}"
+            )
 
     @property
     def baseline(self) -> str:
@@ -96,7 +114,7 @@ BUILT_IN: dict[str, Study] = {
 
 
 def built_in(name: str) -> Study:
-    """The study of that name.
+    """Return the built-in study of that name.
 
     Raises:
         UsageError: there is none.
@@ -110,7 +128,7 @@ def built_in(name: str) -> Study:
 
 
 def read_study(path: Path) -> Study:
-    """Read a study of one's own: `primary = "..."` and a table `[variants."name"]` for each.
+    """Read a study from a file: `primary = "..."` and a table `[variants."name"]` for each variant.
 
     Raises:
         UsageError: the file cannot be read, or does not describe a study.
@@ -119,22 +137,21 @@ def read_study(path: Path) -> Study:
         content = read_toml(path)
     except DataError as error:
         raise UsageError(f"--study {error}") from None
-    unknown = sorted(set(content) - {"name", "primary", "variants"})
-    variants = content.get("variants")
-    if unknown:
+    if unknown := sorted(set(content) - {"name", "primary", "variants"}):
         raise UsageError(
             f"--study {path}: found {unknown[0]!r}, expected name, primary and [variants.NAME]"
         )
+    variants = content.get("variants")
     if not isinstance(variants, dict) or len(variants) < 2:
         raise UsageError(
             f"--study {path}: needs a table [variants.NAME] for a baseline, which comes first, "
             "and for at least one variant"
         )
-    return checked(Study(content.get("name", path.stem), variants, content.get("primary")))
+    return Study(content.get("name", path.stem), variants, content.get("primary"))
 
 
 def with_variants(study: Study, assignments: Sequence[str]) -> Study:
-    """Put variants written as `name:section.key=value,...` in the place of the study's own.
+    """Replace the variants of a study by ones written as `name:section.key=value,...`.
 
     The baseline stays, and the first of them is the primary contrast.
 
@@ -145,21 +162,21 @@ def with_variants(study: Study, assignments: Sequence[str]) -> Study:
         return study
     variants = {study.baseline: study.variants[study.baseline]}
     for assignment in assignments:
-        name, separator, text = assignment.partition(":")
-        if not separator or not text.strip():
+        name, _, text = assignment.partition(":")
+        name = name.strip()
+        if not text.strip():
             raise UsageError(
                 f"--variant {assignment!r}: expected NAME:section.key=value, separated by commas"
             )
-        if name.strip() in variants:
-            raise UsageError(
-                f"--variant {assignment!r}: there is a variant {name.strip()!r} already"
-            )
-        variants[name.strip()] = _tree(_split_assignments(text))
-    return checked(replace(study, variants=variants, primary=tuple(variants)[1]))
+        if name in variants:
+            raise UsageError(f"--variant {assignment!r}: there is a variant {name!r} already")
+        # Only at commas before another `section.key=`: a list may hold commas of its own.
+        variants[name] = _tree(re.split(r",(?=\s*[A-Za-z_][\w.]*\s*=)", text))
+    return replace(study, variants=variants, primary=tuple(variants)[1])
 
 
 def with_grid(study: Study, grids: Sequence[str]) -> Study:
-    """Put all combinations of listed values in the place of the study's variants.
+    """Replace the variants of a study by all combinations of listed values.
 
     A combination that sets what the baseline sets, such as both lambdas of CMCL to 0, is left out.
 
@@ -178,93 +195,58 @@ def with_grid(study: Study, grids: Sequence[str]) -> Study:
     for values in itertools.product(*axes.values()):
         cell = dict(zip(axes, values, strict=True))
         tree = _tree([f"{key}={value}" for key, value in cell.items()])
-        if _decided(tree) != _decided(baseline):
+        if _effect(tree) != _effect(baseline):
             variants[cell_name(cell)] = tree
     if len(variants) == 1:
         raise UsageError(
             f"--grid {grids[0]!r}: sets only what the baseline {study.baseline!r} sets; "
             "give a value that differs"
         )
-    return checked(replace(study, name=f"{study.name}-grid", variants=variants, primary=None))
+    return Study(f"{study.name}-grid", variants, None)
 
 
 def grid_axes(grids: Sequence[str]) -> dict[str, list[str]]:
-    """The settings that `--grid` options name, and the values of each.
+    """Return the values of each setting that `--grid` options name.
 
     Raises:
         UsageError: an option cannot be read, or names a setting that another one names.
     """
     axes: dict[str, list[str]] = {}
     for grid in grids:
-        key, separator, text = grid.partition("=")
-        key, values = key.strip(), [value for value in _split_list(text) if value]
-        if not separator or not values:
+        key, _, text = grid.partition("=")
+        key = key.strip()
+        outside_brackets = r",(?![^\[]*\])"
+        values = [value.strip() for value in re.split(outside_brackets, text) if value.strip()]
+        if not values:
             raise UsageError(f"--grid {grid!r}: expected section.key=value,value,...")
         if key in axes:
-            together = ",".join([*axes[key], *values])
             raise UsageError(
                 f"--grid {grid!r}: there is a --grid of {key} already; "
-                f"give all values in one, --grid {key}={together}"
+                f"give all values in one, --grid {key}={','.join([*axes[key], *values])}"
             )
         axes[key] = list(dict.fromkeys(values))
     return axes
 
 
 def cell_name(cell: Mapping[str, str]) -> str:
-    """The name of the variant that gives each of these settings its value."""
+    """Name the variant that gives each of these settings its value."""
     return " ".join(f"{key.rpartition('.')[2]}={value}" for key, value in cell.items())
 
 
-def checked(study: Study) -> Study:
-    """The study itself, once its names and its primary contrast are in order.
-
-    Raises:
-        UsageError: a name cannot be shown or filed, or the primary is not among the variants.
-    """
-    for name in (study.name, *study.variants):
-        if not isinstance(name, str) or not _NAME.fullmatch(name):
-            raise UsageError(
-                f"{name!r}: a name of a study or variant is 1 to 80 letters, digits, spaces and "
-                "any of _ . + = -, and begins with a letter or digit"
-            )
-    for name, tree in study.variants.items():
-        if not isinstance(tree, Mapping):
-            raise UsageError(f"variant {name!r}: expected a table of settings, found {tree!r}")
-    if study.primary is not None and study.primary not in study.others:
-        raise UsageError(
-            f"primary {study.primary!r} is not one of the variants {', '.join(study.others)}"
-        )
-    return study
-
-
-def variant_layer(study: Study, name: str) -> Layer:
-    """The layer of settings a variant is: above the command's preset, below its `--set`."""
-    return Layer(f"variant {name}", study.variants[name])
-
-
-def _decided(tree: Tree) -> dict[str, Any]:
-    """The values a tree decides, those of its preset among them."""
+def decided(tree: Tree) -> dict[str, Any]:
+    """Return the values a tree sets by dotted key, those of a preset it names among them."""
     values = flatten(tree)
     preset = CMCL_PRESETS.get(str(values.get("cmcl.preset")), {})
-    values = {f"cmcl.{name}": value for name, value in preset.items()} | values
+    return {f"cmcl.{name}": value for name, value in preset.items()} | values
+
+
+def _effect(tree: Tree) -> dict[str, Any]:
+    """Return the decided values without those that have no effect where CMCL is off."""
+    values = decided(tree)
     if values.get("cmcl.lambda_consistency") == values.get("cmcl.lambda_alignment") == 0:
-        # CMCL is off, whatever preset it would otherwise follow and on whatever schedule.
         return {k: v for k, v in values.items() if k not in ("cmcl.preset", "cmcl.adaptive")}
     return values
 
 
 def _tree(assignments: Sequence[str]) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
-    for layer in read_overrides(assignments):
-        tree = merge(tree, layer.values)
-    return tree
-
-
-def _split_assignments(text: str) -> list[str]:
-    """Cut at the commas that begin another `section.key=`; a list may hold commas of its own."""
-    return [part.strip() for part in re.split(r",(?=\s*[A-Za-z_][\w.]*\s*=)", text)]
-
-
-def _split_list(text: str) -> list[str]:
-    """Cut at commas outside brackets."""
-    return [part.strip() for part in re.split(r",(?![^\[]*\])", text)]
+    return reduce(merge, (layer.values for layer in read_overrides(assignments)), {})

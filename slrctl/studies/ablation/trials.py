@@ -1,4 +1,4 @@
-"""One training of one variant under one seed: what it is, where it lies, what it gave."""
+"""Trials of a study: each is one training of one variant under one seed."""
 
 import hashlib
 import json
@@ -13,15 +13,16 @@ from slrctl.core.data.dataset import load_dataset
 from slrctl.core.data.synthetic import synthesise
 from slrctl.core.devices import choose_device, settled
 from slrctl.errors import DataError, UsageError
-from slrctl.layers import CMCL_PRESETS, Layer, flatten, resolve
+from slrctl.layers import Layer, flatten, resolve
 from slrctl.runs import folder as run_folder
 from slrctl.settings import DataSettings, Settings
-from slrctl.studies.ablation.study import Study, variant_layer
+from slrctl.studies.ablation.study import Study, decided
 
+METRICS = ("accuracy", "macro_accuracy", "top5_accuracy", "macro_f1", "nll", "ece")
 _PATHS = ("train", "val", "test")
-# Where clips are kept changes none of their bits.
+# Settings of `data` that change no number: contents replace the paths.
 _WITHOUT_EFFECT = (*_PATHS, "cache", "cache_dir", "cache_gigabytes")
-# What decides a trial's numbers: everything but commands, studies and reports.
+# The code that decides a trial's numbers: not commands, studies and reports.
 _COMPUTES = ("core", "training", "evaluation", "runs", "settings.py")
 
 
@@ -29,8 +30,8 @@ _COMPUTES = ("core", "training", "evaluation", "runs", "settings.py")
 class Trial:
     """A variant under a seed, on a fold of the data if there are folds.
 
-    `key` is a hash of all that decides the trial's numbers: settings, data, code. Two trials with
-    one key are the same, whatever study they belong to.
+    `key` is a hash of all that decides the trial's numbers: settings, data, code. Trials with one
+    key are the same, whatever study they belong to.
     """
 
     variant: str
@@ -41,14 +42,14 @@ class Trial:
 
 
 class TrialResult(NamedTuple):
-    """What a finished trial gave.
+    """Results of a finished trial.
 
-    `metrics` are those of the test clips, or of the validation clips where there are none (`part`
+    `metrics` are those of the test clips, or of the validation clips where there are none (`split`
     says which); `curve` is the validation accuracy after every epoch; `seconds` is the time spent
     in training steps.
     """
 
-    part: str
+    split: str
     metrics: Mapping[str, float]
     clips: int
     best_epoch: int
@@ -57,7 +58,7 @@ class TrialResult(NamedTuple):
 
 
 class Fold(NamedTuple):
-    """A way of cutting the data into parts, as settings."""
+    """One division of the data into splits, as settings."""
 
     name: str | None
     values: Mapping[str, Any]
@@ -70,7 +71,7 @@ def plan_trials(
     below: Sequence[Layer],
     above: Sequence[Layer],
 ) -> list[Trial]:
-    """Every trial of a study, seed by seed, so that an unfinished study has whole pairs.
+    """List the trials of a study seed by seed, so that an unfinished study has whole pairs.
 
     Args:
         study: its variants lie between the layers.
@@ -83,30 +84,35 @@ def plan_trials(
         UsageError: a setting is wrong, a layer above sets what the variants differ in, or two
             variants come out the same.
     """
-    _check_untreated(study, above)
-    trials = []
+    _check_baseline_untreated(study, above)
+    trials: list[Trial] = []
     sources: dict[str, str] | None = None
     for seed in seeds:
         for fold in folds:
-            for name in study.variants:
-                layers = [*below, variant_layer(study, name), *above]
+            for name, tree in study.variants.items():
+                layers = [*below, Layer(f"variant {name}", tree), *above]
                 layers += [Layer("seed", {"seed": seed}), Layer("fold", fold.values)]
                 settings = resolve(layers).settings
-                if settings.train.precision == "auto":  # else nothing asks for the device here
+                if settings.train.precision == "auto":  # else the device may be absent here
                     settings = settled(settings, choose_device(settings.train.device))
                 sources = sources or source_fingerprints(settings.data)
                 key = trial_key(settings, sources)
                 trials.append(Trial(name, seed, fold.name, settings, key))
-    _check_distinct(trials[: len(study.variants)])
+    names: dict[str, str] = {}
+    for trial in trials[: len(study.variants)]:
+        if (other := names.setdefault(trial.key, trial.variant)) != trial.variant:
+            raise UsageError(
+                f"variants {other!r} and {trial.variant!r} come out the same; "
+                "leave one of them out, or change its settings"
+            )
     return trials
 
 
-def _check_untreated(study: Study, above: Sequence[Layer]) -> None:
-    """A layer over all variants must not set what they differ in: it would treat the control."""
-    differing = {key for tree in study.variants.values() for key in _keys(tree)}
+def _check_baseline_untreated(study: Study, above: Sequence[Layer]) -> None:
+    differing = {key for tree in study.variants.values() for key in decided(tree)}
     for layer in above:
-        if treated := _keys(layer.values) & differing:
-            named = sorted(treated & set(flatten(layer.values))) or ["cmcl.preset"]
+        if treated := decided(layer.values).keys() & differing:
+            named = sorted(treated & flatten(layer.values).keys()) or ["cmcl.preset"]
             raise UsageError(
                 f"{layer.origin}: {named[0]} is what the variants of study {study.name!r} differ "
                 f"in, and would be laid over all of them, the baseline {study.baseline!r} too; "
@@ -114,27 +120,8 @@ def _check_untreated(study: Study, above: Sequence[Layer]) -> None:
             )
 
 
-def _keys(tree: Mapping[str, Any]) -> set[str]:
-    """The settings that a tree decides, those of a preset among them."""
-    keys = set(flatten(tree))
-    if "cmcl.preset" in keys:
-        keys |= {f"cmcl.{name}" for name in CMCL_PRESETS["off"]}
-    return keys
-
-
-def _check_distinct(trials: Sequence[Trial]) -> None:
-    names: dict[str, str] = {}
-    for trial in trials:
-        if trial.key in names:
-            raise UsageError(
-                f"variants {names[trial.key]!r} and {trial.variant!r} come out the same; "
-                "leave one of them out, or change its settings"
-            )
-        names[trial.key] = trial.variant
-
-
 def trial_key(settings: Settings, sources: Mapping[str, str]) -> str:
-    """A hash of everything that decides a trial's numbers; paths are replaced by contents."""
+    """Hash all that decides a trial's numbers; `sources` replace the paths of the data."""
     values = settings.model_dump(mode="json")
     for name in _WITHOUT_EFFECT:
         values["data"].pop(name)
@@ -145,14 +132,14 @@ def trial_key(settings: Settings, sources: Mapping[str, str]) -> str:
 
 
 def kept_clips(data: DataSettings) -> ClipCache | None:
-    """The cache the settings name; None where it is off or has no folder."""
+    """Return the cache the settings name; None where it is off or has no folder."""
     if not data.cache or data.cache_dir is None:
         return None
     return ClipCache(data.cache_dir, data.cache_gigabytes)
 
 
 def source_fingerprints(data: DataSettings) -> dict[str, str]:
-    """The fingerprint of each file the settings name; that of the demo set if they name none."""
+    """Fingerprint each file the settings name, or the demo set if they name none."""
     if data.train is None:
         return {"demo": synthesise().dataset.fingerprint()}
     named = {name: getattr(data, name) for name in _PATHS}
@@ -164,7 +151,7 @@ def source_fingerprints(data: DataSettings) -> dict[str, str]:
 
 
 def code_digest() -> str:
-    """A hash of the modules that compute: a trial of other code is another trial."""
+    """Hash the modules that compute: a trial of other code is another trial."""
     root = Path(slrctl.__file__).parent
     digest = hashlib.blake2b(digest_size=12)
     for name in _COMPUTES:
@@ -174,26 +161,43 @@ def code_digest() -> str:
     return digest.hexdigest()
 
 
+def standing(
+    trials: Sequence[Trial], trials_dir: Path
+) -> tuple[dict[str, TrialResult], list[Trial]]:
+    """Return the results of finished trials by key, and the trials still to be run, each once.
+
+    A trial counts as finished whatever study it was run for.
+
+    Raises:
+        DataError: the folder of a finished trial is damaged.
+    """
+    by_key = {trial.key: trial for trial in trials}
+    finished = {
+        key: read_result(trials_dir / key) for key in by_key if is_finished(trials_dir / key)
+    }
+    return finished, [trial for key, trial in by_key.items() if key not in finished]
+
+
 def is_finished(run_dir: Path) -> bool:
-    """Whether a trial ran to its end; its summary is written last and whole."""
+    """Return True once the trial has ended: its summary is written last."""
     return (run_dir / run_folder.SUMMARY).is_file()
 
 
 def read_result(run_dir: Path) -> TrialResult:
-    """Read what a finished trial gave.
+    """Read the results of a finished trial.
 
     Raises:
-        DataError: the folder holds something else.
+        DataError: the folder is damaged.
     """
     try:
         summary = run_folder.read_summary(run_dir)
         epochs = run_folder.read_metrics(run_dir)
         if len(epochs) != summary["epochs"]:
             raise DataError(f"{len(epochs)} epochs")
-        part = "test" if "test" in summary else "validation"
-        metrics = summary[part]
+        split = "test" if "test" in summary else "validation"
+        metrics = summary[split]
         return TrialResult(
-            part,
+            split,
             {name: metrics[name] for name in METRICS},
             metrics["clips"],
             summary["best_epoch"],
@@ -204,49 +208,3 @@ def read_result(run_dir: Path) -> TrialResult:
         raise DataError(
             f"{run_dir}: cannot be read as a finished trial; remove it and run the study again"
         ) from None
-
-
-METRICS = ("accuracy", "macro_accuracy", "top5_accuracy", "macro_f1", "nll", "ece")
-
-
-class TrialStarted(NamedTuple):
-    """A trial began, for the first time or once more."""
-
-    trial: Trial
-
-
-class TrialDone(NamedTuple):
-    """A trial is finished; its folder holds everything."""
-
-    trial: Trial
-
-
-class TrialFailed(NamedTuple):
-    """A trial could not be finished; `message` says why, in one line."""
-
-    trial: Trial
-    message: str
-
-
-TrialEvent = TrialStarted | TrialDone | TrialFailed
-
-
-class Standing(NamedTuple):
-    """The trials of a study: those that have finished, and those still to be run, each once."""
-
-    finished: dict[str, TrialResult]
-    remaining: list[Trial]
-
-
-def standing(trials: Sequence[Trial], trials_dir: Path) -> Standing:
-    """Look up which trials have finished, whatever study they were run for."""
-    finished: dict[str, TrialResult] = {}
-    remaining: dict[str, Trial] = {}
-    for trial in trials:
-        if trial.key in finished:
-            continue
-        if is_finished(trials_dir / trial.key):
-            finished[trial.key] = read_result(trials_dir / trial.key)
-        else:
-            remaining.setdefault(trial.key, trial)
-    return Standing(finished, list(remaining.values()))

@@ -16,19 +16,14 @@ from pathlib import Path
 
 import pytest
 
-from slrctl.core.data.readers.parquet import write_parquet
 from slrctl.errors import SlrctlError
-from slrctl.layers import Layer
-from slrctl.studies.ablation.on_ray import LOCAL, _train, run_on_ray
-from slrctl.studies.ablation.study import Study
-from slrctl.studies.ablation.trials import Fold, plan_trials
+from slrctl.studies.ablation.on_ray import LOCAL, run_on_node
+from slrctl.studies.ablation.running import run_trials
+from slrctl.studies.ablation.trials import code_digest
 
 BIN = Path(sys.executable).parent
 SECONDS = 300
 """Longest wait for anything: for a busy machine, and so that nothing waits for ever."""
-STUDY = Study(
-    "s", {"narrow": {"model": {"ffn_dim": 8}}, "wide": {"model": {"ffn_dim": 16}}}, "wide"
-)
 # Two addresses of loopback: 127.0.0.1 itself is replaced by the machine's own in Ray.
 HEAD, SECOND = "127.0.0.2", "127.0.0.3"
 OPTIONS = [
@@ -48,21 +43,7 @@ needs_ray = pytest.mark.skipif(
 
 
 @pytest.fixture
-def clips_path(tiny_dataset, tmp_path):
-    path = tmp_path / "tiny.parquet"
-    write_parquet(tiny_dataset, path)
-    return path
-
-
-@pytest.fixture
-def trial(tiny_settings, clips_path):
-    values = tiny_settings.model_dump(include={"model", "train", "evaluate"})
-    below = [Layer("tiny", {**values, "data": {"train": str(clips_path)}})]
-    return plan_trials(STUDY, [1], [Fold(None, {})], below, [])[0]
-
-
-@pytest.fixture
-def environment(monkeypatch) -> dict[str, str]:
+def environment() -> dict[str, str]:
     """A token for this test's cluster alone, in the environment of its processes."""
     return {
         **os.environ,
@@ -151,7 +132,7 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
 
 @needs_ray
 @pytest.mark.slow
-def test_a_node_killed_in_the_middle_of_a_study_changes_no_digit_of_it(start, clips_path, tmp_path):
+def test_a_node_killed_in_the_middle_of_a_study_changes_no_digit_of_it(start, tiny_path, tmp_path):
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as ray_dir:
         address = f"{HEAD}:{free_port()}"
         node = ["--num-cpus=1", "--object-store-memory=100000000", "--block"]
@@ -167,13 +148,13 @@ def test_a_node_killed_in_the_middle_of_a_study_changes_no_digit_of_it(start, cl
         )  # fmt: skip
         wait_until(lambda: "Ray runtime started" in output.read_text(), output)
 
-        command = BIN / "slrctl", "ablate", "--train", clips_path, *OPTIONS
+        command = BIN / "slrctl", "ablate", "--train", tiny_path, *OPTIONS
         study, output = start("study", *command, f"--ray={address}", folder=tmp_path / "ray")
         trials = tmp_path / "ray" / "studies" / "trials"
         wait_until(
             lambda: (
                 len(list(trials.glob("*/metrics.jsonl"))) >= 2
-                and any("_train" in line for line in lines_under(second.pid))
+                and any("run_on_node" in line for line in lines_under(second.pid))
             ),
             output,
         )
@@ -182,7 +163,7 @@ def test_a_node_killed_in_the_middle_of_a_study_changes_no_digit_of_it(start, cl
         assert study.wait(SECONDS) == 0, output.read_text()
         kill_tree(head)
 
-    assert any("_train" in line for line in killed)
+    assert any("run_on_node" in line for line in killed)
     assert done < 4
     assert "4/4" in output.read_text()
     local, output = start("study", *command, "--jobs=1", folder=tmp_path / "local")
@@ -193,9 +174,9 @@ def test_a_node_killed_in_the_middle_of_a_study_changes_no_digit_of_it(start, cl
 
 @needs_ray
 @pytest.mark.slow
-def test_without_an_address_a_cluster_is_started_and_ended(start, clips_path, tmp_path):
+def test_without_an_address_a_cluster_is_started_and_ended(start, tiny_path, tmp_path):
     study, output = start(
-        "study", BIN / "slrctl", "ablate", "--train", clips_path, *OPTIONS, "--epochs=1",
+        "study", BIN / "slrctl", "ablate", "--train", tiny_path, *OPTIONS, "--epochs=1",
         "--jobs=1", "--ray",
     )  # fmt: skip
 
@@ -218,28 +199,34 @@ def _commands_in(folder: Path) -> str:
 
 
 @needs_ray
-def test_an_address_without_a_cluster_is_told_of_at_once(trial, tmp_path):
+def test_an_address_without_a_cluster_is_reported_at_once(plan, tmp_path):
+    address = f"{HEAD}:{free_port()}"
+
     with pytest.raises(SlrctlError, match="no Ray cluster can be reached there"):
-        list(run_on_ray([trial], tmp_path, address=f"{HEAD}:{free_port()}", jobs=1, threads=1))
+        list(run_trials(plan(), tmp_path, jobs=1, threads=1, ray=address))
 
 
-def test_a_missing_ray_names_the_extra(trial, tmp_path, monkeypatch):
+def test_a_missing_ray_names_the_extra(plan, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
 
     with pytest.raises(SlrctlError, match=r"pip install 'slrctl\[ray\]'"):
-        list(run_on_ray([trial], tmp_path, address=LOCAL, jobs=1, threads=1))
+        list(run_trials(plan(), tmp_path, jobs=1, threads=1, ray=LOCAL))
 
 
-def test_a_node_that_does_not_share_the_folder_of_trials_says_so(trial, tmp_path):
-    message = _train("{}", tmp_path / "absent" / trial.key, 1, "code")
+@pytest.mark.parametrize(
+    ("folder", "code", "message"),
+    [
+        (".", code_digest(), "finished in ."),
+        ("absent", code_digest(), "absent: not there on node"),
+        (".", "other code", "another version of slrctl"),
+    ],
+)
+def test_a_node_without_the_folder_or_with_other_code_refuses_its_trials(
+    plan, tmp_path, monkeypatch, folder, code, message
+):
+    monkeypatch.chdir(tmp_path)
 
-    assert message is not None
-    assert "absent: not there on node" in message
+    told = run_on_node(plan()[0], lambda _: f"finished in {folder}", Path(folder), code)
 
-
-def test_a_node_with_other_code_refuses_its_trials(trial, tmp_path):
-    message = _train(trial.settings.model_dump_json(), tmp_path / trial.key, 1, "other code")
-
-    assert message is not None
-    assert "another version of slrctl" in message
-    assert not (tmp_path / trial.key).exists()
+    assert told is not None
+    assert message in told

@@ -22,6 +22,7 @@ def table_of(study, num_seeds, *, folds=("",), shifts=None, seed=5) -> pd.DataFr
     for number, fold, name in itertools.product(range(num_seeds), folds, study.variants):
         accuracy = 0.8 + 0.01 * number + (shifts or {}).get(name, 0.0) + generator.normal(0, 0.01)
         row = {"variant": name, "seed": number, "fold": fold, "status": "done", "part": "test"}
+        row |= {"failure": ""}
         row |= {"accuracy": round(accuracy, 6), "train_seconds": 10.0 + generator.random()}
         row |= {"val_accuracy_by_epoch": CURVE}
         rows.append(row)

@@ -1,33 +1,30 @@
-"""What a study compares: its built-in variants, and those a user writes."""
+"""Studies: built-in variants, and those a user writes."""
 
 import pytest
 
 from slrctl.errors import UsageError
-from slrctl.layers import resolve
+from slrctl.layers import Layer, resolve
 from slrctl.settings import Settings
 from slrctl.studies.ablation.study import (
     BUILT_IN,
     Study,
     built_in,
-    checked,
     grid_axes,
     read_study,
-    variant_layer,
     with_grid,
     with_variants,
 )
-from slrctl.studies.ablation.trials import Fold, plan_trials
 
 CE = Study("own", {"CE": {"cmcl": {"preset": "off"}}, "full": {}}, "full")
 
 
 def settings_of(study: Study, name: str) -> Settings:
-    return resolve([variant_layer(study, name)]).settings
+    return resolve([Layer(name, study.variants[name])]).settings
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_every_built_in_variant_is_valid_and_unlike_the_others(name):
-    study = checked(built_in(name))
+    study = built_in(name)
 
     resolved = [settings_of(study, variant).model_dump_json() for variant in study.variants]
 
@@ -106,15 +103,6 @@ def test_a_cell_stays_that_a_config_could_tell_from_the_baseline():
     assert study.others == ("lambda_consistency=0", "lambda_consistency=0.1")
 
 
-def test_variants_that_come_out_the_same_are_refused_without_blaming_an_option():
-    study = with_grid(CE, ["cmcl.lambda_consistency=0,0.1"])
-
-    with pytest.raises(UsageError, match="'CE' and 'lambda_consistency=0'") as refused:
-        plan_trials(study, [1], [Fold(None, {})], below=[], above=[])
-
-    assert "--set" not in str(refused.value)
-
-
 def test_a_study_is_read_from_a_file(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text(
@@ -144,7 +132,7 @@ def test_a_study_is_read_from_a_file(tmp_path):
             lambda: with_grid(CE, ["cmcl.lambda_alignment=0", "cmcl.lambda_consistency=0"]),
             "only what the baseline 'CE' sets",
         ),
-        (lambda: checked(Study("s", CE.variants, "CE")), "not one of the variants full"),
+        (lambda: Study("s", CE.variants, "CE"), "not one of the variants full"),
     ],
 )
 def test_what_is_no_study_is_refused(call, message):

@@ -1,0 +1,103 @@
+"""Trials: found again by the content of what they compute."""
+
+import json
+
+import pytest
+
+from slrctl.core import devices
+from slrctl.core.data.readers.parquet import write_parquet
+from slrctl.errors import DataError, UsageError
+from slrctl.layers import Layer
+from slrctl.studies.ablation.study import BUILT_IN, Study
+from slrctl.studies.ablation.trials import standing
+
+NARROW, WIDE = {"model": {"ffn_dim": 8}}, {"model": {"ffn_dim": 16}}
+
+
+def test_a_trials_key_is_its_content_and_not_its_name_or_place(plan, tiny_dataset, tmp_path):
+    elsewhere = tmp_path / "moved.parquet"
+    write_parquet(tiny_dataset, elsewhere)
+    moved = Layer("moved", {"data": {"train": str(elsewhere)}})
+
+    here = plan(seeds=[1, 2])
+    there = plan(Study("other", {"n": NARROW, "w": WIDE}, "w"), seeds=[1, 2], below=[moved])
+
+    assert [trial.key for trial in here] == [trial.key for trial in there]
+    assert len({trial.key for trial in here}) == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "is_same"),
+    # A seed in a layer is overruled by the study's own.
+    [
+        ({"seed": 9}, True),
+        ({"train": {"epochs": 3}}, False),
+        ({"augment": {"mirror": 0.5}}, False),
+    ],
+)
+def test_another_setting_is_another_trial(plan, change, is_same):
+    one, other = plan(), plan(below=[Layer("change", change)])
+
+    assert [a.key == b.key for a, b in zip(one, other, strict=True)] == [is_same] * 2
+
+
+def test_changed_clips_are_another_trial(plan, tiny_dataset, tiny_path):
+    before = plan()
+    write_parquet(tiny_dataset[:-1], tiny_path)
+
+    assert before[0].key != plan()[0].key
+
+
+@pytest.mark.parametrize(("has_bf16", "precision"), [(True, "bf16"), (False, "fp32")])
+def test_trials_that_may_run_anywhere_name_the_precision_chosen_here(
+    plan, monkeypatch, has_bf16, precision
+):
+    monkeypatch.setattr(devices, "processor", lambda: ("some", {"amx-bf16": has_bf16}))
+    auto, named = (
+        plan(below=[Layer("p", {"train": {"precision": value}})]) for value in ("auto", precision)
+    )
+
+    assert auto == named
+    assert auto[0].settings.train.precision == precision
+
+
+def test_trials_of_a_named_precision_are_planned_where_their_device_is_not(plan):
+    elsewhere = Layer("other machine", {"train": {"device": "cuda:99", "precision": "bf16"}})
+
+    trials = plan(below=[elsewhere])
+
+    assert {trial.settings.train.device for trial in trials} == {"cuda:99"}
+
+
+def test_variants_that_come_out_the_same_are_refused_without_blaming_an_option(plan):
+    with pytest.raises(UsageError, match="'narrow' and 'twin' come out the same") as refused:
+        plan(Study("s", {"narrow": NARROW, "twin": NARROW}, None))
+
+    assert "--set" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("study", "values"),
+    [
+        (Study("s", {"narrow": NARROW, "wide": WIDE}, None), {"model": {"ffn_dim": 4}}),
+        (BUILT_IN["cmcl"], {"cmcl": {"preset": "balanced"}}),
+        (BUILT_IN["cmcl"], {"cmcl": {"lambda_consistency": 0.3}}),
+        (Study("l", {"CE": {}, "kl": {"cmcl": {"lambda_consistency": 0.1}}}, "kl"),
+         {"cmcl": {"preset": "off"}}),
+    ],
+)  # fmt: skip
+def test_a_set_over_what_variants_differ_in_would_treat_the_control_and_is_refused(
+    plan, study, values
+):
+    with pytest.raises(UsageError, match="is what the variants of study"):
+        plan(study, above=[Layer("--set", values)])
+
+
+def test_a_damaged_trial_is_named(plan, tmp_path):
+    trial = plan()[0]
+    run_dir = tmp_path / "trials" / trial.key
+    run_dir.mkdir(parents=True)
+    (run_dir / "summary.json").write_text(json.dumps({"test": {}}))
+
+    with pytest.raises(DataError, match=trial.key):
+        standing([trial], tmp_path / "trials")
