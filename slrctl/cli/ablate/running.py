@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -14,7 +13,6 @@ from slrctl.errors import Interrupted
 from slrctl.training.stopping import StopRequest
 
 if TYPE_CHECKING:
-    from slrctl.studies.ablation.running import TrialEvent
     from slrctl.studies.ablation.trials import Trial, TrialResult
 
 
