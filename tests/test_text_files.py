@@ -9,8 +9,6 @@ from slrctl.core.data.readers.labels import read_gloss_names
 from slrctl.errors import DataError, UsageError
 from slrctl.files import LARGEST_BYTES, parse_json, parse_toml, read_text
 from slrctl.layers import Layer, read_config, read_overrides, resolve
-from slrctl.runs import folder as run_folder
-from slrctl.runs.folder import read_environment, read_metrics, read_settings, read_summary
 from slrctl.studies.ablation.study import read_study
 
 DEEP = "[" * 100_000
@@ -26,16 +24,6 @@ def test_the_mark_that_some_editors_put_before_a_text_is_no_part_of_it(tmp_path)
     (tmp_path / "a.toml").write_bytes(b"\xef\xbb\xbfseed = 5")
 
     assert read_config(tmp_path / "a.toml").values == {"seed": 5}
-
-
-@pytest.mark.parametrize(
-    "lines", ['{"epoch": 2}', "{}", '{"epoch": 1, "val_loss": "low"}', '{"epoch": 1}\n\n']
-)
-def test_lines_that_are_not_one_of_numbers_for_each_epoch_are_damage(tmp_path, lines):
-    (tmp_path / run_folder.METRICS).write_text(lines)
-
-    with pytest.raises(DataError, match="damaged"):
-        read_metrics(tmp_path)
 
 
 def test_a_pipe_is_not_waited_for(tmp_path):
@@ -81,50 +69,6 @@ def test_a_setting_as_deep_as_none_is_refused():
 def test_what_is_no_number_is_no_json(name):
     with pytest.raises(ValueError, match=f"{name} is not JSON"):
         parse_json(f"[{name}]")
-
-
-BAD = {
-    "deep": DEEP.encode(),
-    "text": b"not at all",
-    "bytes": b"\xff\xfe",
-    "list": b"[1]",
-    "nan": b'{"a": NaN}',
-}
-
-
-@pytest.mark.parametrize("content", BAD.values(), ids=BAD)
-@pytest.mark.parametrize(
-    ("name", "read"),
-    [
-        (run_folder.SETTINGS, read_settings),
-        (run_folder.ENVIRONMENT, read_environment),
-        (run_folder.SUMMARY, read_summary),
-        (run_folder.METRICS, read_metrics),
-    ],
-)
-def test_a_damaged_file_of_a_run_is_named(tmp_path, name, read, content):
-    (tmp_path / name).write_bytes(content)
-    if content == b"[1]" and name == run_folder.SETTINGS:
-        return  # a table named 1
-
-    with pytest.raises(DataError) as caught:
-        read(tmp_path)
-
-    assert str(caught.value).startswith(str(tmp_path / name))
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("name", [run_folder.SETTINGS, run_folder.SUMMARY, run_folder.METRICS])
-def test_a_pipe_in_the_place_of_a_file_of_a_run_is_not_waited_for(tmp_path, name):
-    os.mkfifo(tmp_path / name)
-    read = {
-        run_folder.SETTINGS: read_settings,
-        run_folder.SUMMARY: read_summary,
-        run_folder.METRICS: read_metrics,
-    }[name]
-
-    with pytest.raises(DataError, match="and no file"):
-        read(tmp_path)
 
 
 @pytest.mark.parametrize("text", [f"a = {DEEP}", f"seed = {'9' * 5000}", "a = \xff"])

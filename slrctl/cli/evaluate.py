@@ -22,9 +22,9 @@ from slrctl.files import read_json, write_json
 
 if TYPE_CHECKING:
     from slrctl.evaluation.bootstrap import Evaluation
+    from slrctl.evaluation.clips import ClipsToEvaluate
     from slrctl.evaluation.predictions import Predictions
-    from slrctl.evaluation.subject import Subject
-    from slrctl.runs.load import AskedRun
+    from slrctl.runs.load import RunWithLayers
 
 SUMMARY = "metrics.json"
 PREDICTIONS = "predictions.parquet"
@@ -70,7 +70,7 @@ def evaluate(
         # Imported late: torch takes seconds, and --help does not need it.
         from slrctl.core.devices import keep_freed_memory
         from slrctl.runs.folder import BEST, newest_run
-        from slrctl.runs.load import load_asked
+        from slrctl.runs.load import load_with_layers
 
         path = run or newest_run(RUNS_DIR)
         flags = {
@@ -81,7 +81,7 @@ def evaluate(
         refuse_settled(layers, "evaluate")
         console = console_for(as_json=as_json)
         keep_freed_memory()
-        opened = load_asked(path, layers)
+        opened = load_with_layers(path, layers)
         subject = _subject(opened, data, split)
         about = {
             "run_dir": str(opened.run_dir),
@@ -100,14 +100,14 @@ def evaluate(
             print_json({**about, **evaluation.to_json()})
 
 
-def _subject(opened: "AskedRun", data: Path | None, split: str | None) -> "Subject":
-    from slrctl.evaluation.subject import other_clips, own_clips
+def _subject(opened: "RunWithLayers", data: Path | None, split: str | None) -> "ClipsToEvaluate":
+    from slrctl.evaluation.clips import clips_of_file, clips_of_run
 
-    run_dir, run, own, settings, _ = opened
+    run_dir, run, settings, _ = opened
     cache = cache_for(settings.data)
     if data is None:
-        return own_clips(run_dir, own, run.classes, split, cache)
-    return other_clips(settings, run.classes, data, split, cache)
+        return clips_of_run(run_dir, run, split, cache)
+    return clips_of_file(data, settings, run.classes, split, cache)
 
 
 def _check_folder(folder: Path, about: dict[str, Any]) -> None:
@@ -133,7 +133,9 @@ def _check_folder(folder: Path, about: dict[str, Any]) -> None:
         )
 
 
-def _evaluate(opened: "AskedRun", subject: "Subject") -> tuple["Predictions", "Evaluation"]:
+def _evaluate(
+    opened: "RunWithLayers", subject: "ClipsToEvaluate"
+) -> tuple["Predictions", "Evaluation"]:
     from slrctl.core.devices import deterministic
     from slrctl.evaluation.bootstrap import evaluate_predictions
     from slrctl.evaluation.predictions import predict_dataset
@@ -168,7 +170,11 @@ def _save(
 
 
 def _show(
-    console: Console, run_dir: Path, subject: "Subject", evaluation: "Evaluation", folder: Path
+    console: Console,
+    run_dir: Path,
+    subject: "ClipsToEvaluate",
+    evaluation: "Evaluation",
+    folder: Path,
 ) -> None:
     from slrctl.reports.tables import (
         most_confused,

@@ -10,12 +10,9 @@ from slrctl.core.devices import choose_device
 from slrctl.core.model import SiFormer, Spoter, build_model
 from slrctl.errors import DataError, SlrctlError
 from slrctl.layers import Layer, resolve
-from slrctl.runs.checkpoint import is_intact, load_checkpoint, load_module
-from slrctl.runs.folder import BEST, LAST, PREVIOUS, SETTINGS, folder_of, read_settings
+from slrctl.runs.checkpoint import Checkpoint, is_intact, load_checkpoint, load_module
+from slrctl.runs.folder import BEST, LAST, PREVIOUS, SETTINGS, folder_of
 from slrctl.settings import Settings
-
-# Sections that may differ from the checkpoint's: where clips lie, and how they are judged.
-_MAY_DIFFER = ("data", "evaluate")
 
 
 class LoadedRun(NamedTuple):
@@ -26,31 +23,60 @@ class LoadedRun(NamedTuple):
     classes: tuple[str, ...]
 
 
+class RunWithLayers(NamedTuple):
+    """A loaded run, and its settings with further layers laid over those it was trained with."""
+
+    run_dir: Path
+    run: LoadedRun
+    settings: Settings
+    device: torch.device
+
+
 def load_run(run_dir: Path | str, device: torch.device | None = None) -> LoadedRun:
     """Load the best model of a run, or that of one of its checkpoints, in evaluation mode.
 
     Args:
         run_dir: folder of the run, or a checkpoint in it.
-        device: where the model is to be; the CPU if absent.
+        device: of the model; the CPU if absent.
 
     Raises:
         SlrctlError: the folder is not a run, or has no checkpoint yet.
         DataError: the checkpoint is damaged; the message names one that is whole.
     """
-    path = Path(run_dir)
-    run_dir = folder_of(path)
-    if not (run_dir / SETTINGS).is_file():
+    return _build(*_read(Path(run_dir)), device or torch.device("cpu"))
+
+
+def load_with_layers(run: Path, layers: Sequence[Layer]) -> RunWithLayers:
+    """Load a run with settings for its use, such as the device or the way a file is read.
+
+    Raises:
+        SlrctlError: as in `load_run`.
+        UsageError: a layer cannot be laid over the settings of the run.
+    """
+    path, checkpoint = _read(run)
+    trained = Layer(f"run {run}", checkpoint.settings.model_dump(exclude_none=True))
+    settings = resolve([trained, *layers]).settings
+    device = choose_device(settings.train.device)
+    return RunWithLayers(path.parent, _build(path, checkpoint, device), settings, device)
+
+
+def _read(run: Path) -> tuple[Path, Checkpoint]:
+    is_run = folder_of(run) == run
+    if is_run and not (run / SETTINGS).is_file():
         raise SlrctlError(
-            f"{run_dir}: not a run (no {SETTINGS}); name a folder that slrctl train wrote"
+            f"{run}: not a run (no {SETTINGS}); name a folder that slrctl train wrote"
         )
-    path = run_dir / BEST if run_dir == path else path
+    path = run / BEST if is_run else run
     try:
-        checkpoint = load_checkpoint(path)
+        return path, load_checkpoint(path)
     except DataError as error:
         others = (path.with_name(name) for name in (BEST, LAST, PREVIOUS))
         whole = [str(other) for other in others if other != path and is_intact(other)]
         advice = f"whole is {whole[0]}" if whole else "the run has no whole checkpoint"
         raise DataError(f"{error}; {advice}") from None
+
+
+def _build(path: Path, checkpoint: Checkpoint, device: torch.device) -> LoadedRun:
     model = build_model(checkpoint.settings.model, len(checkpoint.classes))
     try:
         load_module(model, checkpoint.tensors, "model")
@@ -58,46 +84,4 @@ def load_run(run_dir: Path | str, device: torch.device | None = None) -> LoadedR
         raise DataError(
             f"{path}: holds no model of its settings ({error}); train again with --force"
         ) from None
-    return LoadedRun(
-        model.to(device or torch.device("cpu")).eval(), checkpoint.settings, checkpoint.classes
-    )
-
-
-class AskedRun(NamedTuple):
-    """A run that a command was asked about.
-
-    `own` are the settings it was made with, by which its own clips are found; `settings` those with
-    what the command line lays over them.
-    """
-
-    run_dir: Path
-    run: LoadedRun
-    own: Settings
-    settings: Settings
-    device: torch.device
-
-
-def load_asked(path: Path, asked: Sequence[Layer]) -> AskedRun:
-    """Load a run's best model, or one of its checkpoints.
-
-    Raises:
-        SlrctlError: it is no run, or has no checkpoint yet.
-        DataError: its settings file does not belong to its checkpoint.
-        UsageError: what is asked for cannot be set.
-    """
-    run_dir = folder_of(path)
-    saved = Layer(f"run {run_dir}", read_settings(run_dir))
-    own, settings = resolve([saved]).settings, resolve([saved, *asked]).settings
-    device = choose_device(settings.train.device)
-    run = load_run(path, device)
-    changed = [
-        name
-        for name, value in own
-        if name not in _MAY_DIFFER and value != getattr(run.settings, name)
-    ]
-    if changed:
-        raise DataError(
-            f"{run_dir}: {SETTINGS} tells another {' and '.join(changed)} than its checkpoint was "
-            "trained with; put the file back as it was"
-        )
-    return AskedRun(run_dir, run, own, settings, device)
+    return LoadedRun(model.to(device).eval(), checkpoint.settings, checkpoint.classes)

@@ -8,17 +8,15 @@ import torch
 from torch.testing import assert_close
 
 from slrctl.core.model import build_model
-from slrctl.errors import DataError, SlrctlError, UsageError
+from slrctl.errors import DataError
 from slrctl.runs import folder as run_folder
 from slrctl.runs.checkpoint import (
     checkpoint_bytes,
     is_intact,
-    is_whole,
     load_checkpoint,
     named_tensors,
     save_checkpoint,
 )
-from slrctl.runs.folder import check_run_dir, free_run_dir, newest_run
 from slrctl.runs.load import load_run
 
 CLASSES = ("0", "1", "2", "ünïcode <b>")
@@ -44,12 +42,6 @@ def test_logits_are_equal_after_save_and_load(run_dir, tiny_settings, batch):
     assert torch.equal(loaded.model(batch).logits, model(batch).logits)
     assert loaded.settings == tiny_settings
     assert loaded.classes == CLASSES
-
-
-def test_the_saved_settings_are_the_tree_that_was_resolved(run_dir, tiny_settings):
-    layer = run_folder.read_settings(run_dir)
-
-    assert type(tiny_settings).layered(layer) == tiny_settings
 
 
 @pytest.mark.parametrize("padding", range(32))
@@ -92,25 +84,25 @@ def test_a_pickle_is_refused_and_not_run(run_dir, tmp_path, name, in_an_archive)
 
 
 def damages(content):
-    """Every truncation, and every byte with one of its bits turned."""
+    """Every byte with one of its bits flipped, and truncations."""
     for place in range(len(content)):
-        yield content[:place]
-        turned = content[place] ^ (1 << place % 8)
-        yield content[:place] + bytes([turned]) + content[place + 1 :]
+        if place % 9 == 0:
+            yield content[:place]
+        yield content[:place] + bytes([content[place] ^ (1 << place % 8)]) + content[place + 1 :]
 
 
-def test_every_turned_byte_and_every_truncation_of_a_checkpoint_is_noticed(tmp_path, tiny_settings):
-    path, facts = tmp_path / "last.safetensors", (tiny_settings, CLASSES, {"epoch": 1})
-    content = checkpoint_bytes({"a": torch.arange(6.0)}, *facts)
-    unnoticed = [damaged for damaged in damages(content) if is_whole(damaged)]
+def test_every_flipped_bit_and_a_truncation_of_a_checkpoint_is_noticed(tmp_path, tiny_settings):
+    path = tmp_path / "last.safetensors"
+    tensors = {"a": torch.arange(6.0), "b": torch.arange(6.0) + 1}
+    content = checkpoint_bytes(tensors, tiny_settings, CLASSES, {"epoch": 1})
 
-    assert unnoticed == []
-    assert is_whole(content)
-    for damaged in [*list(damages(content))[::41], content + b" "]:
+    def is_noticed(damaged):
         path.write_bytes(damaged)
-        assert not is_intact(path)
-    path.write_bytes(content)
-    assert is_intact(path)
+        return not is_intact(path)
+
+    assert [damaged for damaged in damages(content) if not is_noticed(damaged)] == []
+    assert is_noticed(content + b" ")
+    assert not is_noticed(content)
 
 
 def test_equal_states_give_equal_bytes(tmp_path, tiny_settings):
@@ -136,25 +128,24 @@ def test_a_damaged_best_model_is_refused_and_a_whole_one_named(run_dir, tiny_set
     assert torch.equal(load_run(last).model(batch).logits, logits)
 
 
-FACTS = {
-    "classes": [5, None, "abc", {}, ["a", 1]],
-    "progress": [None, [1], "x", 5],
-}
-
-
 @pytest.mark.parametrize(
-    ("name", "value"), [(name, value) for name, values in FACTS.items() for value in values]
+    "wrong",
+    [
+        *({"classes": value} for value in (5, None, "abc", {}, ["a", 1])),
+        *({"progress": value} for value in (None, [1], "x", 5)),
+        {"settings": {"telepathy": True}},
+        {"more": 1},
+    ],
 )
-def test_facts_of_another_kind_under_a_right_checksum_are_refused(
-    run_dir, tiny_settings, monkeypatch, name, value
+def test_metadata_of_another_kind_under_a_right_checksum_is_refused(
+    run_dir, tiny_settings, monkeypatch, wrong
 ):
-    wrong = {name: value}
     dumps = json.dumps
     monkeypatch.setattr(json, "dumps", lambda facts, **rest: dumps(facts | wrong, **rest))
     save_checkpoint(run_dir / run_folder.BEST, {}, tiny_settings, CLASSES, {})
     monkeypatch.undo()
 
-    with pytest.raises(DataError, match="its metadata cannot be read"):
+    with pytest.raises(DataError, match="another version of slrctl"):
         load_run(run_dir)
 
 
@@ -188,21 +179,12 @@ def test_tensors_that_are_not_the_models_are_refused(run_dir, tiny_settings, cha
         load_run(run_dir)
 
 
-def test_settings_of_another_version_are_said_to_be_so(run_dir, tiny_settings, monkeypatch):
-    later = tiny_settings.model_dump(mode="json") | {"telepathy": True}
-    monkeypatch.setattr(type(tiny_settings), "model_dump", lambda self, mode: later)
-    save_checkpoint(run_dir / run_folder.BEST, {}, tiny_settings, CLASSES, {})
-
-    with pytest.raises(DataError, match="another version of slrctl"):
-        load_run(run_dir)
-
-
 def test_a_safetensors_file_of_somebody_else_is_refused(run_dir):
     from safetensors.torch import save_file
 
     save_file({"weight": torch.ones(2)}, run_dir / run_folder.BEST)
 
-    with pytest.raises(DataError, match="not written by this slrctl"):
+    with pytest.raises(DataError, match="not written by slrctl"):
         load_run(run_dir)
 
 
@@ -229,62 +211,3 @@ def test_tensors_and_progress_come_back(tmp_path, tiny_settings):
 
     assert_close(checkpoint.tensors, {"a.b": torch.arange(6.0)})
     assert checkpoint.progress == {"best": 0.25}
-
-
-@pytest.mark.parametrize("name", ["nowhere", "."])
-def test_a_folder_that_is_no_run_is_named(tmp_path, name):
-    with pytest.raises(SlrctlError, match=r"not a run \(no settings\.toml\)"):
-        load_run(tmp_path / name)
-
-
-def test_the_newest_run_is_the_one_whose_best_was_written_last(run_dir, tiny_settings):
-    import os
-
-    other = run_dir.parent / "two"
-    other.mkdir()
-    run_folder.start_run_dir(other, tiny_settings, {})
-    (other / run_folder.BEST).write_bytes((run_dir / run_folder.BEST).read_bytes())
-    os.utime(run_dir / run_folder.BEST, ns=(1, 10))
-    os.utime(other / run_folder.BEST, ns=(1, 20))
-
-    assert newest_run(run_dir.parent) == other
-    os.utime(run_dir / run_folder.BEST, ns=(1, 30))
-    assert newest_run(run_dir.parent) == run_dir
-
-
-def test_without_a_run_the_next_step_is_named(tmp_path):
-    with pytest.raises(SlrctlError, match="train one with slrctl train"):
-        newest_run(tmp_path / "runs")
-
-
-def test_a_run_is_never_overwritten_without_force(run_dir):
-    with pytest.raises(UsageError, match="--force"):
-        check_run_dir(run_dir, force=False)
-    check_run_dir(run_dir, force=True)
-
-
-def test_a_folder_with_other_files_is_never_taken(tmp_path):
-    (tmp_path / "thesis.tex").write_text("years of work")
-
-    with pytest.raises(UsageError, match="holds other files and is not a run"):
-        check_run_dir(tmp_path, force=True)
-
-
-def test_starting_again_removes_what_the_last_run_left(run_dir, tiny_settings):
-    (run_dir / run_folder.METRICS).write_text("{}\n")
-    (run_dir / "notes.txt").write_text("mine")
-
-    run_folder.start_run_dir(run_dir, tiny_settings, {"cores": 8})
-
-    assert not (run_dir / run_folder.METRICS).exists()
-    assert not (run_dir / run_folder.BEST).exists()
-    assert (run_dir / "notes.txt").read_text() == "mine"
-    assert json.loads((run_dir / run_folder.ENVIRONMENT).read_text()) == {"cores": 8}
-
-
-def test_names_that_are_taken_are_numbered(tmp_path):
-    (tmp_path / "demo").mkdir()
-
-    assert free_run_dir(tmp_path, "demo") == tmp_path / "demo-2"
-    assert free_run_dir(tmp_path, "demo") == tmp_path / "demo-3"  # the one before is taken now
-    assert free_run_dir(tmp_path, "other") == tmp_path / "other"

@@ -22,9 +22,9 @@ from slrctl.core.devices import deterministic
 from slrctl.core.model.explanation import Explanation, GatedMessages, StreamMessages, explain
 from slrctl.core.model.fusion import CrossModalAttention
 from slrctl.errors import DataError, UsageError
-from slrctl.evaluation.subject import Subject, other_clips, own_clips
+from slrctl.evaluation.clips import ClipsToEvaluate, clips_of_file, clips_of_run
 from slrctl.layers import Layer
-from slrctl.runs.load import LoadedRun, load_asked
+from slrctl.runs.load import LoadedRun, load_with_layers
 from slrctl.settings import Settings
 from slrctl.studies.attention.faithfulness import Faithfulness, curves_of, judge
 from slrctl.studies.attention.measures import units_of
@@ -186,11 +186,10 @@ _PACKAGES = ("slrctl", "torch", "numpy")
 
 @dataclass(frozen=True, eq=False)
 class OpenedRun:
-    """A trained model with the settings to read clips with; see `AskedRun`."""
+    """A trained model with the settings to read clips with; see `RunWithLayers`."""
 
     run_dir: Path
     run: LoadedRun
-    own: Settings
     settings: Settings
     device: torch.device
 
@@ -198,16 +197,18 @@ class OpenedRun:
     def name(self) -> str:
         return self.run_dir.name or str(self.run_dir)
 
-    def subject(self, data: Path | None, split: str | None, cache: ClipCache | None) -> Subject:
+    def subject(
+        self, data: Path | None, split: str | None, cache: ClipCache | None
+    ) -> ClipsToEvaluate:
         """Its validation clips, another part of its data, or a file."""
         if data is None:
-            return own_clips(self.run_dir, self.own, self.run.classes, split or "val", cache)
-        return other_clips(self.settings, self.run.classes, data, split or "all", cache)
+            return clips_of_run(self.run_dir, self.run, split or "val", cache)
+        return clips_of_file(data, self.settings, self.run.classes, split or "all", cache)
 
     def same_clips(
         self,
         other: "OpenedRun",
-        subject: Subject,
+        subject: ClipsToEvaluate,
         data: Path | None,
         split: str | None,
         cache: ClipCache | None,
@@ -226,7 +227,7 @@ class OpenedRun:
             return subject.dataset
         if data is not None:
             return self.subject(data, split, cache).dataset
-        settings = other.own.model_copy(update={"prepare": own})
+        settings = other.run.settings.model_copy(update={"prepare": own})
         return load_splits(settings, cache).by_name[split or "val"]
 
     def layer(self, name: str | None) -> str:
@@ -305,12 +306,8 @@ class OpenedRun:
 
 
 def open_run(run_dir: Path, asked: Sequence[Layer]) -> OpenedRun:
-    """Load a run's best model; `asked` are settings laid over those it was trained with.
-
-    Raises:
-        DataError: its settings file does not belong to its checkpoint.
-    """
-    return OpenedRun(**load_asked(run_dir, asked)._asdict())
+    """Load a run's best model; `asked` are settings laid over those it was trained with."""
+    return OpenedRun(**load_with_layers(run_dir, asked)._asdict())
 
 
 def with_same_classes(second: OpenedRun, first: OpenedRun) -> OpenedRun:

@@ -1,0 +1,89 @@
+"""Clips to evaluate: a split of the run's data, or another file."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from slrctl.core.data.cache import ClipCache
+from slrctl.core.data.dataset import SignDataset, load_dataset
+from slrctl.core.data.splits import load_splits, split_name
+from slrctl.errors import DataError, UsageError
+from slrctl.runs.folder import read_fingerprints
+from slrctl.runs.load import LoadedRun
+from slrctl.settings import Settings
+
+
+class ClipsToEvaluate(NamedTuple):
+    """Clips, a name for them that is fit for a file, and remarks for the user."""
+
+    dataset: SignDataset
+    name: str
+    notes: tuple[str, ...]
+
+
+def clips_of_run(
+    run_dir: Path, run: LoadedRun, split: str | None = None, cache: ClipCache | None = None
+) -> ClipsToEvaluate:
+    """Load a split of the data the run was made with.
+
+    Args:
+        run_dir: folder of the run.
+        run: the run itself.
+        split: train, val or test; if absent, test if there is one, else val.
+        cache: keeps clips once they are read.
+
+    Raises:
+        UsageError: the data has no such split.
+        DataError: the clips have changed since the run was made.
+    """
+    splits = load_splits(run.settings, cache)
+    by_name = splits.by_name
+    name = split or ("test" if "test" in by_name else "val")
+    if name not in by_name:
+        raise UsageError(
+            f"--split {name}: the run's data has the splits {', '.join(by_name)}; name one of them"
+        )
+    is_same = read_fingerprints(run_dir).get(name) == by_name[name].fingerprint()
+    if not is_same or splits.train.classes != run.classes:
+        raise DataError(
+            f"{run.settings.data.train or 'demo set'}: the {name} clips are not those the run was "
+            "made with (their fingerprint differs); put the file back, or name clips with --data"
+        )
+    return ClipsToEvaluate(by_name[name], name, splits.notes)
+
+
+def clips_of_file(
+    path: Path,
+    settings: Settings,
+    classes: tuple[str, ...],
+    split: str | None = None,
+    cache: ClipCache | None = None,
+) -> ClipsToEvaluate:
+    """Load a file, or the rows of one split in it.
+
+    Args:
+        path: the file.
+        settings: how to read the file and prepare its clips.
+        classes: the classes of the model.
+        split: the value in the split column; test if absent; all takes every row.
+        cache: keeps clips once they are read.
+
+    Raises:
+        UsageError: no row has this split.
+        DataError: the file cannot be read.
+    """
+    dataset = load_dataset(path, settings.data, classes, prepare=settings.prepare, cache=cache)
+    splits = [split_name(clip.split) or clip.split for clip in dataset]
+    found = sorted({name for name in splits if name is not None})
+    if split == "all" or (split is None and not found):
+        return ClipsToEvaluate(dataset, path.stem, dataset.notes)
+    wanted = split or "test"
+    if wanted not in found:
+        has = f"has {', '.join(found)}" if found else "is empty or absent"
+        raise UsageError(
+            f"{path}: no row for --split {wanted}, the split column {has}; name another, or all"
+        )
+    chosen = dataset.select(np.flatnonzero([name == wanted for name in splits]))
+    note = f"{len(chosen)} of {len(dataset)} clips of {path}: those of split {wanted}"
+    return ClipsToEvaluate(chosen, f"{path.stem}-{wanted}", (*dataset.notes, note))
