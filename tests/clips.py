@@ -1,12 +1,51 @@
-"""Clips made for tests."""
+"""Clips and predictions for tests."""
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
 from slrctl.core.clip import Clip
+from slrctl.evaluation.predictions import Predictions
 
 
 def prepared_clip(rng: torch.Generator, clip_id: str, num_frames: int, gloss: str = "0") -> Clip:
     """Random landmarks within their boxes, as preparation gives them; all are present."""
     landmarks = torch.rand(num_frames, 54, 2, generator=rng).sub(0.5).numpy()
     return Clip(clip_id, gloss, landmarks.astype(np.float32))
+
+
+def predictions_of(
+    log_probabilities: np.ndarray,
+    target: Sequence[int] | np.ndarray,
+    signers: Sequence[str | None] | None = None,
+    sessions: Sequence[str | None] | None = None,
+) -> Predictions:
+    """Predictions of clips 0, 1, ... over classes g0, g1, ..."""
+    clips, classes = log_probabilities.shape
+    return Predictions(
+        clip_ids=tuple(map(str, range(clips))),
+        classes=tuple(f"g{label}" for label in range(classes)),
+        log_probabilities=log_probabilities,
+        target=np.asarray(target, dtype=np.int64),
+        signers=tuple(signers or [None] * clips),
+        sessions=tuple(sessions or [None] * clips),
+    )
+
+
+def random_predictions(
+    clips: int,
+    classes: int,
+    *,
+    seed: int = 0,
+    present: int | None = None,
+    signers: Sequence[str | None] | None = None,
+    sessions: Sequence[str | None] | None = None,
+) -> Predictions:
+    """Guesses better than chance; `present` limits the classes that have clips."""
+    generator = np.random.default_rng(seed)
+    target = generator.integers(present or classes, size=clips)
+    logits = generator.normal(size=(clips, classes))
+    logits[np.arange(clips), target] += 1.5
+    log_probabilities = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    return predictions_of(log_probabilities, target, signers, sessions)

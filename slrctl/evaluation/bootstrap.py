@@ -1,9 +1,8 @@
-"""Intervals by resampling, and the whole evaluation of a set of predictions.
+"""The evaluation of predictions: every metric with a 95 % bootstrap interval.
 
 A percentile bootstrap (Efron, Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13)
 that draws whole signers or sessions, since clips of one person err together. Drawing a unit twice
-is giving its clips weight 2, and every metric is a function of weighted sums over clips: so all
-resamples are one product of matrices.
+gives its clips weight 2, so every resample is a weighting of the clips.
 """
 
 from collections.abc import Iterator
@@ -11,7 +10,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import scipy.sparse
 from jaxtyping import Float, Int64
 
 from slrctl.core.data.mirror import original_id
@@ -21,16 +19,15 @@ from slrctl.evaluation.metrics import (
     ClassResult,
     ConfusedPair,
     class_results,
-    clip_quantities,
     confused_pairs,
-    metrics_of_sums,
     point_metrics,
+    weighted_metrics,
 )
 from slrctl.evaluation.predictions import Predictions
 
 CIUnit = Literal["signer", "session", "clip"]
+# Signers or sessions needed before they are the unit of resampling.
 MIN_UNITS = 10
-"""Signers or sessions needed before they are what is resampled."""
 _BLOCK_NUMBERS = 4_000_000  # 32 MB of counts at a time
 
 
@@ -39,8 +36,8 @@ class Evaluation:
     """Every number about a set of predictions; fractions in 0-1, `nll` in nats.
 
     `classes` is K, `chance` 1/K, and `majority_share` the accuracy of always answering the most
-    frequent class. `ci_unit` is what was resampled for the 95 % `intervals`; `note` says what they
-    do not cover, None if there is nothing to say.
+    frequent class. `ci_unit` is the unit of resampling behind the 95 % `intervals`; `note` names
+    their limits, None if there are none to mention.
     """
 
     clips: int
@@ -55,7 +52,7 @@ class Evaluation:
     confused: tuple[ConfusedPair, ...]
 
     def to_json(self) -> dict[str, object]:
-        """The keys of `evaluate --json` (SPEC, section 9)."""
+        """Return the keys of `evaluate --json`."""
         values: dict[str, object] = {
             "clips": self.clips,
             "classes": self.classes,
@@ -70,69 +67,8 @@ class Evaluation:
         return values
 
 
-def resampling_units(predictions: Predictions) -> tuple[CIUnit, Int64[np.ndarray, " N"]]:
-    """Choose what is resampled, and number the unit of each clip from 0.
-
-    Signers from ten up, else sessions from ten up, else clips. One clip without its signer rules
-    out signers, for its person might be any of them; the same holds for sessions. Session names
-    are taken to be unique across signers.
-    """
-    choices: tuple[tuple[CIUnit, tuple[str | None, ...]], ...] = (
-        ("signer", predictions.signers),
-        ("session", predictions.sessions),
-    )
-    for unit, names in choices:
-        if None not in names and len(set(names)) >= MIN_UNITS:
-            return unit, np.unique(np.array(names, dtype=object), return_inverse=True)[1]
-    # A clip and its mirrored copy err together: they are one unit.
-    rows = {clip_id: row for row, clip_id in enumerate(predictions.clip_ids)}
-    firsts = [
-        row if original_id(clip_id) == clip_id else rows.get(original_id(clip_id), row)
-        for row, clip_id in enumerate(predictions.clip_ids)
-    ]
-    return "clip", np.unique(firsts, return_inverse=True)[1]
-
-
-def draw_counts(
-    num_units: int, resamples: int, generator: np.random.Generator
-) -> Iterator[Float[np.ndarray, "U R"]]:
-    """Draw as many units as there are, with replacement, `resamples` times; count each unit.
-
-    The counts come in blocks of resamples, to bound memory; the drawn numbers do not depend on it.
-    """
-    block = max(1, _BLOCK_NUMBERS // num_units)
-    for start in range(0, resamples, block):
-        size = min(block, resamples - start)
-        drawn = generator.integers(num_units, size=(size, num_units))
-        cells = drawn * size + np.arange(size)[:, None]
-        counts = np.bincount(cells.ravel(), minlength=num_units * size)
-        yield counts.reshape(num_units, size).astype(np.float64)
-
-
-def bootstrap_metrics(
-    predictions: Predictions,
-    unit_of_clip: Int64[np.ndarray, " N"],
-    *,
-    resamples: int,
-    seed: int,
-) -> dict[str, Float[np.ndarray, " R"]]:
-    """Every metric in each resample of the units; the same seed gives the same resamples."""
-    num_units = int(unit_of_clip.max()) + 1
-    num_clips = len(predictions)
-    membership = scipy.sparse.coo_array(
-        (np.ones(num_clips), (np.arange(num_clips), unit_of_clip)), shape=(num_clips, num_units)
-    )
-    sums_by_unit = clip_quantities(predictions) @ membership.tocsr()
-    generator = np.random.default_rng(stable_seed(seed, "bootstrap"))
-    blocks = [
-        metrics_of_sums(sums_by_unit @ counts, len(predictions.classes))
-        for counts in draw_counts(num_units, resamples, generator)
-    ]
-    return {name: np.concatenate([block[name] for block in blocks]) for name in METRIC_NAMES}
-
-
 def evaluate_predictions(predictions: Predictions, *, resamples: int, seed: int) -> Evaluation:
-    """Compute every number about a set of predictions, with 95 % bootstrap intervals.
+    """Compute every metric of a set of predictions, with 95 % bootstrap intervals.
 
     Resamples are not centred on the value where drawing a clip twice itself moves a metric: it
     raises ECE near perfect calibration, and shifts macro F1 where classes have few clips. Where
@@ -151,7 +87,10 @@ def evaluate_predictions(predictions: Predictions, *, resamples: int, seed: int)
     metrics = point_metrics(predictions)
     ci_unit, unit_of_clip = resampling_units(predictions)
     drawn = bootstrap_metrics(predictions, unit_of_clip, resamples=resamples, seed=seed)
-    intervals = {name: _middle_95(values) for name, values in drawn.items()}
+    intervals = {}
+    for name, values in drawn.items():
+        low, high = np.quantile(values, [0.025, 0.975]).tolist()
+        intervals[name] = (low, high)
     num_classes = len(predictions.classes)
     return Evaluation(
         clips=len(predictions),
@@ -167,9 +106,58 @@ def evaluate_predictions(predictions: Predictions, *, resamples: int, seed: int)
     )
 
 
-def _middle_95(values: Float[np.ndarray, " R"]) -> tuple[float, float]:
-    low, high = np.quantile(values, [0.025, 0.975])
-    return float(low), float(high)
+def resampling_units(predictions: Predictions) -> tuple[CIUnit, Int64[np.ndarray, " N"]]:
+    """Choose the unit of resampling, and number the unit of each clip from 0.
+
+    Signers from ten up, else sessions from ten up, else clips. One clip without its signer rules
+    out signers, for its person might be any of them; the same holds for sessions. Session names
+    are taken to be unique across signers.
+    """
+    choices: tuple[tuple[CIUnit, tuple[str | None, ...]], ...] = (
+        ("signer", predictions.signers),
+        ("session", predictions.sessions),
+    )
+    for unit, names in choices:
+        if None not in names and len(set(names)) >= MIN_UNITS:
+            return unit, np.unique(np.array(names, dtype=object), return_inverse=True)[1]
+    # A clip and its mirrored copy err together: they are one unit.
+    originals = [original_id(clip_id) for clip_id in predictions.clip_ids]
+    units = {name: number for number, name in enumerate(dict.fromkeys(originals))}
+    return "clip", np.array([units[name] for name in originals])
+
+
+def bootstrap_metrics(
+    predictions: Predictions, unit_of_clip: Int64[np.ndarray, " N"], *, resamples: int, seed: int
+) -> dict[str, Float[np.ndarray, " R"]]:
+    """Compute every metric in each resample; the same seed gives the same resamples."""
+    generator = np.random.default_rng(stable_seed(seed, "bootstrap"))
+    num_units = int(unit_of_clip.max()) + 1
+    block = max(1, _BLOCK_NUMBERS // len(predictions))
+    blocks = [
+        weighted_metrics(predictions, counts[unit_of_clip])
+        for counts in draw_counts(num_units, resamples, generator, block=block)
+    ]
+    return {name: np.concatenate([values[name] for values in blocks]) for name in METRIC_NAMES}
+
+
+def draw_counts(
+    num_units: int, resamples: int, generator: np.random.Generator, *, block: int | None = None
+) -> Iterator[Float[np.ndarray, "U R"]]:
+    """Draw as many units as there are, with replacement, `resamples` times; count each unit.
+
+    Args:
+        num_units: number of units.
+        resamples: number of resamples.
+        generator: source of the draws, which do not depend on the blocks.
+        block: resamples to yield at a time; if absent, as many as take 32 MB.
+    """
+    block = block or max(1, _BLOCK_NUMBERS // num_units)
+    for start in range(0, resamples, block):
+        size = min(block, resamples - start)
+        drawn = generator.integers(num_units, size=(size, num_units))
+        cells = drawn * size + np.arange(size)[:, None]
+        counts = np.bincount(cells.ravel(), minlength=num_units * size)
+        yield counts.reshape(num_units, size).astype(np.float64)
 
 
 def _note(
@@ -177,7 +165,7 @@ def _note(
     metrics: dict[str, float],
     intervals: dict[str, tuple[float, float]],
 ) -> str | None:
-    """What the intervals do not say."""
+    """Name the limits of the intervals."""
     remarks = []
     signers = set(predictions.signers)
     if None in signers:
