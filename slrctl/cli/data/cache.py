@@ -79,23 +79,22 @@ def _show(kept: "ClipCache", console: Console, as_json: bool) -> None:
 
 
 def _row(entry: "CacheEntry") -> list[str]:
-    facts, size, used = entry.facts, _size(entry.num_bytes), _used(entry).isoformat(" ", "minutes")
-    if facts is None:
+    size, used = _size(entry.num_bytes), _used(entry).isoformat(" ", "minutes")
+    if entry.about is None:
         return [entry.key, "damaged", "", "", size, used]
-    source = facts["source"] if facts["source"].isprintable() else repr(facts["source"])
-    return [
-        source, facts["kind"], f"{facts['num_clips']:,}", f"{facts['num_frames']:,}", size, used
-    ]  # fmt: skip
+    source, kind = entry.about["source"], entry.about["kind"]
+    source = source if source.isprintable() else repr(source)
+    return [source, kind, f"{entry.num_clips:,}", f"{entry.num_frames:,}", size, used]
 
 
 def _as_json(entry: "CacheEntry") -> dict[str, object]:
-    facts = entry.facts or {}
+    about = entry.about or {"kind": "damaged"}
     return {
         "key": entry.key,
-        "source": facts.get("source"),
-        "kind": facts.get("kind", "damaged"),
-        "clips": facts.get("num_clips"),
-        "frames": facts.get("num_frames"),
+        "source": about.get("source"),
+        "kind": about["kind"],
+        "clips": entry.num_clips if entry.about else None,
+        "frames": entry.num_frames if entry.about else None,
         "bytes": entry.num_bytes,
         "last_used": _used(entry).isoformat(timespec="seconds"),
     }

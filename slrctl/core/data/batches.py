@@ -1,4 +1,4 @@
-"""Batches of clips: varied and shuffled for training, prepared once for evaluation."""
+"""Batches of clips: augmented and shuffled for training, prepared once for evaluation."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -30,16 +30,16 @@ WINDOW = 20
 # Clips normalised at a time before an evaluation; it changes no bit of the result.
 PREPARED_TOGETHER = 64
 # Frames, padding included, augmented at a time in training.
-FRAMES_VARIED_TOGETHER = 5_000
+FRAMES_TOGETHER = 5_000
 
 
 def num_batches(num_clips: int, batch_size: int) -> int:
-    """Batches an epoch has; the last, smaller one counts."""
+    """Count the batches of an epoch, the last, smaller one included."""
     return -(-num_clips // batch_size)
 
 
 def _is_canonical(dataset: SignDataset, settings: Settings) -> bool:
-    """Whether the clips are in their canonical form already.
+    """True if the clips are in their canonical form already.
 
     Raises:
         ValueError: they are in that of other settings.
@@ -57,7 +57,7 @@ def _is_canonical(dataset: SignDataset, settings: Settings) -> bool:
 def _fitted(
     clips: Iterable[Clip], settings: Settings, *, is_canonical: bool
 ) -> list[Float32[np.ndarray, "_ 54 2"]]:
-    """The clips' canonical landmarks, resampled evenly where one is longer than the model takes."""
+    """Return canonical landmarks, resampled evenly if longer than the model takes."""
     if not is_canonical:
         clips = canonical_clips(clips, settings.prepare)
     max_frames = settings.model.max_frames
@@ -72,7 +72,7 @@ def _fitted(
 def training_order(
     dataset: SignDataset, settings: Settings, epoch: int
 ) -> list[Int64[np.ndarray, " N"]]:
-    """The batches of an epoch as places in the data set: every clip once, about equally long ones.
+    """Return the rows of each batch of an epoch: every clip once, beside clips of about its length.
 
     The order follows from (seed, epoch, clip ids), whatever the order of the file.
     """
@@ -90,18 +90,18 @@ def training_order(
     return [batches[number] for number in np.argsort(keys, kind="stable")]
 
 
-def _varied_together(
+def _augmented_together(
     order: Iterable[Int64[np.ndarray, " _"]], lengths: Int64[np.ndarray, " C"]
 ) -> Iterator[list[Int64[np.ndarray, " _"]]]:
-    """Some batches at a time: of short clips several, for which one call costs as much as for one.
+    """Group the batches that are augmented in one call: several where clips are short.
 
-    No bit of a clip depends on the clips that are varied with it.
+    No bit of a clip depends on the clips that are augmented with it.
     """
     together: list[Int64[np.ndarray, " _"]] = []
     num_clips = longest = 0
     for rows in order:
         longest_now = max(longest, int(lengths[rows].max()))
-        if together and (num_clips + len(rows)) * longest_now > FRAMES_VARIED_TOGETHER:
+        if together and (num_clips + len(rows)) * longest_now > FRAMES_TOGETHER:
             yield together
             together, num_clips, longest_now = [], 0, int(lengths[rows].max())
         together.append(rows)
@@ -110,10 +110,10 @@ def _varied_together(
         yield together
 
 
-def _varied(
+def _augmented(
     clips: Sequence[Clip], settings: Settings, epoch: int, *, is_canonical: bool
 ) -> tuple[Float[Tensor, "B T 54 2"], Bool[Tensor, "B T"]]:
-    """Clips as an epoch shows them: augmented and normalised, and which frames are not padding."""
+    """Augment and normalise clips for an epoch; also return the mask of frames without padding."""
     keys = np.array(
         [stable_seed(settings.seed, "augment", epoch, clip.clip_id) for clip in clips], np.uint64
     )
@@ -169,15 +169,15 @@ def training_batches(
     order = [rows if len(rows) else first for rows, first in cut]
     is_stand_in = iter([not len(rows) for rows, _ in cut])
     lengths = np.minimum(dataset.lengths, settings.model.max_frames)
-    for group in _varied_together(order, lengths):
+    for group in _augmented_together(order, lengths):
         clips = [dataset[row] for row in np.concatenate(group).tolist()]
-        varied, is_valid = _varied(clips, settings, epoch, is_canonical=is_canonical)
+        augmented, is_valid = _augmented(clips, settings, epoch, is_canonical=is_canonical)
         first = 0
         for rows in group:
             batch = slice(first, first + len(rows))
             num_frames = int(is_valid[batch].sum(dim=1).max())
             part = batch_from_landmarks(
-                varied[batch, :num_frames],
+                augmented[batch, :num_frames],
                 is_valid[batch, :num_frames],
                 target_indices(clips[batch], dataset.classes),
                 tuple(clip.clip_id for clip in clips[batch]),
@@ -209,7 +209,7 @@ class PreparedClips:
 def prepare_clips(dataset: SignDataset, settings: Settings) -> PreparedClips:
     """Resample and normalise every clip, without augmentation, and sort them by length.
 
-    Where the data set has a cache, they are taken from there, or put there for the next time.
+    The result is stored in the cache of the data set, if it has one.
     """
     cache = dataset.cache
     if cache is None:
@@ -217,10 +217,10 @@ def prepare_clips(dataset: SignDataset, settings: Settings) -> PreparedClips:
     key = prepared_key(dataset.fingerprint(), settings)
     stored = cache.find(key)
     if stored is None:
-        facts = {"source": dataset.source, "kind": "normalised"}
+        about = {"source": dataset.source, "kind": "normalised"}
         try:
-            stored = cache.store(key, _prepared(dataset, settings), facts)
-        except OSError:  # the disk is full now: it costs memory, and no result
+            stored = cache.store(key, _prepared(dataset, settings), about)
+        except OSError:  # a full disk costs memory, but no result
             stored = tuple(_prepared(dataset, settings))
     return PreparedClips(stored, dataset.classes)
 

@@ -1,239 +1,80 @@
-"""Keep clips, once read and cleaned, as files that are used where they lie."""
+"""Clips kept after reading and cleaning, as Arrow files that are mapped into memory.
+
+A file is found by a key, a hash of everything its content follows from. `docs/cache.md` says what
+is kept, and when a source is read again.
+"""
 
 import errno
 import hashlib
-import io
 import json
-import mmap
 import operator
 import os
-import secrets
-import struct
 import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from functools import cache, cached_property
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, SupportsIndex, overload
+from typing import Any, NamedTuple, SupportsIndex, overload
 
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Float32, Int64, UInt64
 
 from slrctl.core import skeleton
-from slrctl.core.clip import Clip
+from slrctl.core.clip import Clip, groups_of_clips
 from slrctl.core.data.prepare import canonical_clips, canonical_settings
-from slrctl.core.data.readers import place_of, read_clips
-from slrctl.core.data.readers.reading import Reading
-from slrctl.files import parse_json, read_text
+from slrctl.core.data.readers import folder_of, read_clips
+from slrctl.core.data.readers.parquet import SCHEMA, table_of
+from slrctl.errors import SlrctlError
+from slrctl.files import parse_json, read_text, replacing
 from slrctl.settings import DataSettings, PrepareSettings, Settings
 
-TEXTS = ("clip_id", "gloss", "signer", "session", "split")
-_SCHEMA = pa.schema(
-    {
-        **dict.fromkeys(TEXTS, pa.string()),
-        "fps": pa.float64(),
-        "aspect": pa.float64(),
-        "num_frames": pa.int64(),
-        "digest": pa.uint64(),
-    }
-)
-_TAIL = struct.Struct("<QQQI8s")
-_MARK = b"slrclip1"
-_ALIGNMENT = 64  # where Arrow wants its columns to begin
-_FRAME_BYTES = 4 * 2 * skeleton.NUM_LANDMARKS
-_ROWS_TOGETHER = 1024
+_SUFFIX = ".arrow"
+_FACTS = ("clip_id", "gloss", "signer", "session", "split", "fps", "aspect")
+_FRAMES_TOGETHER = 1 << 14  # some 14 MB of landmarks
 _BLOCK_BYTES = 1 << 20
-
-
-class DamagedFile(Exception):  # noqa: N818 - it says what was found
-    """The file is cut off, was changed, or was never one of ours."""
-
-
-class _Tail(NamedTuple):
-    """Where the parts of a file begin and end, and the checksum of them all."""
-
-    columns_start: int
-    facts_start: int
-    end: int
-    checksum: int
-
-
-class MappedFile(NamedTuple):
-    """The parts of an open file; none of them is a copy."""
-
-    frames: Float32[np.ndarray, "F 54 2"]
-    columns: pa.RecordBatch
-    facts: dict[str, Any]
+# A file ends in the CRC-32 of what stands before it; the CRC-32 of the two together is then this.
+_INTACT = 0x2144DF1C
+_CHECKSUM_BYTES = 4
+# An unfinished file that has not grown for so long was left by a writer that was killed.
+_ABANDONED_SECONDS = 3600.0
+# A file that is changed twice within a tick of the system's clock keeps its times. So nothing is
+# noted of files that were changed as recently as this.
+_SETTLED_SECONDS = 2.0
+# Settings that say where clips lie and how they are divided, and not how a file is read.
+_NOT_READING = {"train", "val", "test", "val_share", "cache", "cache_dir", "cache_gigabytes"}
 
 
 def landmarks_digest(landmarks: Float32[np.ndarray, "T 54 2"]) -> int:
-    """64 bits that tell landmarks apart, equal for equal bits."""
+    """Hash landmarks into 64 bits, equal for equal bits."""
     digest = hashlib.blake2b(np.ascontiguousarray(landmarks).data, digest_size=8).digest()
     return int.from_bytes(digest, "little")
-
-
-class _CheckedWriter:
-    """Writes on, and keeps the checksum and the size of what it wrote."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.file, self.checksum, self.position = file, 0, 0
-
-    def write(self, content: bytes | memoryview | pa.Buffer) -> None:
-        view = memoryview(content).cast("B")
-        self.file.write(view)
-        self.checksum = zlib.crc32(view, self.checksum)
-        self.position += view.nbytes
-
-
-def write_clip_file(path: Path, clips: Iterable[Clip], facts: Mapping[str, Any]) -> None:
-    """Write clips to a new file, one by one: they need not fit into memory together.
-
-    The facts are written down with the number of clips and of frames.
-
-    Raises:
-        OSError: the file is there already, the disk is full, or the folder cannot be written to.
-    """
-    with path.open("xb") as file:
-        writer = _CheckedWriter(file)
-        batches: list[pa.RecordBatch] = []
-        rows: list[dict[str, Any]] = []
-        for clip in clips:
-            writer.write(np.ascontiguousarray(clip.landmarks, np.float32).data)
-            rows.append(_row(clip))
-            if len(rows) == _ROWS_TOGETHER:
-                batches.append(pa.RecordBatch.from_pylist(rows, _SCHEMA))
-                rows = []
-        batches.append(pa.RecordBatch.from_pylist(rows, _SCHEMA))
-        counts = {
-            "num_clips": sum(batch.num_rows for batch in batches),
-            "num_frames": writer.position // _FRAME_BYTES,
-        }
-        writer.write(bytes(-writer.position % _ALIGNMENT))
-        columns_start = writer.position
-        writer.write(_as_arrow_file(batches))
-        facts_start = writer.position
-        writer.write(json.dumps({**facts, **counts}).encode())
-        tail = _Tail(columns_start, facts_start, writer.position, writer.checksum)
-        file.write(_TAIL.pack(*tail, _MARK))
-
-
-def _row(clip: Clip) -> dict[str, Any]:
-    facts = {name: getattr(clip, name) for name in (*TEXTS, "fps", "aspect", "num_frames")}
-    return {**facts, "digest": landmarks_digest(clip.landmarks)}
-
-
-def _as_arrow_file(batches: list[pa.RecordBatch]) -> pa.Buffer:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, _SCHEMA) as writer:
-        writer.write_table(pa.Table.from_batches(batches, _SCHEMA).combine_chunks())
-    return sink.getvalue()
-
-
-def map_clip_file(path: Path, *, check: bool = True) -> MappedFile:
-    """Map a file into memory.
-
-    Args:
-        path: what `write_clip_file` wrote.
-        check: whether to read it through once and compare its checksum.
-
-    Raises:
-        OSError: there is no such file, or it may not be read.
-        DamagedFile: it is cut off, or not what was written.
-    """
-    _refuse_a_pipe(path)
-    with path.open("rb") as file:
-        tail = _read_tail(path, file)
-        if check and _checksum(file, tail.end) != tail.checksum:
-            raise DamagedFile(f"{path}: its content has changed since it was written")
-        mapped = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    columns = pa.py_buffer(mapped[tail.columns_start : tail.facts_start])
-    facts = json.loads(bytes(mapped[tail.facts_start : tail.end]))
-    count = facts["num_frames"] * _FRAME_BYTES // 4
-    frames = np.frombuffer(mapped, np.float32, count).reshape(-1, skeleton.NUM_LANDMARKS, 2)
-    return MappedFile(frames, pa.ipc.open_file(columns).get_batch(0), facts)
-
-
-def read_facts(path: Path) -> dict[str, Any]:
-    """The facts of a file, without a look at its clips.
-
-    Raises:
-        OSError: there is no such file, or it may not be read.
-        DamagedFile: it is cut off, or was never a file of clips.
-    """
-    _refuse_a_pipe(path)
-    with path.open("rb") as file:
-        tail = _read_tail(path, file)
-        file.seek(tail.facts_start)
-        try:
-            return json.loads(file.read(tail.end - tail.facts_start))
-        except ValueError as error:
-            raise DamagedFile(f"{path}: its facts are not JSON") from error
-
-
-def _refuse_a_pipe(path: Path) -> None:
-    """Opening one would wait for somebody to write into it."""
-    if path.exists() and not path.is_file():
-        raise DamagedFile(f"{path}: is no file")
-
-
-def _read_tail(path: Path, file: BinaryIO) -> _Tail:
-    file_size = file.seek(0, os.SEEK_END)
-    file.seek(max(file_size - _TAIL.size, 0))
-    content = file.read()
-    if len(content) == _TAIL.size:
-        *numbers, mark = _TAIL.unpack(content)
-        tail = _Tail(*numbers)
-        if mark == _MARK and tail.end + _TAIL.size == file_size:
-            return tail
-    raise DamagedFile(f"{path}: is cut off, or not a file of clips")
-
-
-def _checksum(file: io.BufferedReader, end: int) -> int:
-    """The checksum of the file up to `end`, read in pieces rather than through the map.
-
-    Pages touched through the map would count as memory of this process from the start.
-    """
-    block, checksum, left = memoryview(bytearray(_BLOCK_BYTES)), 0, end
-    file.seek(0)
-    while left > 0:
-        count = file.readinto(block[:left])
-        if not count:
-            break
-        checksum = zlib.crc32(block[:count], checksum)
-        left -= count
-    return checksum
-
-
-def column_values(columns: pa.RecordBatch, name: str) -> np.ndarray:
-    """A column of numbers without nulls as an array over the same memory."""
-    column = columns.column(name)
-    # Not `to_numpy`, which would load pandas.
-    kind = {"num_frames": np.int64, "digest": np.uint64, "aspect": np.float64}[name]
-    return np.frombuffer(column.buffers()[1], kind, len(column), 8 * column.offset)
-
-
-# Rows whose columns become Python objects at a time.
-_ROWS_TOGETHER_stored_clips = 1024
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class StoredClips(Sequence[Clip]):
     """Some of the clips of a file, or all of them, in any order.
 
-    `rows` says which clips of the file these are. Their landmarks are cut from the mapped file and
-    cannot be written to; a clip asked for twice is two equal objects.
+    `rows` are the rows of the file that these clips are. Their landmarks are views of the mapped
+    file and read-only; a clip asked for twice is two equal objects. `about` is what was said of
+    the clips when they were stored.
     """
 
-    file: MappedFile
+    facts: pa.Table
+    landmarks: pa.ChunkedArray
+    about: dict[str, Any]
     rows: Int64[np.ndarray, " N"]
 
     @classmethod
-    def whole(cls, file: MappedFile) -> "StoredClips":
-        """All clips of a file in its order."""
-        return cls(file, np.arange(file.columns.num_rows))
+    def from_file(cls, path: Path) -> "StoredClips":
+        """Map a file into memory: its landmarks are read where they lie."""
+        content = pa.memory_map(str(path)).read_buffer()
+        table = pa.ipc.open_file(content.slice(0, content.size - _CHECKSUM_BYTES)).read_all()
+        facts = table.drop_columns(["landmarks"]).combine_chunks()
+        about = json.loads(table.schema.metadata[b"about"])
+        return cls(facts, table["landmarks"], about, np.arange(len(table)))
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -244,115 +85,82 @@ class StoredClips(Sequence[Clip]):
     def __getitem__(self, index: slice) -> tuple[Clip, ...]: ...
     def __getitem__(self, index: SupportsIndex | slice) -> Clip | tuple[Clip, ...]:
         if isinstance(index, slice):
-            return tuple(self._clips(self.rows[index]))
-        return next(self._clips(self.rows[[operator.index(index)]]))
+            return tuple(self.select(np.arange(len(self))[index]))
+        return next(iter(self.select(np.array([operator.index(index)]))))
 
     def __iter__(self) -> Iterator[Clip]:
-        for first in range(0, len(self.rows), _ROWS_TOGETHER_stored_clips):
-            yield from self._clips(self.rows[first : first + _ROWS_TOGETHER_stored_clips])
+        for first in range(0, len(self.rows), 1024):  # this many facts become objects at a time
+            rows = self.rows[first : first + 1024]
+            facts = self.facts.select(_FACTS).take(pa.array(rows)).to_pylist()
+            for row, fact in zip(rows.tolist(), facts, strict=True):
+                # `from_dlpack`, because Arrow's own `to_numpy` would load pandas.
+                numbers = np.from_dlpack(self.landmarks[row].values)
+                yield Clip(landmarks=numbers.reshape(-1, skeleton.NUM_LANDMARKS, 2), **fact)
 
     def select(self, places: Int64[np.ndarray, " M"]) -> "StoredClips":
-        """The clips at these places, in that order."""
-        return StoredClips(self.file, self.rows[places])
+        """Return the clips at these places, in that order."""
+        return replace(self, rows=self.rows[places])
 
     @property
     def lengths(self) -> Int64[np.ndarray, " N"]:
         """Frames of each clip."""
-        return column_values(self.file.columns, "num_frames")[self.rows]
+        return self._column("n_frames").astype(np.int64)
 
     @property
     def digests(self) -> UInt64[np.ndarray, " N"]:
-        """Of each clip what `landmarks_digest` says."""
-        return column_values(self.file.columns, "digest")[self.rows]
+        """`landmarks_digest` of each clip."""
+        return self._column("digest")
 
-    @cached_property
-    def _ends(self) -> Int64[np.ndarray, " R"]:
-        """One past the last frame of each clip of the file."""
-        return np.cumsum(column_values(self.file.columns, "num_frames"))
-
-    def _clips(self, rows: Int64[np.ndarray, " M"]) -> Iterator[Clip]:
-        wanted = pa.array(rows)
-        columns: list[list[Any]] = [
-            self.file.columns.column(name).take(wanted).to_pylist()
-            for name in (*TEXTS, "fps", "aspect")
-        ]
-        lengths = column_values(self.file.columns, "num_frames")[rows].tolist()
-        ends = self._ends[rows].tolist()
-        for clip_id, gloss, signer, session, split, fps, aspect, length, end in zip(
-            *columns, lengths, ends, strict=True
-        ):
-            landmarks = self.file.frames[end - length : end]
-            yield Clip(clip_id, gloss, landmarks, signer, session, split, fps, aspect)
+    def _column(self, name: str) -> np.ndarray:
+        return np.from_dlpack(self.facts[name].combine_chunks())[self.rows]
 
 
-UNFINISHED = ".part"
-# A writer that is alive writes on; what has not grown for this long was left behind by one that
-# was killed.
-_ABANDONED_SECONDS = 3600.0
+def _write(path: Path, clips: Iterable[Clip], about: Mapping[str, Any]) -> None:
+    """Write clips one after the other: they need not fit into memory together."""
+    digest = pa.field("digest", pa.uint64())
+    schema = SCHEMA.append(digest).with_metadata({"about": json.dumps(about)})
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+        for group in groups_of_clips(clips, _FRAMES_TOGETHER):
+            digests = pa.array([landmarks_digest(clip.landmarks) for clip in group], pa.uint64())
+            writer.write_table(table_of(group).append_column(digest, digests))
+    checksum = _checksum(path).to_bytes(_CHECKSUM_BYTES, "little")
+    with path.open("ab") as file:
+        file.write(checksum)
 
 
-@contextmanager
-def publishing(path: Path) -> Iterator[Path]:
-    """Give a path of its own to write to, whose file then takes the place of `path`.
+def _checksum(path: Path) -> int:
+    """Compute the CRC-32 of a file.
 
-    Two writers of one file both succeed, and the later one's stays. Where the block raises,
-    nothing is left. Nothing is forced onto the disk: a reader that finds what a power cut left
-    must tell by a checksum.
-
-    Raises:
-        OSError: the folder cannot be made or written to.
+    It is read, not mapped: pages touched through a map would count as memory of this process.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.{secrets.token_hex(8)}{UNFINISHED}")
-    try:
-        yield unfinished
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
-def abandoned_files(folder: Path) -> list[Path]:
-    """What writers that were killed have left in a folder."""
-    found: list[Path] = []
-    for path in folder.glob(f"*{UNFINISHED}"):
-        with suppress(OSError):  # its writer may have finished meanwhile
-            if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
-                found.append(path)
-    return found
-
-
-_SUFFIX = ".clips"
-_GIGABYTE = 10**9
+    checksum = 0
+    with path.open("rb", buffering=0) as file:
+        while block := file.read(_BLOCK_BYTES):
+            checksum = zlib.crc32(block, checksum)
+    return checksum
 
 
 @dataclass(frozen=True)
 class CacheEntry:
-    """One file of the cache; `facts` is what `store` was given, or None if it is damaged.
+    """One file of the cache; `about` is None if it is damaged.
 
     `used_seconds` is the time of its last use, in seconds since 1970.
     """
 
     key: str
-    facts: dict[str, Any] | None
+    about: dict[str, Any] | None
+    num_clips: int
+    num_frames: int
     num_bytes: int
     used_seconds: float
 
 
-def _describe(path: Path) -> CacheEntry:
-    state = path.stat()
-    try:
-        facts = read_facts(path)
-    except DamagedFile:
-        facts = None
-    return CacheEntry(path.stem, facts, state.st_size, state.st_mtime)
-
-
 @dataclass(frozen=True)
 class ClipCache:
-    """Where clips are kept, and how much of them.
+    """A folder of stored clips, with a limit on its size.
 
-    `gigabytes` (10^9 bytes) is what may lie there: what was not used for longest goes first, and
-    what was written last stays in any case.
+    `gigabytes` (10^9 bytes) is the limit: the least recently used files go first, and the file
+    written last stays in any case.
     """
 
     folder: Path
@@ -364,60 +172,60 @@ class ClipCache:
 
     @property
     def notes_dir(self) -> Path:
-        """What is noted about sources, see `content_digest`."""
+        """Folder of the notes of `content_digest`."""
         return self.folder / "sources"
 
     def find(self, key: str) -> StoredClips | None:
-        """The clips under a key; None where there are none, or a damaged file that is removed."""
+        """Return the clips stored under a key, if there are any; a damaged file is removed."""
         path = self._path(key)
         try:
-            file = map_clip_file(path)
-        except OSError:
-            return None
-        except DamagedFile:
-            with suppress(OSError):
-                path.unlink()
-            return None
-        with suppress(OSError):  # a folder that may only be read is as good
-            os.utime(path)
-        return StoredClips.whole(file)
+            if path.is_file() and _checksum(path) == _INTACT:
+                stored = StoredClips.from_file(path)
+                with suppress(OSError):  # the folder may be read-only
+                    os.utime(path)
+                return stored
+            path.unlink(missing_ok=True)
+        except (OSError, pa.ArrowInvalid):
+            pass
+        return None
 
-    def store(self, key: str, clips: Iterable[Clip], facts: Mapping[str, Any]) -> StoredClips:
-        """Write clips under a key, one by one, and hand them back from the file.
+    def store(self, key: str, clips: Iterable[Clip], about: Mapping[str, Any]) -> StoredClips:
+        """Write clips under a key, and return them as they lie in the file.
 
         Raises:
             OSError: the disk is full, or the folder cannot be written to. Nothing is left there.
         """
         path = self._path(key)
-        with publishing(path) as unfinished:
-            write_clip_file(unfinished, clips, facts)
-            # Mapped before it is moved: another process may remove it at once.
-            file = map_clip_file(unfinished, check=False)
+        self.clips_dir.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            _write(temporary, clips, about)
+            # Mapped before it is renamed: another process may remove it at once.
+            stored = StoredClips.from_file(temporary)
         self._make_room(path)
-        return StoredClips.whole(file)
+        return stored
 
     def entries(self) -> list[CacheEntry]:
-        """What there is, last used first."""
-        found: list[CacheEntry] = []
-        for path in self.clips_dir.glob(f"*{_SUFFIX}"):
+        """List the files, the last used first."""
+        entries = []
+        for path in self._files():
             with suppress(FileNotFoundError):  # removed by another process
-                found.append(_describe(path))
-        return sorted(found, key=lambda entry: entry.used_seconds, reverse=True)
+                entries.append(_describe(path))
+        return sorted(entries, key=lambda entry: entry.used_seconds, reverse=True)
 
     def unfinished(self) -> list[Path]:
-        """Files that are being written, or whose writers were killed."""
-        return sorted(self.clips_dir.glob(f"*{UNFINISHED}"))
+        """List the files that are being written, or whose writers were killed."""
+        return sorted(self.clips_dir.glob(f".*{_SUFFIX}"))
 
     def clear(self) -> tuple[int, int]:
-        """Remove all clips, unfinished files too, and say how many files and bytes that was.
+        """Remove all clips, unfinished files too, and return the number of files and of bytes.
 
-        Processes that have one of the files open go on with it.
+        Processes that have one of the files open can still use it.
 
         Raises:
             OSError: a file may not be removed.
         """
         count = num_bytes = 0
-        for path in (*self.clips_dir.glob(f"*{_SUFFIX}"), *self.unfinished()):
+        for path in (*self._files(), *self.unfinished()):
             with suppress(FileNotFoundError):  # removed by another process
                 size = path.stat().st_size
                 path.unlink()
@@ -429,47 +237,57 @@ class ClipCache:
     def _path(self, key: str) -> Path:
         return self.clips_dir / f"{key}{_SUFFIX}"
 
+    def _files(self) -> list[Path]:
+        return [path for path in self.clips_dir.glob(f"*{_SUFFIX}") if path.name[0] != "."]
+
     def _make_room(self, newest: Path) -> None:
-        """Remove what was not used for longest until the rest fits, and what was left behind."""
+        """Remove abandoned files, and the least recently used ones until the rest fits."""
         with suppress(OSError):
-            for path in abandoned_files(self.clips_dir):
-                path.unlink(missing_ok=True)
-            room = self.gigabytes * _GIGABYTE - newest.stat().st_size
-            others = [
-                (path, path.stat()) for path in self.clips_dir.glob(f"*{_SUFFIX}") if path != newest
-            ]
+            for path in self.unfinished():
+                if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
+                    path.unlink(missing_ok=True)
+            room = self.gigabytes * 1e9 - newest.stat().st_size
+            others = [(path, path.stat()) for path in self._files() if path != newest]
             for path, state in sorted(others, key=lambda pair: -pair[1].st_mtime_ns):
                 room -= state.st_size
                 if room < 0:
                     path.unlink(missing_ok=True)
 
 
-# A file that is changed twice within a tick of the system's clock keeps its times. So nothing is
-# noted of files that were changed as recently as this.
-_SETTLED_SECONDS = 2.0
+def _describe(path: Path) -> CacheEntry:
+    state = path.stat()
+    describe = partial(CacheEntry, path.stem, num_bytes=state.st_size, used_seconds=state.st_mtime)
+    try:
+        if not path.is_file():
+            raise OSError("a pipe, say, which would be waited for")
+        stored = StoredClips.from_file(path)
+        return describe(stored.about, len(stored), int(stored.lengths.sum()))
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError):
+        return describe(None, 0, 0)
 
 
-class SourceState(NamedTuple):
-    """What the file system says about the files of a source, and when it last changed one."""
-
-    digest: str
-    changed_seconds: float
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether the last change lies so far back that another one would show."""
-        return time.time() - self.changed_seconds > _SETTLED_SECONDS
+FileStates = list[tuple[str, int, int, int]]
 
 
-def files_of(source: Path) -> Iterator[Path]:
-    """The file itself, or every file in a folder and in the folders in it, in a stable order."""
+def states_of(source: Path) -> FileStates:
+    """Return path, size, and times of modification and change of every file of a source.
+
+    Raises:
+        OSError: one of them does not exist, or its folder cannot be read.
+    """
+    states = ((path, path.stat()) for path in _files_of(source))
+    return [(str(path), s.st_size, s.st_mtime_ns, s.st_ctime_ns) for path, s in states]
+
+
+def _files_of(source: Path) -> Iterator[Path]:
+    """Yield the file itself, or every file in a folder and its subfolders, in a stable order."""
     if not source.is_dir():
         yield source
         return
     seen: set[str] = set()
     for folder, folders, names in os.walk(source, followlinks=True):
         place = os.path.realpath(folder)
-        if place in seen:  # a link to a folder above leads round and round
+        if place in seen:  # a link to a folder above would be followed for ever
             folders.clear()
             continue
         seen.add(place)
@@ -477,65 +295,48 @@ def files_of(source: Path) -> Iterator[Path]:
         yield from (Path(folder, name) for name in sorted(names))
 
 
-def state_of(source: Path) -> SourceState:
-    """Look at the files of a source as they are now.
-
-    Raises:
-        OSError: one of them is not there, or its folder cannot be looked into.
-    """
-    whole, latest = hashlib.blake2b(digest_size=16), 0
-    for path in files_of(source):
-        s = path.stat()
-        facts = (s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino, s.st_dev)
-        whole.update(repr((str(path), facts)).encode(errors="surrogateescape"))
-        latest = max(latest, s.st_mtime_ns, s.st_ctime_ns)
-    return SourceState(whole.hexdigest(), latest / 1e9)
-
-
 def content_digest(source: Path, notes_dir: Path) -> str:
     """Hash the content of a source's files and their places below it.
 
     Args:
         source: a file or a folder.
-        notes_dir: folder in which results are noted for the next time.
+        notes_dir: folder in which the result is noted, with sizes and times of the files, so that
+            unchanged files are not read again.
 
     Raises:
         OSError: a file cannot be read.
     """
-    state = state_of(source)
-    place = hashlib.blake2b(os.fsencode(source.absolute()), digest_size=16)
-    note_path = notes_dir / f"{place.hexdigest()}.json"
+    states = states_of(source)
+    state = _hash(os.fsencode(repr(states)))
+    note_path = notes_dir / f"{_hash(os.fsencode(source.absolute()))}.json"
     with suppress(OSError, ValueError, KeyError, TypeError):
         note = parse_json(read_text(note_path))
-        if note["state"] == state.digest:
+        if note["state"] == state:
             return str(note["content"])
-    content = _hash_content(source)
-    if state.is_settled:
-        with suppress(OSError), publishing(note_path) as unfinished:
-            unfinished.write_text(json.dumps({"state": state.digest, "content": content}))
-    return content
-
-
-def _hash_content(source: Path) -> str:
     whole = hashlib.blake2b(digest_size=16)
-    for path in files_of(source):
-        place = os.fsencode(os.path.relpath(path, source))
+    for path in _files_of(source):
         with path.open("rb") as file:
             content = hashlib.file_digest(file, hashlib.blake2b).digest()
-        whole.update(len(place).to_bytes(8, "little") + place + content)
+        whole.update(content + os.fsencode(os.path.relpath(path, source)) + b"\0")
+    last_change = max((max(modified, changed) for _, _, modified, changed in states), default=0)
+    if time.time() - last_change / 1e9 > _SETTLED_SECONDS:
+        with suppress(OSError, SlrctlError):
+            notes_dir.mkdir(parents=True, exist_ok=True)
+            with replacing(note_path) as temporary:
+                temporary.write_text(json.dumps({"state": state, "content": whole.hexdigest()}))
     return whole.hexdigest()
 
 
-# What says where clips lie and what becomes of them, and not how a file is read.
-_NOT_READING = {"train", "val", "test", "val_share", "cache", "cache_dir", "cache_gigabytes"}
+def _hash(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 @cache
 def code_version() -> str:
-    """A hash of the code that reads and prepares clips, and of the versions of what it stands on.
+    """Hash the code that reads and prepares clips, and the versions of the libraries behind it.
 
-    So a cache filled by another version of slrctl is not mistaken for this one's, and nobody has
-    to remember to count a number up.
+    A cache filled by another version of slrctl is then not mistaken for this one's, without a
+    version number that somebody has to count up.
     """
     whole = hashlib.blake2b(digest_size=16)
     whole.update(f"numpy {np.__version__}, pyarrow {pa.__version__}".encode())
@@ -545,42 +346,13 @@ def code_version() -> str:
     return whole.hexdigest()
 
 
-def reading_key(
-    source: Path,
-    settings: DataSettings,
-    classes: Sequence[str] | None,
-    prepare: PrepareSettings | None,
-    notes_dir: Path,
-) -> str:
-    """The key of a source's clips as they are read with these settings.
-
-    Args:
-        source: what the user named, as an absolute path.
-        settings: how it is read.
-        classes: the glosses of training, if the source is to be evaluated with it.
-        prepare: the canonical form of the clips.
-        notes_dir: see `content_digest`.
-
-    Raises:
-        OSError: a file of the source cannot be read.
-    """
-    names = settings.gloss_names
-    return _key(
-        {
-            # Clip ids of a CSV begin with its name; the names of folders may be those of signs.
-            "name": source.parts[-2:] if source.is_dir() else source.name,
-            "content": content_digest(place_of(source), notes_dir),
-            "settings": settings.model_dump(mode="json", exclude=_NOT_READING | {"gloss_names"}),
-            "gloss_names": None if names is None else content_digest(names, notes_dir),
-            # They decide what the integer labels of a CSV count from.
-            "classes": None if classes is None else list(classes),
-            "canonical": canonical_settings(prepare),
-        }
-    )
+def _key(facts: dict[str, Any]) -> str:
+    text = json.dumps({**facts, "code": code_version()}, sort_keys=True)
+    return _hash(text.encode())
 
 
 def prepared_key(fingerprint: str, settings: Settings) -> str:
-    """The key of normalised clips, from a fingerprint of the cleaned ones."""
+    """Return the key of normalised clips, from a fingerprint of the cleaned ones."""
     return _key(
         {
             "fingerprint": fingerprint,
@@ -590,27 +362,45 @@ def prepared_key(fingerprint: str, settings: Settings) -> str:
     )
 
 
-def _key(facts: dict[str, Any]) -> str:
-    text = json.dumps({**facts, "code": code_version()}, sort_keys=True)
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+def _reading_key(
+    source: Path,
+    settings: DataSettings,
+    classes: Sequence[str] | None,
+    prepare: PrepareSettings | None,
+    notes_dir: Path,
+) -> str:
+    """Return the key of a source's clips as they are read with these settings."""
+    names = settings.gloss_names
+    return _key(
+        {
+            # Clip ids of a CSV begin with its name; the names of folders may be those of signs.
+            "name": source.parts[-2:] if source.is_dir() else source.name,
+            "content": content_digest(folder_of(source), notes_dir),
+            "settings": settings.model_dump(mode="json", exclude=_NOT_READING | {"gloss_names"}),
+            "gloss_names": None if names is None else content_digest(names, notes_dir),
+            # They decide what the integer labels of a CSV count from.
+            "classes": None if classes is None else list(classes),
+            "canonical": canonical_settings(prepare),
+        }
+    )
 
 
-class KeptReading(NamedTuple):
-    """What was read; `cache` is None where nothing can be kept."""
+class CachedReading(NamedTuple):
+    """The clips of a source, and notes on how it was read; `cache` is None if nothing is kept."""
 
     clips: tuple[Clip, ...] | StoredClips
     notes: tuple[str, ...]
     cache: ClipCache | None
 
 
-def read_kept(
+def read_cached(
     path: Path,
     settings: DataSettings,
     classes: Sequence[str] | None,
     prepare: PrepareSettings | None,
     cache: ClipCache | None,
-) -> KeptReading:
-    """Take canonical clips from the cache, else read them and put them there.
+) -> CachedReading:
+    """Return the canonical clips of a source from the cache, else read and store them.
 
     A cache that cannot be written to is no error: the clips are then held in memory, and a note
     says why.
@@ -618,60 +408,32 @@ def read_kept(
     Raises:
         DataError: the source cannot be read.
     """
-    place = None if cache is None else _place_of(path, settings, classes, prepare, cache)
-    if cache is None or place is None:
-        reading = read_clips(path, settings, classes)
-        return KeptReading(_in_memory(reading, prepare), tuple(reading.notes), None)
-    found = cache.find(place.key)
-    if found is not None:
-        return KeptReading(found, tuple(found.file.facts["notes"]), cache)
+    key, before = None, None
+    if cache is not None:
+        with suppress(OSError):  # the reader meets the same fault and reports it
+            before = states_of(folder_of(path))
+            key = _reading_key(path.absolute(), settings, classes, prepare, cache.notes_dir)
+    if cache is not None and key is not None and (found := cache.find(key)) is not None:
+        return CachedReading(found, tuple(found.about["notes"]), cache)
     reading = read_clips(path, settings, classes)
-    facts = {"source": str(path.absolute()), "kind": "cleaned", "notes": reading.notes}
-    clips = canonical_clips(reading.clips, prepare)
+    notes = tuple(reading.notes)
+    if cache is None or key is None:
+        return CachedReading(tuple(canonical_clips(reading.clips, prepare)), notes, None)
+
+    def unchanged_clips() -> Iterator[Clip]:
+        """Yield the clips, and check that they are of the files the key was made from."""
+        yield from canonical_clips(reading.clips, prepare)
+        if states_of(folder_of(path)) != before:
+            raise OSError(errno.ESTALE, "the source was changed while it was read")
+
+    about = {"source": str(path.absolute()), "kind": "cleaned", "notes": notes}
     try:
-        stored = cache.store(place.key, _while_unchanged(clips, place_of(path), place.state), facts)
+        return CachedReading(cache.store(key, unchanged_clips(), about), notes, cache)
     except OSError as error:
-        notes = (*reading.notes, _why_not(cache, error))
-        return KeptReading(_in_memory(reading, prepare), notes, None)
-    return KeptReading(stored, tuple(reading.notes), cache)
-
-
-class _Place(NamedTuple):
-    """Where a reading belongs in the cache, and the state of the files its key was made from."""
-
-    key: str
-    state: SourceState
-
-
-def _place_of(
-    path: Path,
-    settings: DataSettings,
-    classes: Sequence[str] | None,
-    prepare: PrepareSettings | None,
-    cache: ClipCache,
-) -> _Place | None:
-    """None where a file cannot be read: the reader finds the same fault, and has words for it."""
-    try:
-        state, source = state_of(place_of(path)), path.absolute()
-        return _Place(reading_key(source, settings, classes, prepare, cache.notes_dir), state)
-    except OSError:
-        return None
-
-
-def _in_memory(reading: Reading, prepare: PrepareSettings | None) -> tuple[Clip, ...]:
-    return tuple(canonical_clips(reading.clips, prepare))
-
-
-def _while_unchanged(clips: Iterable[Clip], source: Path, before: SourceState) -> Iterator[Clip]:
-    """Pass clips on, and at the end make sure that they are of the files the key was made from."""
-    yield from clips
-    if state_of(source) != before:
-        raise OSError(errno.ESTALE, "the source was changed while it was read")
-
-
-def _why_not(cache: ClipCache, error: OSError) -> str:
-    return (
-        f"warning: not cached in {cache.folder} ({error.strerror or error}), so it is read again "
-        "next time and held in memory; name another folder with data.cache_dir, "
-        "or turn this off with data.cache=false"
-    )
+        warning = (
+            f"warning: not cached in {cache.folder} ({error.strerror or error}), so it is read "
+            "again next time and held in memory; name another folder with data.cache_dir, "
+            "or turn this off with data.cache=false"
+        )
+        clips = tuple(canonical_clips(reading.clips, prepare))
+        return CachedReading(clips, (*notes, warning), None)

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Int64, UInt64
 
 from slrctl.core.clip import Clip
-from slrctl.core.data.cache import ClipCache, StoredClips, landmarks_digest, read_kept
+from slrctl.core.data.cache import ClipCache, StoredClips, landmarks_digest, read_cached
 from slrctl.core.data.prepare import canonical_clips
 from slrctl.core.data.readers.reading import count_of, quote, some_of
 from slrctl.errors import DataError
@@ -22,12 +22,12 @@ from slrctl.settings import DataSettings, PrepareSettings
 class SignDataset(Sequence[Clip]):
     """Clips in the order of their file, and the glosses they show.
 
-    The clips are held in memory, or come from a file of the cache as they are asked for.
+    `clips` are held in memory, or read from a file of the cache when they are asked for.
     `classes` is in the order of a model's logits. `notes` are one-line remarks on how the file was
-    read (its orientation, padding cut off, label base), for the user to see; those that start with
-    "warning: " are worth a second look. `path` is the file they came from, if there is one.
-    `canonical` holds the settings by which the clips were brought into their canonical form, None
-    where they are as they were cleaned. `cache` keeps what is computed from them, if it is there.
+    read (its orientation, padding cut off, label base); those that start with "warning: " need
+    attention. `path` is the file they came from, if there is one. `canonical` holds the settings
+    by which the clips were brought into their canonical form, None where they are as they were
+    cleaned. `cache` stores what is computed from them, if there is one.
     """
 
     clips: tuple[Clip, ...] | StoredClips
@@ -57,7 +57,7 @@ class SignDataset(Sequence[Clip]):
 
     @property
     def source(self) -> str:
-        """What messages call it: the file, else the name."""
+        """The file, else the name: for messages."""
         return self.name if self.path is None else str(self.path)
 
     @property
@@ -69,26 +69,26 @@ class SignDataset(Sequence[Clip]):
 
     @property
     def digests(self) -> UInt64[np.ndarray, " N"]:
-        """64 bits for each clip, equal where the landmarks are."""
+        """`landmarks_digest` of each clip."""
         if isinstance(self.clips, StoredClips):
             return self.clips.digests
         return np.array([landmarks_digest(clip.landmarks) for clip in self.clips], dtype=np.uint64)
 
     def part(self, clips: Iterable[Clip]) -> "SignDataset":
-        """These clips, under the same classes; see `select` for some of a large set."""
+        """Hold these clips in memory under the same classes; see `select` for a large set."""
         return replace(self, clips=tuple(clips), notes=())
 
     def select(self, rows: Int64[np.ndarray, " M"]) -> "SignDataset":
-        """The clips in these places, in that order, under the same classes.
+        """Return the clips of these rows, in that order, under the same classes.
 
-        They are named by their places because a set may hold more clips than fit into memory.
+        They need not fit into memory together.
         """
         if isinstance(self.clips, StoredClips):
             return replace(self, clips=self.clips.select(rows))
         return replace(self, clips=tuple(self.clips[row] for row in rows.tolist()))
 
     def fingerprint(self) -> str:
-        """A hash of everything a training sees: ids, glosses, aspects, every landmark's bits."""
+        """Hash everything a training sees: ids, glosses, aspects, every landmark's bits."""
         whole = hashlib.sha256()
         for clip, digest in zip(self.clips, self.digests.tolist(), strict=True):
             facts = (clip.clip_id, clip.gloss, clip.aspect, clip.num_frames, digest)
@@ -97,13 +97,12 @@ class SignDataset(Sequence[Clip]):
 
 
 def rows_where(clips: Iterable[Clip], is_wanted: Callable[[Clip], bool]) -> Int64[np.ndarray, " M"]:
-    """The places of the clips that are wanted."""
-    wanted = (row for row, clip in enumerate(clips) if is_wanted(clip))
-    return np.fromiter(wanted, np.int64)
+    """Return the rows of the clips that are wanted."""
+    return np.fromiter((row for row, clip in enumerate(clips) if is_wanted(clip)), np.int64)
 
 
 def ordered_classes(glosses: Iterable[str]) -> tuple[str, ...]:
-    """Distinct glosses in a stable order: by number where all are integers, else by text."""
+    """Sort distinct glosses: by number where all are integers, else by text."""
     distinct = set(glosses)
     if all(gloss.isascii() and gloss.isdigit() for gloss in distinct):
         return tuple(sorted(distinct, key=lambda gloss: (int(gloss), gloss)))
@@ -121,20 +120,19 @@ def load_dataset(
     """Read clips from a file, whatever its format.
 
     Args:
-        path: a file in any format of `formats.READERS`.
+        path: a file or folder in any format of `readers.READERS`.
         settings: how to read it; the defaults if absent.
-        classes: the glosses of the training set, where this file is to be evaluated with it. They
-            decide whether integer labels count from 0 or from 1.
+        classes: the glosses of the training set, if this file is evaluated with it. They decide
+            whether integer labels count from 0 or from 1.
         prepare: brings the clips into the canonical form of these settings; without it they stay
             as they were cleaned.
-        cache: takes them from there if they were read before, and keeps them there if not.
-            Without it they are held in memory.
+        cache: holds the clips for the next time; without it they are held in memory.
 
     Raises:
         DataError: the file cannot be read, or holds a gloss that is not among `classes`.
     """
     path, settings = Path(path), settings or DataSettings()
-    reading = read_kept(path, settings, classes, prepare, cache)
+    reading = read_cached(path, settings, classes, prepare, cache)
     dataset = SignDataset(
         clips=reading.clips,
         classes=ordered_classes(clip.gloss for clip in reading.clips),

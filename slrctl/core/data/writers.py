@@ -1,4 +1,4 @@
-"""Every format clips are written to, chosen by the end of the file's name."""
+"""Writers of the two formats of clips, chosen by the suffix of the file's name."""
 
 import csv
 import json
@@ -17,6 +17,7 @@ from slrctl.core.data.readers.spoter_csv import FPS, HEIGHT, LABELS, WIDTH
 from slrctl.errors import DataError, SlrctlError, UsageError
 from slrctl.files import replacing, write_text
 
+_PARQUET, _CSV = (".parquet", ".pq"), ".csv"
 _DECIMALS = 6
 # No side of a video is longer, so the ratio of two sides is found again exactly.
 _LONGEST_SIDE = 10_000
@@ -27,8 +28,8 @@ def write_csv(clips: Sequence[Clip], path: Path) -> list[str]:
 
     Missing landmarks are written as 0, 0. Glosses that are integers are written as they are;
     others are numbered from 0 in their order, and `<stem>.glosses.json`, written beside the file,
-    says what each number is called. Columns for frame rate and frame size are there if a clip
-    knows them; of the size only the ratio is known, so 16 x 9 stands for any such size.
+    holds their names. Columns for frame rate and frame size are written if a clip knows them; of
+    the size only the ratio is known, so 16 x 9 stands for any such size.
 
     Returns:
         Notes on what the layout could not hold, for the user.
@@ -41,24 +42,25 @@ def write_csv(clips: Sequence[Clip], path: Path) -> list[str]:
     labels, names = _number_glosses([clip.gloss for clip in clips])
     extra = {LABELS: [str(label) for label in labels], **_known_facts(clips)}
     coordinates = [f"{name}_{axis}" for name in skeleton.LANDMARK_NAMES for axis in "XY"]
-    with replacing(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([*extra, *coordinates])
         for row, clip in enumerate(clips):
             facts = [column[row] for column in extra.values()]
             writer.writerow([*facts, *_cells(clip.landmarks)])
-    notes = _lost(clips)
+    facts = ("signer", "session", "split")
+    lost = [name for name in facts if any(getattr(clip, name) is not None for clip in clips)]
+    notes = [f"not in the file, the layout has no column for it: {some_of(['clip_id', *lost])}"]
     if names:
         names_path = path.with_name(f"{path.stem}.glosses.json")
-        write_text(
-            names_path, json.dumps(dict(enumerate(names)), ensure_ascii=False, indent=1) + "\n"
-        )
+        text = json.dumps(dict(enumerate(names)), ensure_ascii=False, indent=1)
+        write_text(names_path, text + "\n")
         notes.append(f"glosses are numbered: read it with --set data.gloss_names={names_path}")
     return notes
 
 
 def _number_glosses(glosses: Sequence[str]) -> tuple[list[int], list[str]]:
-    """The label of each clip, and the names of the labels from 0 where they are no integers."""
+    """Return the label of each clip, and the names of the labels where glosses are no integers."""
     if all(gloss.isascii() and gloss.isdigit() and gloss == str(int(gloss)) for gloss in glosses):
         return [int(gloss) for gloss in glosses], []
     names = sorted(set(glosses))
@@ -67,8 +69,8 @@ def _number_glosses(glosses: Sequence[str]) -> tuple[list[int], list[str]]:
 
 
 def _known_facts(clips: Sequence[Clip]) -> dict[str, list[str]]:
-    """The columns of frame rates and sizes, each only if one of the clips knows it."""
-    columns = {}
+    """Return the columns of frame rates and sizes, each only if one of the clips knows it."""
+    columns: dict[str, list[str]] = {}
     if any(clip.fps is not None for clip in clips):
         columns[FPS] = ["" if clip.fps is None else str(clip.fps) for clip in clips]
     if any(clip.aspect != 1 for clip in clips):
@@ -79,7 +81,7 @@ def _known_facts(clips: Sequence[Clip]) -> dict[str, list[str]]:
 
 
 def _cells(landmarks: Float32[np.ndarray, "T 54 2"]) -> list[str]:
-    """One list of numbers a coordinate."""
+    """Write one list of numbers a coordinate."""
     values = landmarks.astype(np.float64).round(_DECIMALS)
     # A landmark in the very corner of the image would read as missing.
     values[(values == 0).all(-1)] = 10.0**-_DECIMALS
@@ -87,29 +89,16 @@ def _cells(landmarks: Float32[np.ndarray, "T 54 2"]) -> list[str]:
     return [str(numbers) for numbers in values.reshape(len(values), -1).T.tolist()]
 
 
-def _lost(clips: Sequence[Clip]) -> list[str]:
-    facts = ("signer", "session", "split")
-    lost = [name for name in facts if any(getattr(clip, name) is not None for clip in clips)]
-    return [f"not in the file, the layout has no column for it: {some_of(['clip_id', *lost])}"]
-
-
-_PARQUET, _CSV = (".parquet", ".pq"), (".csv",)
-
-
 def check_output(path: Path, *, force: bool) -> None:
-    """Refuse a name that says no format we write, and a file that is there already.
-
-    Raises:
-        UsageError: either of these.
-    """
-    if path.suffix.lower() not in (*_PARQUET, *_CSV):
+    """Refuse a file name without a known suffix, and a file that exists already."""
+    if path.suffix.lower() not in (*_PARQUET, _CSV):
         raise UsageError(
             f"{path}: the end of its name says no format we write; let it end in .parquet (ours, "
             "keeps everything) or .csv (SPOTER layout)"
         )
     if path.is_dir():
         raise UsageError(f"{path}: is a folder; name a file in it")
-    names = [path.with_name(f"{path.stem}.glosses.json")] if path.suffix.lower() in _CSV else []
+    names = [path.with_name(f"{path.stem}.glosses.json")] if path.suffix.lower() == _CSV else []
     for written in (path, *names):
         if written.exists() and not force:
             raise UsageError(f"{written}: is there already; choose another name, or pass --force")
@@ -126,7 +115,7 @@ def write_clips(clips: Sequence[Clip], path: Path) -> list[str]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix.lower() in _CSV:
+        if path.suffix.lower() == _CSV:
             return write_csv(clips, path)
         write_parquet(clips, path)
     except OSError as error:

@@ -160,7 +160,7 @@ def test_batches_are_the_same_however_many_are_varied_together(
     settings = settings_with(4, augment=varied)
     together = list(training_batches(dataset, settings, 0))
 
-    monkeypatch.setattr(loader, "FRAMES_VARIED_TOGETHER", frames_together)
+    monkeypatch.setattr(loader, "FRAMES_TOGETHER", frames_together)
 
     assert_same_bits(list(training_batches(dataset, settings, 0)), together)
 

@@ -1,4 +1,4 @@
-"""Every format clips are read from: one module each, in one visible list.
+"""Readers of every format of clips: one module each, in one visible list.
 
 A reader is a module with two functions. `recognises(path)` looks at the content, not only at the
 name; `read(path, settings, classes)` returns the clips, cleaned: oriented, without padding, divided
@@ -13,17 +13,15 @@ import numpy as np
 
 from slrctl.core import skeleton
 from slrctl.core.clip import Clip
-from slrctl.core.data.readers import competition, parquet, spoter_csv
-from slrctl.core.data.readers import mediapipe as mediapipe_frames
-from slrctl.core.data.readers import pose as pose_file
+from slrctl.core.data.readers import competition, mediapipe, parquet, pose, spoter_csv
 from slrctl.core.data.readers.labels import read_gloss_names
-from slrctl.core.data.readers.reading import Reading, quote
+from slrctl.core.data.readers.reading import ClipProblem, Reading, quote
 from slrctl.errors import DataError
 from slrctl.settings import DataSettings
 
 # The first that recognises a file reads it, so the particular stand before the general: our own
 # Parquet claims any Parquet file, the CSV reader any file whose name ends in .csv.
-READERS = (competition, mediapipe_frames, pose_file, parquet, spoter_csv)
+READERS = (competition, mediapipe, pose, parquet, spoter_csv)
 
 _KINDS = (
     "a SPOTER/WLASL CSV, our own Parquet, a folder of MediaPipe vectors as "
@@ -44,7 +42,7 @@ def read_clips(path: Path, settings: DataSettings, classes: Sequence[str] | None
     """Read a file with the first reader that recognises it.
 
     Raises:
-        DataError: the file is not there, no reader recognises it, or its reader cannot read it.
+        DataError: the file does not exist, no reader recognises it, or its reader cannot read it.
     """
     if not path.exists():
         raise DataError(f"{path}: is not there; check the path")
@@ -52,7 +50,7 @@ def read_clips(path: Path, settings: DataSettings, classes: Sequence[str] | None
         raise DataError(
             f"{path}: is a device, a pipe or a socket; write its content into a file and name that"
         )
-    if settings.gloss_names is not None:  # a wrong path is told of where no label needs a name too
+    if settings.gloss_names is not None:  # a wrong path is an error even if no label needs a name
         read_gloss_names(settings.gloss_names)
     try:
         start = _first_bytes(path) if path.is_file() else None
@@ -62,20 +60,28 @@ def read_clips(path: Path, settings: DataSettings, classes: Sequence[str] | None
             if reader.recognises(path):
                 reading = reader.read(path, settings, classes)
                 return replace(reading, notes=[*reading.notes, *_absent_hands(reading.clips)])
+    except ClipProblem as problem:
+        raise DataError(f"{path}: {problem}") from problem
     except OSError as error:
         raise DataError(
-            f"{path}: cannot be read: {error.strerror or error}; check its permissions"
+            f"{error.filename or path}: cannot be read: {error.strerror or error}; "
+            "check its permissions"
         ) from error
-    raise DataError(f"{path}: {_what_it_is(path, start)}")
+    raise DataError(f"{path}: {_describe_unknown(path, start)}")
+
+
+def _first_bytes(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(32)
 
 
 def _absent_hands(clips: Iterable[Clip]) -> list[str]:
-    """A note on a hand that no clip has: normal where signs are made with one hand, or a fault."""
-    parts = {"left": skeleton.LEFT_HAND, "right": skeleton.RIGHT_HAND}
+    """Note a hand that no clip has: normal where signs are made with one hand, or a fault."""
+    hands = {"left": skeleton.LEFT_HAND, "right": skeleton.RIGHT_HAND}
     absent = [
         side
-        for side, part in parts.items()
-        if all(np.isnan(clip.landmarks[:, part]).all() for clip in clips)
+        for side, hand in hands.items()
+        if all(np.isnan(clip.landmarks[:, hand]).all() for clip in clips)
     ]
     if len(absent) == 2:
         return ["warning: no hand in any frame: only the body is left to learn from"]
@@ -86,18 +92,8 @@ def _absent_hands(clips: Iterable[Clip]) -> list[str]:
     ]
 
 
-def place_of(path: Path) -> Path:
-    """The file or folder that holds everything a reading of `path` looks at."""
-    return path.parent if competition.is_index(path) else path
-
-
-def _first_bytes(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(32)
-
-
-def _what_it_is(path: Path, start: bytes | None) -> str:
-    """What a path leads to that no reader recognises, and what to do."""
+def _describe_unknown(path: Path, start: bytes | None) -> str:
+    """Describe a file or folder that no reader recognises, and the next step."""
     if start is None:
         return f"is a folder without clips we can read; name one of: {_KINDS}"
     for magic, kind in _STARTS.items():
@@ -108,3 +104,8 @@ def _what_it_is(path: Path, start: bytes | None) -> str:
             f"is not Parquet: it starts with {quote(start[:8])}, expected b'PAR1'; fetch it again"
         )
     return f"is of a type we do not know, it starts with {quote(start[:8])}; we read {_KINDS}"
+
+
+def folder_of(path: Path) -> Path:
+    """Return the file or folder that holds everything a reading of `path` looks at."""
+    return path.parent if competition.is_index(path) else path

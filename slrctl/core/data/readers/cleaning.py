@@ -1,7 +1,7 @@
-"""Bring raw coordinates into the one form clips have: the steps that readers of files share.
+"""Bring raw coordinates into the form clips have: the steps that readers of files share.
 
-The frames of all clips of a file lie behind one another in one array, (frames, 54, 2), because
-some questions (are these pixels, does y point up) can only be answered over the whole set.
+The frames of all clips of a file are concatenated into one array, (frames, 54, 2), because some
+questions (are these pixels, does y point up) can only be answered over the whole set.
 """
 
 from typing import NamedTuple
@@ -17,43 +17,27 @@ _LARGEST_SHARE = 2.0
 
 
 class Cleaned(NamedTuple):
-    """Clean frames, the number each clip has left, and one-line notes on what was done."""
+    """Clean frames, the number of frames left of each clip, and one-line notes on the changes."""
 
     frames: Float32[np.ndarray, "F 54 2"]
     lengths: Int64[np.ndarray, " R"]
     notes: list[str]
 
 
-def clean_frames(
-    frames: Float32[np.ndarray, "F 54 2"],
-    lengths: Int64[np.ndarray, " R"],
-    frame_sizes: Float[np.ndarray, "R 2"],
-) -> Cleaned:
-    """Cut padding, divide pixels, turn y down, and set missing landmarks to NaN.
+def _is_at(frames: Float32[np.ndarray, "F 54 2"], x: int, y: int) -> Bool[np.ndarray, "F 54"]:
+    # Axis by axis: reducing an axis of two is several times slower.
+    return (frames[..., 0] == x) & (frames[..., 1] == y)
 
-    Args:
-        frames: coordinates as they stand in the file, all clips behind one another; (0, 0) or NaN
-            means missing. They are not changed.
-        lengths: frames of each clip.
-        frame_sizes: width and height of each clip's image in pixels, NaN where unknown.
-    """
-    frames = frames.copy()
-    frames[np.isnan(frames[..., 0]) | np.isnan(frames[..., 1])] = 0
-    frames, kept_lengths, notes = _cut_all_padding(frames, lengths)
-    # Taken from the file's own zeros: turning y round would move them away from (0, 0).
-    is_missing = _is_at(frames, 0, 0)
-    frames, scale_notes = _divide_pixels(frames, is_missing, kept_lengths, frame_sizes)
-    if y_points_up(frames, is_missing):
-        frames[..., 1] = 1 - frames[..., 1]
-        # A file that turned its zeros round as well holds (0, 1) where nothing was detected.
-        is_missing |= _is_at(frames, 0, 0)
-        scale_notes.append("y axis points up: turned round, y becomes 1 - y")
-    frames[is_missing] = np.nan
-    return Cleaned(frames, kept_lengths, notes + scale_notes)
+
+def _median(values: Float32[np.ndarray, " N"]) -> float:
+    # `np.median` would load `numpy.ma` first: 10 ms, a third of the time a small file takes.
+    low, high = (len(values) - 1) // 2, len(values) // 2
+    ordered = np.partition(values, (low, high))
+    return (float(ordered[low]) + float(ordered[high])) / 2
 
 
 def padding_length(frames: Float32[np.ndarray, "T 54 2"]) -> int:
-    """How many frames at the end are padding.
+    """Count the frames of padding at the end of a clip.
 
     A trailing run of at least two frames that are all zero is padding. So are the repeats of the
     last frame, to the bit; the first frame of such a run is the one that was recorded.
@@ -81,8 +65,10 @@ def _cut_all_padding(
     return np.concatenate(kept), lengths - padding, [note]
 
 
-def are_pixels(frames: Float32[np.ndarray, "F 54 2"], is_missing: Bool[np.ndarray, "F 54"]) -> bool:
-    """Whether the median x of the noses, else of all landmarks, is too large for a share."""
+def _are_pixels(
+    frames: Float32[np.ndarray, "F 54 2"], is_missing: Bool[np.ndarray, "F 54"]
+) -> bool:
+    """True if the median x of the noses, else of all landmarks, is too large for a share."""
     noses = frames[~is_missing[:, skeleton.NOSE], skeleton.NOSE, 0]
     x = noses if noses.size else frames[..., 0][~is_missing]
     return bool(x.size) and _median(x) > _LARGEST_SHARE
@@ -94,9 +80,9 @@ def _divide_pixels(
     lengths: Int64[np.ndarray, " R"],
     frame_sizes: Float[np.ndarray, "R 2"],
 ) -> tuple[Float32[np.ndarray, "F 54 2"], list[str]]:
-    if not are_pixels(frames, is_missing):
+    if not _are_pixels(frames, is_missing):
         return frames, []
-    is_known: Bool[np.ndarray, " R"] = frame_sizes[:, 0] > 0  # not so for NaN
+    is_known: Bool[np.ndarray, " R"] = frame_sizes[:, 0] > 0  # False for NaN
     notes = []
     if is_known.any():
         shown = sorted({f"{width:g}x{height:g}" for width, height in frame_sizes[is_known]})
@@ -114,11 +100,11 @@ def _divide_pixels(
     return frames / per_frame[:, None], notes
 
 
-def y_points_up(
+def _y_points_up(
     frames: Float32[np.ndarray, "F 54 2"], is_missing: Bool[np.ndarray, "F 54"]
 ) -> bool:
-    """Whether the median nose has a larger y than the median shoulder; False if unknown."""
-    # A missing landmark of a file whose y was turned round is (0, 1) and says nothing either.
+    """True if the median nose has a larger y than the median shoulder; False if unknown."""
+    # A missing landmark of a file whose y axis was flipped is (0, 1) and says nothing either.
     is_missing = is_missing | _is_at(frames, 0, 1)
     noses = frames[~is_missing[:, skeleton.NOSE], skeleton.NOSE, 1]
     shoulders = frames[:, _SHOULDERS, 1][~is_missing[:, _SHOULDERS]]
@@ -127,19 +113,35 @@ def y_points_up(
     return _median(noses) > _median(shoulders)
 
 
-def _is_at(frames: Float32[np.ndarray, "F 54 2"], x: int, y: int) -> Bool[np.ndarray, "F 54"]:
-    # Axis by axis: reducing an axis of two is several times slower.
-    return (frames[..., 0] == x) & (frames[..., 1] == y)
+def clean_frames(
+    frames: Float32[np.ndarray, "F 54 2"],
+    lengths: Int64[np.ndarray, " R"],
+    frame_sizes: Float[np.ndarray, "R 2"],
+) -> Cleaned:
+    """Cut padding, divide pixels, make y point down, and set missing landmarks to NaN.
 
-
-def _median(values: Float32[np.ndarray, " N"]) -> float:
-    # `np.median` would load `numpy.ma` first: 10 ms, a third of the time a small file takes.
-    low, high = (len(values) - 1) // 2, len(values) // 2
-    ordered = np.partition(values, (low, high))
-    return (float(ordered[low]) + float(ordered[high])) / 2
+    Args:
+        frames: coordinates of all clips as the file has them; (0, 0) or NaN means missing. The
+            array is not changed.
+        lengths: frames of each clip.
+        frame_sizes: width and height of each clip's image in pixels, NaN where unknown.
+    """
+    frames = frames.copy()
+    frames[np.isnan(frames[..., 0]) | np.isnan(frames[..., 1])] = 0
+    frames, kept_lengths, notes = _cut_all_padding(frames, lengths)
+    # Taken from the file's own zeros: flipping y would move them away from (0, 0).
+    is_missing = _is_at(frames, 0, 0)
+    frames, scale_notes = _divide_pixels(frames, is_missing, kept_lengths, frame_sizes)
+    if _y_points_up(frames, is_missing):
+        frames[..., 1] = 1 - frames[..., 1]
+        # A file whose zeros were flipped as well holds (0, 1) where nothing was detected.
+        is_missing |= _is_at(frames, 0, 0)
+        scale_notes.append("y axis points up: turned round, y becomes 1 - y")
+    frames[is_missing] = np.nan
+    return Cleaned(frames, kept_lengths, notes + scale_notes)
 
 
 def neck_between_shoulders(frames: Float32[np.ndarray, "F 54 2"]) -> None:
     """Fill in the neck, in place: midway between the shoulders, missing where one of them is."""
-    # In double precision: the sum of two large numbers need not be one of single precision.
+    # In double precision: the sum of two large numbers may overflow single precision.
     frames[:, skeleton.NECK] = frames[:, _SHOULDERS].mean(axis=1, dtype=np.float64)

@@ -1,4 +1,4 @@
-"""Turn the integer labels of a CSV into glosses: what they count from, and their names."""
+"""Glosses of the integer labels of a CSV: the base they count from, and their names."""
 
 import csv
 import json
@@ -12,61 +12,53 @@ from slrctl.files import parse_json, read_text
 
 
 def glosses_of(
-    labels: Sequence[int],
-    names: dict[int, str] | None,
-    classes: Sequence[str] | None,
+    labels: Sequence[int], names: dict[int, str] | None, classes: Sequence[str] | None
 ) -> tuple[list[str | None], str]:
     """Give each label its gloss: the training file's integer as text, or its name.
 
     Args:
         labels: the integers of one file, none below 0.
-        names: what each integer of the training file is called, if that is known.
-        classes: the glosses of the training file, if this one is to be evaluated with them.
+        names: the name of each integer of the training file, if known.
+        classes: the glosses of the training file, if this one is evaluated with them.
 
     Returns:
         The glosses, None where `names` lacks the integer, and a note on the base of the labels.
     """
-    shift, note = 0, ""
     if classes is None:
-        base = 0 if min(labels if names is None else names, default=0) == 0 else 1
-        note = f"labels count from {base}"
+        shift = 0
+        note = f"labels count from {_base(labels if names is None else names)}"
     else:
-        shift, note = _shift_to_training(labels, _training_labels(names, classes))
+        numbers = [int(name) for name in classes if name.isascii() and name.isdigit()]
+        shift, note = _shift_to_training(labels, sorted(numbers if names is None else names))
     integers = [label + shift for label in labels]
     if names is None:
         return [str(integer) for integer in integers], note
     return [names.get(integer) for integer in integers], note
 
 
-def _training_labels(names: dict[int, str] | None, classes: Sequence[str]) -> list[int]:
-    if names is not None:
-        return sorted(names)
-    return sorted(int(name) for name in classes if name.isascii() and name.isdigit())
+def _base(labels: Sequence[int] | dict[int, str]) -> int:
+    return 0 if min(labels, default=0) == 0 else 1
 
 
 def _shift_to_training(labels: Sequence[int], training: Sequence[int]) -> tuple[int, str]:
-    """How far an evaluation file's labels lie from the training file's, and a note on it."""
+    """Compute the offset from an evaluation file's labels to the training file's, with a note."""
     if not training:
         return 0, "labels taken as they are: no class of the training set is a number"
-    training_base = 0 if training[0] == 0 else 1
+    training_base = _base(training)
     # One past the training file's largest label: K itself where no label is left out.
     past_last = training[-1] + 1 - training_base
-    if 0 in labels:
-        base = 0
-    elif past_last in labels:
-        base = 1
-    else:
-        base = training_base
-    if base == training_base:
+    base = 0 if 0 in labels else 1 if past_last in labels else training_base
+    shift = training_base - base
+    if shift == 0:
         return 0, f"labels count from {base}, as in the training set"
-    return training_base - base, (
+    return shift, (
         f"labels count from {base}, those of the training set from {training_base}: "
-        f"shifted by {training_base - base:+d}"
+        f"shifted by {shift:+d}"
     )
 
 
 def read_gloss_names(path: Path) -> dict[int, str]:
-    """Read what each integer label is called.
+    """Read the name of each integer label.
 
     Args:
         path: a JSON object `{"0": "book"}`, a JSON list (its first entry names label 0), or a CSV
@@ -104,10 +96,9 @@ def _json_pairs(path: Path, text: str) -> list[tuple[int, str]]:
     expected = 'expected an object such as {"0": "book"}, or a list of names'
     try:
         content: Any = parse_json(text)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}: line {error.lineno}: is not JSON; {expected}") from error
     except ValueError as error:
-        raise DataError(f"{path}: is not JSON ({error}); {expected}") from error
+        place = f"line {error.lineno}: " if isinstance(error, json.JSONDecodeError) else ""
+        raise DataError(f"{path}: {place}is not JSON; {expected}") from error
     pairs = list(content.items() if isinstance(content, dict) else enumerate(content))
     for label, name in pairs:
         if not isinstance(name, str) or not str(label).strip().isdecimal():

@@ -5,10 +5,9 @@ same without the face); x = 0 and y = 0 together mean missing. A whole clip in o
 `<gloss>/<clip>.npy` with a row a frame, is read too.
 """
 
-import math
-import re
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -17,20 +16,24 @@ from jaxtyping import Float, Float32
 from slrctl.core import skeleton
 from slrctl.core.clip import Clip
 from slrctl.core.data.readers.cleaning import neck_between_shoulders
-from slrctl.core.data.readers.clip_folders import files_of, folders_of, frames_of, holds_file
 from slrctl.core.data.readers.reading import (
     BadClips,
     ClipProblem,
     Reading,
+    check_landmarks,
+    check_size,
     count_of,
+    files_of,
+    folders_of,
+    holds_file,
+    library_errors,
     quote,
-    read_limited,
     some_of,
 )
 from slrctl.settings import DataSettings
 
 NUM_POSE, NUM_FACE, NUM_HAND = 33, 468, 21
-POSE_IDS = {
+_POSE_IDS = {
     "nose": 0,
     "rightEye": 5,
     "leftEye": 2,
@@ -43,10 +46,15 @@ POSE_IDS = {
     "rightWrist": 16,
     "leftWrist": 15,
 }
+_BODY_PLACES = [skeleton.BODY_NAMES.index(name) for name in _POSE_IDS]
 # MediaPipe counts each finger from its base; we count from its tip, the thumb last.
-HAND_IDS = (0, 8, 7, 6, 5, 12, 11, 10, 9, 16, 15, 14, 13, 20, 19, 18, 17, 4, 3, 2, 1)
+_HAND_IDS = (0, 8, 7, 6, 5, 12, 11, 10, 9, 16, 15, 14, 13, 20, 19, 18, 17, 4, 3, 2, 1)
 
-_BODY_PLACES = [skeleton.BODY_NAMES.index(name) for name in POSE_IDS]
+_SUFFIX = ".npy"
+_POSE_VALUES, _HAND_VALUES = NUM_POSE * 4, NUM_HAND * 3
+_WITHOUT_FACE = _POSE_VALUES + 2 * _HAND_VALUES
+_WITH_FACE = _WITHOUT_FACE + NUM_FACE * 3
+_LARGEST_BYTES = 1 << 28
 
 
 def landmarks_from_holistic(
@@ -56,74 +64,15 @@ def landmarks_from_holistic(
 ) -> Float32[np.ndarray, "T 54 2"]:
     """Put Holistic's landmarks, NaN where missing, into our order; the neck is computed."""
     landmarks = np.full((len(pose), skeleton.NUM_LANDMARKS, 2), np.nan, np.float32)
-    landmarks[:, _BODY_PLACES] = pose[:, list(POSE_IDS.values())]
-    landmarks[:, skeleton.LEFT_HAND] = left_hand[:, HAND_IDS]
-    landmarks[:, skeleton.RIGHT_HAND] = right_hand[:, HAND_IDS]
+    landmarks[:, _BODY_PLACES] = pose[:, list(_POSE_IDS.values())]
+    landmarks[:, skeleton.LEFT_HAND] = left_hand[:, _HAND_IDS]
+    landmarks[:, skeleton.RIGHT_HAND] = right_hand[:, _HAND_IDS]
     neck_between_shoulders(landmarks)
     return landmarks
 
 
-_MAGIC = b"\x93NUMPY"
-_LONGEST_HEADER = 4096
-_HEADER = re.compile(
-    rb"\{'descr': '([^']{1,20})', 'fortran_order': (True|False), "
-    rb"'shape': \(((?:\d+, )*(?:\d+,?)?)\),? ?\}\s*"
-)
-_NUMBER_TYPE = re.compile(r"[<>|=][fiu][1248]")
-
-
-def read_npy(path: Path, *, largest_bytes: int) -> Float[np.ndarray, "..."]:
-    """Read an array of real numbers.
-
-    Args:
-        path: a file that `numpy.save` wrote.
-        largest_bytes: what is refused beyond this size, before it is read.
-
-    Raises:
-        ClipProblem: the file is too large, cut off, or holds anything but numbers.
-    """
-    content = read_limited(path, largest_bytes)
-    if not content.startswith(_MAGIC) or len(content) < 12:
-        found = f"starts with {quote(content[:8])}" if content else "is empty"
-        raise ClipProblem("no .npy file", f"{found}, expected an array saved by numpy.save")
-    # Version 1 has two bytes for the length of the header, later ones four.
-    start = 10 if content[6] == 1 else 12
-    length = int.from_bytes(content[8:start], "little")
-    header = _HEADER.fullmatch(content[start : start + min(length, _LONGEST_HEADER)])
-    if header is None:
-        found = quote(content[start : start + 40])
-        raise ClipProblem("damaged .npy header", f"has the header {found}, expected numpy.save's")
-    kind = header[1].decode("ascii", "replace")
-    if not _NUMBER_TYPE.fullmatch(kind) or kind[1:] == "f1":
-        story = "Python objects, which are never loaded" if "O" in kind else f"type {quote(kind)}"
-        raise ClipProblem("no numbers", f"holds {story}; expected float64 or float32")
-    shape = tuple(int(size[:18]) for size in header[3].split(b",") if size.strip())
-    if len(shape) > 2:
-        raise ClipProblem("wrong shape", f"has {len(shape)} axes, expected one vector a frame")
-    wanted = math.prod(shape) * int(kind[2])
-    found = len(content) - start - length
-    if found != wanted:
-        state = "cut off" if found < wanted else "damaged"
-        raise ClipProblem(
-            f"{state} file",
-            f"is {state}: found {found:,} bytes of numbers, expected {wanted:,} for its shape "
-            f"{shape}; fetch or write it again",
-        )
-    numbers = np.frombuffer(content, np.dtype(kind), math.prod(shape), start + length)
-    order = "F" if header[2] == b"True" else "C"
-    return numbers.reshape(shape, order=order).astype(np.float64)
-
-
-_SUFFIX = ".npy"
-_POSE_VALUES, _HAND_VALUES = NUM_POSE * 4, NUM_HAND * 3
-_WITHOUT_FACE = _POSE_VALUES + 2 * _HAND_VALUES
-_WITH_FACE = _WITHOUT_FACE + NUM_FACE * 3
-_LARGEST_FRAME_BYTES = 1 << 16
-_LARGEST_CLIP_BYTES = 1 << 28
-
-
 def recognises(path: Path) -> bool:
-    """Whether a folder holds folders of .npy files, or folders of folders of them."""
+    """True for a folder that holds folders of .npy files, or folders of folders of them."""
     if not path.is_dir():
         return False
     return any(
@@ -147,10 +96,10 @@ def read(path: Path, settings: DataSettings, classes: Sequence[str] | None) -> R
     for index, source in enumerate(sources):
         clip_id = f"{source.parent.name}/{source.name.removesuffix(_SUFFIX)}"
         try:
-            vectors = _read_vectors(source)
+            vectors = _read_array(source) if source.is_file() else _read_frames(source)
             landmarks = _landmarks(vectors)
         except ClipProblem as problem:
-            bad.add(index, problem.kind, str(problem), where=f"clip {quote(clip_id)}")
+            bad.add(index, problem, where=f"clip {quote(clip_id)}")
             continue
         sizes[vectors.shape[1]] += 1
         clips.append(Clip(clip_id, source.parent.name, landmarks, aspect=aspect))
@@ -167,74 +116,86 @@ def read(path: Path, settings: DataSettings, classes: Sequence[str] | None) -> R
     return Reading(clips, notes, dropped)
 
 
-def _read_vectors(source: Path) -> Float[np.ndarray, "T N"]:
-    """The vectors of a clip, a row a frame.
-
-    Raises:
-        ClipProblem: a file is not as it should be, or the frames do not follow one another.
-    """
-    if source.is_file():
-        rows = read_npy(source, largest_bytes=_LARGEST_CLIP_BYTES)
-        _check_size(rows.shape[-1] if rows.ndim else 1)
-        return rows.reshape(-1, rows.shape[-1])
-    vectors: list[Float[np.ndarray, " N"]] = []
-    for frame in frames_of(source, _SUFFIX):
-        try:
-            vector = read_npy(frame, largest_bytes=_LARGEST_FRAME_BYTES).ravel()
-            _check_size(vector.size)
-        except ClipProblem as problem:
-            raise ClipProblem(problem.kind, f"frame {quote(frame.name)}: {problem}") from problem
-        if vectors and vector.size != vectors[0].size:
-            raise ClipProblem(
-                "mixed sizes",
-                f"frame {quote(frame.name)}: found {vector.size} values, expected "
-                f"{vectors[0].size} as in the frames before it",
-            )
-        vectors.append(vector)
-    return np.stack(vectors)
-
-
-def _check_size(size: int) -> None:
-    if size not in (_WITH_FACE, _WITHOUT_FACE):
+def _read_array(path: Path) -> Float[np.ndarray, "T N"]:
+    """Read the vectors of a file; one that holds a single vector is one row."""
+    check_size(path, _LARGEST_BYTES)
+    with library_errors("an array saved by numpy.save"), path.open("rb") as file:
+        array = np.lib.format.read_array(file, allow_pickle=False)
+    if array.dtype.kind not in "fiu":
+        raise ClipProblem(
+            "no numbers", f"holds type {quote(str(array.dtype))}; expected float64 or float32"
+        )
+    size = array.shape[-1] if array.ndim else 1
+    if array.ndim > 2 or size not in (_WITH_FACE, _WITHOUT_FACE):
         raise ClipProblem(
             "wrong size",
-            f"found {count_of(size, 'value')}, expected {_WITH_FACE} (pose 33 x 4, face 468 x 3, "
-            f"hands 21 x 3 each) or {_WITHOUT_FACE} (without the face)",
+            f"found an array of shape {array.shape}, expected rows of {_WITH_FACE} values (pose "
+            f"33 x 4, face 468 x 3, hands 21 x 3 each) or of {_WITHOUT_FACE} (without the face)",
         )
+    return array.astype(np.float64).reshape(-1, size)
+
+
+def _read_frames(folder: Path) -> Float[np.ndarray, "T N"]:
+    """Read the vectors of a folder, a file a frame."""
+    vectors: list[Float[np.ndarray, "1 N"]] = []
+    for path in _numbered_frames(folder):
+        try:
+            vector = _read_array(path)
+            if len(vector) != 1:
+                raise ClipProblem("wrong size", f"found {len(vector)} vectors, expected one")
+            if vectors and vector.size != vectors[0].size:
+                raise ClipProblem(
+                    "mixed sizes",
+                    f"found {vector.size} values, expected {vectors[0].size} as in the frames "
+                    "before it",
+                )
+        except ClipProblem as problem:
+            raise ClipProblem(problem.kind, f"frame {quote(path.name)}: {problem}") from problem
+        vectors.append(vector)
+    return np.concatenate(vectors)
+
+
+def _numbered_frames(folder: Path) -> list[Path]:
+    """List the files of a clip in the order of their numbers, which have no gap."""
+    frames = files_of(folder, _SUFFIX)
+    if not frames:
+        raise ClipProblem(
+            "no frame", f"holds no frame; expected a file for each: 0{_SUFFIX}, 1{_SUFFIX}, ..."
+        )
+    strange = next((frame.name for frame in frames if not frame.stem.isdecimal()), None)
+    if strange is not None:
+        raise ClipProblem(
+            "frame without a number",
+            f"found the file {quote(strange)}, expected the frame's number as its name, "
+            f"such as 0{_SUFFIX}",
+        )
+    frames.sort(key=lambda frame: int(frame.stem))
+    for before, after in pairwise(frames):
+        step = int(after.stem) - int(before.stem)
+        if step != 1:
+            raise ClipProblem(
+                "frame there twice" if step == 0 else "gap between frames",
+                f"found frame {quote(before.name)} followed by {quote(after.name)}, expected "
+                "every number once; fetch what is missing, or number the frames anew",
+            )
+    return frames
 
 
 def _landmarks(vectors: Float[np.ndarray, "T N"]) -> Float32[np.ndarray, "T 54 2"]:
-    """Cut vectors into pose and hands and put those into our order.
-
-    Raises:
-        ClipProblem: a coordinate is not finite, or nothing was detected in the whole clip.
-    """
+    """Cut vectors into pose and hands, and check that they are finite and not all missing."""
     num_frames = len(vectors)
     pose = vectors[:, :_POSE_VALUES].reshape(num_frames, NUM_POSE, 4)
     hands = vectors[:, -2 * _HAND_VALUES :].reshape(num_frames, 2 * NUM_HAND, 3)
-    with np.errstate(over="ignore"):  # found and reported as infinite
+    with np.errstate(over="ignore"):  # numbers beyond float32 become infinite and are reported
         points = np.concatenate([pose[..., :2], hands[..., :2]], axis=1).astype(np.float32)
-    is_bad = ~np.isfinite(points)
-    if is_bad.any():
-        frame, point, axis = np.argwhere(is_bad)[0].tolist()
+    if not np.isfinite(points).all():
+        frame, point, axis = np.argwhere(~np.isfinite(points))[0].tolist()
         raise ClipProblem(
             "nan or inf",
-            f"found {points[frame, point, axis]} as {'xy'[axis]} of {_point_name(point)} in its "
-            f"frame {frame + 1}, expected a finite number, 0 if missing",
+            f"found {points[frame, point, axis]} in its frame {frame + 1}, "
+            "expected a finite number, 0 if missing",
         )
     points[(points == 0).all(-1)] = np.nan
     landmarks = landmarks_from_holistic(*np.split(points, [NUM_POSE, NUM_POSE + NUM_HAND], axis=1))
-    if np.isnan(landmarks).all():
-        raise ClipProblem(
-            "no usable frame",
-            f"none of its {count_of(num_frames, 'frame')} has a landmark (all are 0); "
-            "expected at least one",
-        )
+    check_landmarks(landmarks, "0")
     return landmarks
-
-
-def _point_name(point: int) -> str:
-    if point < NUM_POSE:
-        return f"pose landmark {point}"
-    side, landmark = divmod(point - NUM_POSE, NUM_HAND)
-    return f"{('left', 'right')[side]} hand landmark {landmark}"

@@ -1,22 +1,93 @@
-"""What a reader hands back, and what it does with clips that cannot be read."""
+"""The result of a reader, clips that cannot be read, and folders that hold clips."""
 
+import csv
 import difflib
+import os
+import re
+from bisect import bisect
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import takewhile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+import numpy as np
+from jaxtyping import Float32
+
+from slrctl.core import skeleton
 from slrctl.core.clip import Clip
-from slrctl.errors import DataError
+from slrctl.errors import DataError, SlrctlError
 
 _LONGEST_QUOTE = 60
+_LONGEST_REASON = 120
 _MOST_COMPARED = 2000
+
+
+def quote(value: object) -> str:
+    """Show a value found in a file on one line, shortened to fit a message."""
+    text = repr(value.decode("utf-8", "replace") if isinstance(value, bytes) else value)
+    if len(text) <= _LONGEST_QUOTE:
+        return text
+    return f"{text[: _LONGEST_QUOTE - 4]}...{text[-1]}"
+
+
+def some_of(names: list[str], limit: int = 5) -> str:
+    """Quote the first few names and count the rest."""
+    shown = ", ".join(quote(name) for name in names[:limit])
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
+
+
+def nearest_of(name: str, known: Collection[str]) -> str:
+    """Suggest the existing names that look most like one that does not exist."""
+    # Comparing with every id of a large set would take long: those that sort beside it come first.
+    ordered = sorted(known)
+    place = max(0, bisect(ordered, name) - _MOST_COMPARED // 2)
+    near = difflib.get_close_matches(name, ordered[place : place + _MOST_COMPARED], 3, 0.0)
+    return f"the nearest are {some_of(near)}" if len(near) > 1 else f"there is {some_of(near)}"
+
+
+def count_of(number: int, noun: str) -> str:
+    """Write a number with its noun, in the plural where it belongs: 1 clip, 2 clips."""
+    if number == 1:
+        return f"1 {noun}"
+    return f"{number:,} {noun}es" if noun.endswith("ss") else f"{number:,} {noun}s"
+
+
+class ClipProblem(Exception):  # noqa: N818 - the clip is at fault
+    """The reason why a clip, or a whole file, cannot be read.
+
+    `kind` is a few words for the tally of `--skip-bad-clips`, `column` the column at fault.
+    """
+
+    def __init__(self, kind: str, message: str, *, column: str = "") -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.column = column
+
+
+@contextmanager
+def library_errors(file_kind: str) -> Iterator[None]:
+    """Turn any error of the library that reads a format into a `ClipProblem` of one line."""
+    try:
+        yield
+    except (ClipProblem, SlrctlError):
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno:  # a missing permission, a failing disk
+            raise
+        # Libraries quote bytes of the damaged file as they are.
+        text = "".join(letter if letter.isprintable() else " " for letter in str(error))
+        reason = " ".join(text.split())[:_LONGEST_REASON] or type(error).__name__
+        raise ClipProblem(
+            "damaged file",
+            f"cannot be read as {file_kind}: it is cut off or damaged ({reason}); "
+            "fetch or write it again",
+        ) from error
 
 
 @dataclass(frozen=True)
 class BadClip:
-    """Why a clip cannot be read: its place, a few words for the tally, and the whole story."""
+    """A clip that cannot be read: its place, a few words for the tally, and the whole message."""
 
     where: str
     kind: str
@@ -25,25 +96,16 @@ class BadClip:
 
 @dataclass
 class Reading:
-    """The clips of a file, one-line notes on how it was read, and the rows left out.
+    """The clips of a file, one-line notes on how it was read, and the clips left out.
 
-    `clips` may be read as they are gone through, so that they need not fit into memory together;
-    they can be gone through more than once, and what is wrong with them is known beforehand.
-    `dropped` holds each clip that `data.skip_bad_clips` left out. A note that starts with
-    "warning: " tells of something the user should look at.
+    `clips` may be read during iteration, so that they need not fit into memory together; they can
+    be iterated more than once, and all problems are known beforehand. `dropped` holds each clip
+    that `data.skip_bad_clips` left out. A note that begins with "warning: " needs attention.
     """
 
     clips: Iterable[Clip]
     notes: list[str] = field(default_factory=list)
     dropped: list[BadClip] = field(default_factory=list)
-
-
-class ClipProblem(Exception):  # noqa: N818 - the clip is what is wrong
-    """Why one clip cannot be read: a few words for the tally, and the whole story."""
-
-    def __init__(self, kind: str, message: str) -> None:
-        super().__init__(message)
-        self.kind = kind
 
 
 class BadClips:
@@ -53,18 +115,17 @@ class BadClips:
         self.path = path
         self.rows: dict[int, BadClip] = {}
 
-    def add(
-        self, row: int, kind: str, message: str, *, column: str = "", where: str | None = None
-    ) -> None:
+    def add(self, row: int, problem: ClipProblem, *, where: str | None = None) -> None:
         """Note a bad clip. `row` counts the clips of the file from 0; messages count from 1.
 
-        A clip that is no row of a table, but a file or a folder, has a name of its own: `where`.
+        A clip that is a file or a folder rather than a row of a table has its own name, `where`.
         """
-        where = where or f"row {row + 1}" + (f", column {column!r}" if column else "")
-        self.rows.setdefault(row, BadClip(where, kind, message))
+        column = f", column {problem.column!r}" if problem.column else ""
+        where = where or f"row {row + 1}{column}"
+        self.rows.setdefault(row, BadClip(where, problem.kind, str(problem)))
 
     def settle(self, num_clips: int, *, skip: bool) -> tuple[list[str], list[BadClip]]:
-        """Stop at the first bad clip, or leave all of them out and tell which.
+        """Stop at the first bad clip, or leave all of them out and report them.
 
         Returns:
             Notes for the user, and the clips left out.
@@ -74,69 +135,127 @@ class BadClips:
         """
         if not self.rows:
             return [], []
-        first = self.rows[min(self.rows)]
+        ordered = [self.rows[row] for row in sorted(self.rows)]
+        first = f"{ordered[0].where}: {ordered[0].message}"
         if not skip:
             raise DataError(
-                f"{self.path}: {first.where}: {first.message}; "
+                f"{self.path}: {first}; "
                 "correct the file, or leave such clips out with --skip-bad-clips"
             )
-        if len(self.rows) == num_clips:
+        if len(ordered) == num_clips:
             raise DataError(
-                f"{self.path}: none of its {num_clips} clips can be read; "
-                f"the first is {first.where}: {first.message}"
+                f"{self.path}: none of its {num_clips} clips can be read; the first is {first}"
             )
-        ordered = [self.rows[row] for row in sorted(self.rows)]
         tally = Counter(clip.kind for clip in ordered)
         reasons = ", ".join(f"{count} {kind}" for kind, count in tally.most_common())
-        note = f"left out {len(self.rows)} of {num_clips} clips: {reasons}"
-        return [note], ordered
+        return [f"left out {len(ordered)} of {num_clips} clips: {reasons}"], ordered
 
 
-def read_limited(path: Path, largest_bytes: int) -> bytes:
-    """The content of a file that is not too large for one clip.
+def read_small_table(path: Path, required: Collection[str]) -> list[dict[str, str]]:
+    """Read a CSV of names beside the clips; a cell that is not there is empty.
 
     Raises:
-        ClipProblem: it is.
+        DataError: it is not a CSV in UTF-8, lacks a column or has no row.
     """
-    # Asked first: `read` takes all the memory it is allowed before it looks at the file.
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, restval="", skipinitialspace=True)
+            columns = [name.strip() for name in reader.fieldnames or []]
+            reader.fieldnames = columns
+            rows = list(reader)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: cannot be read as a CSV file in UTF-8 ({error})") from error
+    if not (rows and set(columns).issuperset(required)):
+        raise DataError(
+            f"{path}: found {count_of(len(rows), 'row')} of the columns {some_of(columns)}, "
+            f"expected at least one row and the columns {', '.join(required)}"
+        )
+    return rows
+
+
+def check_landmarks(
+    landmarks: Float32[np.ndarray, "T 54 2"], missing: str = "nan", column: str = ""
+) -> None:
+    """Refuse infinite coordinates and clips without a landmark; half a landmark becomes missing.
+
+    Args:
+        landmarks: of one clip, NaN where missing; half landmarks are changed in place.
+        missing: the value by which the format marks a missing landmark.
+        column: the column of a table that holds them.
+    """
+    if np.isinf(landmarks).any():
+        frame, landmark, axis = np.argwhere(np.isinf(landmarks))[0].tolist()
+        raise ClipProblem(
+            "inf",
+            f"found inf as {'xy'[axis]} of {skeleton.LANDMARK_NAMES[landmark]} in frame "
+            f"{frame + 1}, expected a finite number, or {missing} if missing",
+            column=column,
+        )
+    landmarks[np.isnan(landmarks).any(-1)] = np.nan
+    if np.isnan(landmarks).all():
+        raise ClipProblem(
+            "no usable frame",
+            f"none of its {count_of(len(landmarks), 'frame')} has a landmark; "
+            f"expected at least one that is not {missing}",
+            column=column,
+        )
+
+
+def check_size(path: Path, largest_bytes: int) -> None:
+    """Refuse a file that is too large for one clip, before it is read into memory."""
     size = path.stat().st_size
     if size > largest_bytes:
         raise ClipProblem(
             "too large file", f"has {size:,} bytes, expected at most {largest_bytes:,} for one clip"
         )
-    return path.read_bytes()
 
 
-def quote(value: object) -> str:
-    """A value found in a file, on one line and short enough for a message."""
-    text = repr(value.decode("utf-8", "replace") if isinstance(value, bytes) else value)
-    if len(text) <= _LONGEST_QUOTE:
-        return text
-    return f"{text[: _LONGEST_QUOTE - 4]}...{text[-1]}"
+def folders_of(folder: Path) -> list[Path]:
+    """List the folders in a folder, in numeric order."""
+    return _ordered(entry for entry in _entries(folder) if entry.is_dir())
 
 
-def some_of(names: list[str], limit: int = 5) -> str:
-    """The first few names, quoted, and how many more there are."""
-    shown = ", ".join(quote(name) for name in names[:limit])
-    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
+def files_of(folder: Path, suffix: str) -> list[Path]:
+    """List the files in a folder whose names end in `suffix`, in numeric order."""
+    return _ordered(entry for entry in _entries(folder) if _is_file(entry, suffix))
 
 
-def nearest_of(name: str, known: Collection[str]) -> str:
-    """Which of the names that there are look most like one that there is not."""
-    # Comparing with every id of a large set would take long: those that begin alike come first.
-    likely = sorted(known, key=lambda other: (-_common_length(name, other), other))
-    near = difflib.get_close_matches(name, likely[:_MOST_COMPARED], 3, 0.0)
-    return f"the nearest are {some_of(near)}" if len(near) > 1 else f"there is {some_of(near)}"
+def holds_file(folder: Path, suffix: str) -> bool:
+    """True if a folder holds such a file; stops at the first."""
+    return any(_is_file(entry, suffix) for entry in _entries(folder))
 
 
-def _common_length(first: str, second: str) -> int:
-    """How many characters two texts begin with alike."""
-    pairs = zip(first, second, strict=False)
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+def file_inside(folder: Path, relative: str) -> Path:
+    """Find the file that a row of a table names, which must lie in the folder of the table."""
+    path = PurePosixPath(relative)
+    if not path.parts or path.is_absolute() or ".." in path.parts or "\0" in relative:
+        raise ClipProblem(
+            "path elsewhere",
+            f"column 'path': found {quote(relative)}, expected a path inside the folder",
+        )
+    if not (folder / path).is_file():
+        raise ClipProblem(
+            "missing file",
+            f"column 'path': the file {quote(relative)} is not in {folder}; fetch it",
+        )
+    return folder / path
 
 
-def count_of(number: int, noun: str) -> str:
-    """A number with its noun, in the plural where it belongs: 1 clip, 2 clips."""
-    if number == 1:
-        return f"1 {noun}"
-    return f"{number:,} {noun}es" if noun.endswith("ss") else f"{number:,} {noun}s"
+def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """Yield the entries of a folder, without those that systems and notebooks leave behind."""
+    with os.scandir(folder) as entries:
+        yield from (entry for entry in entries if not entry.name.startswith((".", "__")))
+
+
+def _is_file(entry: os.DirEntry[str], suffix: str) -> bool:
+    return entry.name.endswith(suffix) and entry.is_file()
+
+
+def _ordered(entries: Iterable[os.DirEntry[str]]) -> list[Path]:
+    """Sort paths so that 2 comes before 10."""
+
+    def key(path: Path) -> list[tuple[int, str]]:
+        words = re.split(r"(\d+)", path.name)
+        return [(int(word), "") if word.isdecimal() else (0, word) for word in words]
+
+    return sorted(map(Path, entries), key=key)

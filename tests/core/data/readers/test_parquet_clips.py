@@ -9,7 +9,7 @@ from numpy.testing import assert_array_equal
 from slrctl.core.clip import Clip
 from slrctl.core.data.dataset import SignDataset, load_dataset
 from slrctl.core.data.readers import read_clips
-from slrctl.core.data.readers.parquet import SCHEMA, read_texts, write_parquet
+from slrctl.core.data.readers.parquet import SCHEMA, write_parquet
 from slrctl.errors import DataError
 from slrctl.settings import DataSettings
 

@@ -1,0 +1,678 @@
+"""The cache of clips: what is stored, when it is found again, and what may go wrong."""
+
+import errno
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from holistic_files import holistic, long_columns, write_index, write_long
+from numpy.testing import assert_array_equal
+from spoter_files import person, write_csv
+
+from slrctl.core.clip import Clip
+from slrctl.core.data import cache as cache_module
+from slrctl.core.data.cache import ClipCache, StoredClips, content_digest
+from slrctl.core.data.dataset import SignDataset, canonical_dataset, load_dataset
+from slrctl.core.data.readers.parquet import write_parquet
+from slrctl.errors import DataError
+from slrctl.settings import DataSettings, PrepareSettings
+
+KEY, OTHER = "a" * 32, "b" * 32
+ABOUT = {"source": "a.csv", "kind": "cleaned"}
+
+
+def clip_of(number: int, num_frames: int) -> Clip:
+    landmarks = np.random.default_rng(number).random((num_frames, 54, 2), dtype=np.float32)
+    landmarks[landmarks < 0.2] = np.nan
+    return Clip(f"clip {number}", "book", landmarks, "ann", None, "train", 29.97, 16 / 9)
+
+
+CLIPS = [
+    clip_of(0, 3),
+    clip_of(1, 1),
+    Clip("", "ü\x1b[31m", np.full((2, 54, 2), 0.5, np.float32)),
+    clip_of(3, 5),
+]
+
+
+@pytest.fixture
+def cache(tmp_path) -> ClipCache:
+    return ClipCache(tmp_path / "cache")
+
+
+@pytest.fixture
+def source(tmp_path) -> Path:
+    frames = [np.concatenate([person(4 + n, n), np.zeros((3, 54, 2))]) for n in range(5)]
+    return write_csv(tmp_path / "signs.csv", frames, [3, 1, 2, 1, 3])
+
+
+@pytest.fixture
+def readings(monkeypatch) -> list[Path]:
+    """Every file that a reader was called for."""
+    read, called = cache_module.read_clips, []
+
+    def counted(path, settings, classes):
+        called.append(path)
+        return read(path, settings, classes)
+
+    monkeypatch.setattr(cache_module, "read_clips", counted)
+    return called
+
+
+@pytest.fixture
+def settled(monkeypatch):
+    """Files count as settled at once, so that their state is noted."""
+    monkeypatch.setattr(cache_module, "_SETTLED_SECONDS", -10.0)
+
+
+def assert_same_clips(found, expected) -> None:
+    def content(clip: Clip) -> dict:
+        return {**vars(clip), "landmarks": clip.landmarks.tobytes()}
+
+    assert [content(clip) for clip in found] == [content(clip) for clip in expected]
+
+
+def assert_same(found: SignDataset, expected: SignDataset) -> None:
+    assert (found.classes, found.name, found.path, found.notes) == (
+        expected.classes, expected.name, expected.path, expected.notes
+    )  # fmt: skip
+    assert found.fingerprint() == expected.fingerprint()
+    assert_same_clips(found, expected)
+
+
+# --- stored clips -------------------------------------------------------------------------------
+
+
+def test_stored_clips_are_found_to_the_bit(cache):
+    stored = cache.store(KEY, iter(CLIPS), ABOUT)
+    found = cache.find(KEY)
+
+    assert found is not None
+    assert found.about == ABOUT
+    assert_same_clips(stored, CLIPS)
+    assert_same_clips(found, CLIPS)
+    assert cache.find(OTHER) is None
+
+
+def test_a_set_of_many_record_batches_is_found(cache):
+    clips = [clip_of(number, 1 + number % 20) for number in range(2500)]
+
+    cache.store(KEY, clips, ABOUT)
+
+    assert_same_clips(cache.find(KEY), clips)
+
+
+def test_stored_clips_are_a_sequence_in_any_order(cache):
+    some = cache.store(KEY, CLIPS, ABOUT).select(np.array([3, 0, 3]))
+
+    assert isinstance(some, StoredClips)
+    assert len(some) == 3
+    assert_same_clips(some, [CLIPS[3], CLIPS[0], CLIPS[3]])
+    assert_same_clips([some[-2], some[np.int64(1)]], [CLIPS[0], CLIPS[0]])
+    assert_same_clips(some[1:], [CLIPS[0], CLIPS[3]])
+    assert_array_equal(some.lengths, [5, 3, 5])
+    assert some.digests[0] == some.digests[2] != some.digests[1]
+    assert_same_clips(some.select(np.array([1])), [CLIPS[0]])
+    with pytest.raises(IndexError):
+        some[3]
+
+
+def copied_kilobytes(pid: int, mapped: str) -> int:
+    """Memory that a process holds for itself, not shared, of files whose names contain this."""
+    total, is_ours = 0, False
+    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        if not line.endswith(" kB") and "VmFlags" not in line:
+            is_ours = mapped in line
+        elif is_ours and line.startswith("Anonymous:"):
+            total += int(line.split()[1])
+    return total
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="memory is counted in /proc")
+def test_processes_share_one_copy_of_the_landmarks_which_nobody_can_change(cache):
+    stored = cache.store(KEY, [clip_of(0, 5000)], ABOUT)
+    seen = float(np.nansum(stored[0].landmarks))
+
+    child = os.fork()
+    if child == 0:
+        same = float(np.nansum(stored[0].landmarks)) == seen
+        os._exit(0 if same and not copied_kilobytes(os.getpid(), ".arrow") else 1)
+    _, status = os.waitpid(child, 0)
+
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert ".arrow" in Path("/proc/self/smaps").read_text()
+    assert copied_kilobytes(os.getpid(), ".arrow") == 0
+    assert not stored[0].landmarks.flags.writeable
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "other file", "longer", 0.01, 0.3, 0.9, 1.0])
+def test_a_damaged_file_is_removed_and_never_used(cache, damage):
+    cache.store(KEY, CLIPS, ABOUT)
+    (path,) = cache.clips_dir.iterdir()
+    content = bytearray(path.read_bytes())
+    if isinstance(damage, float):  # one bit, at this share of the file
+        content[int(damage * (len(content) - 1))] ^= 4
+    damaged = {"cut": content[:-9], "empty": b"", "other file": b"PAR1" * 100,
+               "longer": content + b"\0"}.get(damage, content)  # fmt: skip
+    path.write_bytes(damaged)
+
+    assert cache.find(KEY) is None
+    assert not path.exists()
+
+
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(cache):
+    cache.store(KEY, CLIPS, ABOUT)
+    (path,) = cache.clips_dir.iterdir()
+    path.unlink()
+    os.mkfifo(path)
+
+    assert [entry.about for entry in cache.entries()] == [None]
+    assert cache.find(KEY) is None
+    assert not path.exists()
+
+
+def test_a_failure_while_writing_leaves_nothing(cache):
+    def broken():
+        yield CLIPS[0]
+        raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        cache.store(KEY, broken(), ABOUT)
+
+    assert list(cache.clips_dir.iterdir()) == []
+
+
+# --- the folder ---------------------------------------------------------------------------------
+
+
+def test_the_least_recently_used_files_make_room(cache):
+    cache.store(KEY, CLIPS, ABOUT)
+    size = cache.entries()[0].num_bytes
+    cache.clear()
+    keys = [letter * 32 for letter in "cdef"]
+    for age, key in zip((30, 20, 10), keys, strict=False):
+        cache.store(key, CLIPS, ABOUT)
+        used = time.time() - age
+        os.utime(cache.clips_dir / f"{key}.arrow", (used, used))
+    cache.find(keys[0])  # now the most recently used
+
+    ClipCache(cache.folder, gigabytes=2.5e-9 * size).store(keys[3], CLIPS, ABOUT)
+
+    assert {entry.key for entry in cache.entries()} == {keys[0], keys[3]}
+
+
+def test_the_file_written_last_stays_even_if_it_is_too_large(cache):
+    tiny = ClipCache(cache.folder, gigabytes=0.0)
+
+    tiny.store(KEY, CLIPS, ABOUT)
+    tiny.store(OTHER, CLIPS, ABOUT)
+
+    assert [entry.key for entry in tiny.entries()] == [OTHER]
+
+
+def test_unfinished_files_are_removed_when_they_are_old(cache):
+    cache.clips_dir.mkdir(parents=True)
+    old, new = (cache.clips_dir / f".{KEY}.{name}.arrow" for name in ("old", "new"))
+    for path in (old, new):
+        path.write_bytes(b"half a clip")
+    os.utime(old, (0, 0))
+
+    cache.store(OTHER, CLIPS, ABOUT)
+
+    assert cache.unfinished() == [new]
+
+
+def test_clearing_removes_everything_but_files_of_others(cache):
+    stored = cache.store(KEY, CLIPS, ABOUT)
+    cache.store(OTHER, CLIPS, ABOUT)
+    (cache.clips_dir / f".{KEY}.0.arrow").write_bytes(b"12345")
+    mine = cache.clips_dir / "notes.txt"
+    mine.write_text("mine")
+
+    count, num_bytes = cache.clear()
+
+    assert count == 3
+    assert num_bytes > 2 * sum(clip.landmarks.nbytes for clip in CLIPS)
+    assert list(cache.clips_dir.iterdir()) == [mine]
+    assert_same_clips(stored, CLIPS)  # a process that has it open can still use it
+
+
+def test_a_folder_that_does_not_exist_holds_nothing(cache):
+    assert (cache.find(KEY), cache.entries(), cache.clear()) == (None, [], (0, 0))
+
+
+def test_entries_describe_the_files(cache):
+    cache.store(KEY, CLIPS, ABOUT)
+    Path(cache.clips_dir, f"{OTHER}.arrow").write_bytes(b"damaged")
+    os.utime(cache.clips_dir / f"{OTHER}.arrow", (1, 1))
+
+    first, second = cache.entries()
+
+    assert (first.key, first.about, first.num_clips, first.num_frames) == (KEY, ABOUT, 4, 11)
+    assert first.num_bytes == (cache.clips_dir / f"{KEY}.arrow").stat().st_size
+    assert (second.key, second.about, second.used_seconds) == (OTHER, None, 1)
+
+
+SLOW_WRITER = """
+import sys, time
+from pathlib import Path
+import numpy as np
+from slrctl.core.clip import Clip
+from slrctl.core.data.cache import ClipCache
+
+def slowly():
+    for number in range(10_000):
+        yield Clip(str(number), "a", np.zeros((9000, 54, 2), np.float32))
+        if number == 3:
+            print("writing", flush=True)
+            time.sleep(60)
+
+ClipCache(Path(sys.argv[1])).store("a" * 32, slowly(), {})
+"""
+
+
+def test_a_killed_writer_leaves_nothing_that_is_used(cache):
+    arguments = [sys.executable, "-c", SLOW_WRITER, str(cache.folder)]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "writing\n"
+        os.kill(writer.pid, signal.SIGKILL)
+
+    assert (cache.find(KEY), cache.entries(), len(cache.unfinished())) == (None, [], 1)
+    assert cache.clear()[0] == 1
+
+
+# --- a data set from the cache ------------------------------------------------------------------
+
+
+def test_a_set_is_the_same_with_and_without_the_cache(source, cache, readings):
+    plain = load_dataset(source)
+    first = load_dataset(source, cache=cache)
+    second = load_dataset(source, cache=cache)
+
+    assert plain.notes  # the padding that was cut, the base of the labels
+    assert isinstance(second.clips, StoredClips)
+    assert_same(first, plain)
+    assert_same(second, plain)
+    assert len(readings) == 2
+
+
+def test_real_clips_are_the_same_with_and_without_the_cache(shared_data, cache):
+    path = shared_data / "asl9.parquet"
+
+    load_dataset(path, cache=cache)
+
+    assert_same(load_dataset(path, cache=cache), load_dataset(path))
+
+
+def test_a_folder_is_read_again_when_one_of_its_files_changes(shared_data, cache, tmp_path):
+    folder = Path(shutil.copytree(shared_data / "mediapipe_258", tmp_path / "signs"))
+    before = load_dataset(folder, cache=cache)
+    assert_same(load_dataset(folder, cache=cache), before)
+    first, second = sorted(folder.rglob("*.npy"))[:2]
+    first.chmod(0o644)
+    first.write_bytes(second.read_bytes())
+
+    after = load_dataset(folder, cache=cache)
+
+    assert before.fingerprint() != after.fingerprint() == load_dataset(folder).fingerprint()
+
+
+def test_an_index_is_read_again_when_a_clip_beside_it_changes(cache, tmp_path):
+    row = {"path": "1.parquet", "participant_id": 4, "sequence_id": 1, "sign": "book"}
+    index = write_index(tmp_path, [row])
+    fingerprints = []
+    for num_frames in (2, 2, 3):
+        write_long(tmp_path / "1.parquet", long_columns(holistic(num_frames)))
+        fingerprints.append(load_dataset(index, cache=cache).fingerprint())
+
+    assert fingerprints[0] == fingerprints[1] != fingerprints[2]
+
+
+def test_a_copy_under_the_same_name_is_the_same_source(source, cache, readings, tmp_path):
+    load_dataset(source, cache=cache)
+    copy = tmp_path / "elsewhere" / source.name
+    copy.parent.mkdir()
+    copy.write_bytes(source.read_bytes())
+
+    dataset = load_dataset(copy, cache=cache)
+
+    assert len(readings) == 1
+    assert dataset.path == copy
+
+
+def test_another_name_is_another_source(source, cache):
+    load_dataset(source, cache=cache)
+    renamed = source.rename(source.with_name("other.csv"))
+
+    assert load_dataset(renamed, cache=cache)[0].clip_id == "other:0"
+
+
+def test_changed_content_is_read_again(source, cache):
+    before = load_dataset(source, cache=cache)
+    source.write_text(source.read_text().replace("0.5", "0.6", 1))
+
+    after = load_dataset(source, cache=cache)
+
+    assert before.fingerprint() != after.fingerprint() == load_dataset(source).fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "num_readings"),
+    [
+        ({}, {"frame_size": (640, 480)}, 2),
+        ({}, {"skip_bad_clips": True}, 2),
+        ({}, {"gloss_names": Path("names.json")}, 2),
+        # Where clips lie and how they are divided changes nothing about one file.
+        ({"train": Path("a"), "val": Path("b")}, {"test": Path("a"), "val_share": 0.3}, 1),
+    ],
+)
+def test_settings_that_change_the_reading_are_part_of_the_key(
+    source, cache, readings, before, after, num_readings, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    Path("names.json").write_text('{"1": "a", "2": "b", "3": "c"}')
+    load_dataset(source, DataSettings(**before), cache=cache)
+
+    load_dataset(source, DataSettings(**after), cache=cache)
+
+    assert len(readings) == num_readings
+
+
+def test_the_content_of_the_file_of_gloss_names_counts(source, cache, tmp_path):
+    settings = DataSettings(gloss_names=tmp_path / "names.json")
+    classes = []
+    for third in ("c", "d"):
+        (tmp_path / "names.json").write_text(f'{{"1": "a", "2": "b", "3": "{third}"}}')
+        classes.append(load_dataset(source, settings, cache=cache).classes)
+
+    assert classes == [("a", "b", "c"), ("a", "b", "d")]
+
+
+def test_labels_read_for_other_classes_are_not_mixed_up(source, cache):
+    alone = load_dataset(source, cache=cache)
+    beside = load_dataset(source, classes=["0", "1", "2"], cache=cache)
+    again = load_dataset(source, classes=["0", "1", "2"], cache=cache)
+
+    assert [clip.gloss for clip in alone] == ["3", "1", "2", "1", "3"]
+    assert [clip.gloss for clip in beside] == ["2", "0", "1", "0", "2"]
+    assert_same(again, beside)
+
+
+def test_other_code_reads_again(source, cache, readings, monkeypatch):
+    load_dataset(source, cache=cache)
+    monkeypatch.setattr(cache_module, "code_version", lambda: "another")
+
+    load_dataset(source, cache=cache)
+
+    assert len(readings) == 2
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"rectify": True}, {"rectify": True, "rectify_alpha": 1.0}, {"dominant_hand": "right"}],
+)
+def test_clips_are_stored_in_the_canonical_form_of_the_settings(source, cache, readings, options):
+    plain, prepare = load_dataset(source, cache=cache), PrepareSettings(**options)
+    expected = canonical_dataset(plain, prepare).fingerprint()
+
+    first, second = (load_dataset(source, prepare=prepare, cache=cache) for _ in range(2))
+
+    assert isinstance(second.clips, StoredClips)
+    assert first.fingerprint() == second.fingerprint() == expected != plain.fingerprint()
+    assert len(readings) == 2
+
+
+def test_options_that_are_off_need_no_second_file(source, cache, readings):
+    load_dataset(source, cache=cache)
+
+    load_dataset(source, prepare=PrepareSettings(hand_box=1.5, rectify_alpha=1.0), cache=cache)
+
+    assert len(readings) == 1
+
+
+def test_a_file_that_cannot_be_read_is_the_same_error_and_is_not_stored(source, cache):
+    source.write_text(source.read_text().replace("0.5", "x", 1))
+
+    for _ in range(2):
+        with pytest.raises(DataError, match="row 1"):
+            load_dataset(source, cache=cache)
+    with pytest.raises(DataError, match=r"nothing\.csv"):
+        load_dataset(source.with_name("nothing.csv"), cache=cache)
+
+    assert cache.entries() == []
+
+
+def test_dropped_clips_are_reported_from_the_cache_too(source, cache):
+    source.write_text(source.read_text().replace("0.5", "x", 1))
+    settings = DataSettings(skip_bad_clips=True)
+
+    first = load_dataset(source, settings, cache=cache)
+
+    assert any("1 of 5 clips" in note for note in first.notes)
+    assert_same(load_dataset(source, settings, cache=cache), first)
+
+
+def test_a_damaged_file_of_the_cache_is_read_again(source, cache):
+    before = load_dataset(source, cache=cache)
+    (path,) = cache.clips_dir.iterdir()
+    content = bytearray(path.read_bytes())
+    content[500] ^= 1
+    path.write_bytes(content)
+
+    assert_same(load_dataset(source, cache=cache), before)
+
+
+# --- a cache that cannot be written to ----------------------------------------------------------
+
+
+def assert_works_without(dataset: SignDataset, source: Path, reason: str) -> None:
+    """The set is complete and in memory, and one line warns."""
+    (warning,) = (note for note in dataset.notes if note.startswith("warning: "))
+    assert reason in warning
+    assert "data.cache_dir" in warning
+    assert isinstance(dataset.clips, tuple)
+    assert dataset.cache is None
+    assert dataset.fingerprint() == load_dataset(source).fingerprint()
+
+
+def test_a_file_changed_while_it_is_read_is_not_stored(source, cache, monkeypatch):
+    read = cache_module.read_clips
+
+    def read_and_change(path, settings, classes):
+        reading = read(path, settings, classes)
+        path.write_text(path.read_text() + "\n")
+        return reading
+
+    monkeypatch.setattr(cache_module, "read_clips", read_and_change)
+
+    dataset = load_dataset(source, cache=cache)
+
+    assert_works_without(dataset, source, "changed while it was read")
+    assert cache.entries() == []
+
+
+def test_a_folder_that_cannot_be_made_costs_a_warning(source, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+
+    dataset = load_dataset(source, cache=ClipCache(tmp_path / "file" / "cache"))
+
+    assert_works_without(dataset, source, os.strerror(errno.ENOTDIR))
+
+
+def test_a_limit_on_the_size_of_files_costs_a_warning_and_leaves_no_file(source, cache):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, hard))
+    try:
+        dataset = load_dataset(source, cache=cache)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    assert_works_without(dataset, source, os.strerror(errno.EFBIG))
+    assert list(cache.clips_dir.iterdir()) == []
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small disk needs more rights than we have here")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)  # noqa: S607
+
+
+def test_a_full_disk_costs_a_warning_and_leaves_no_file(tmp_path, small_disk):
+    clips = [Clip(f"{n}", "ab"[n % 2], person(9, n).astype(np.float32)) for n in range(40)]
+    source = tmp_path / "signs.parquet"
+    write_parquet(clips, source)
+
+    dataset = load_dataset(source, cache=ClipCache(small_disk))
+
+    assert_works_without(dataset, source, os.strerror(errno.ENOSPC))
+    assert [path for path in small_disk.rglob("*") if path.is_file()] == []
+
+
+def test_a_read_only_folder_is_read_from(source, cache, readings, monkeypatch):
+    before = load_dataset(source, cache=cache)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    for name in ("utime", "replace"):
+        monkeypatch.setattr(os, name, refuse)
+    monkeypatch.setattr(Path, "mkdir", refuse)
+
+    assert_same(load_dataset(source, cache=cache), before)
+    assert len(readings) == 1
+
+
+READER = """
+import sys
+from pathlib import Path
+from slrctl.core.data.cache import ClipCache
+from slrctl.core.data.dataset import load_dataset
+
+sys.stdin.readline()  # so that all begin together
+dataset = load_dataset(sys.argv[1], cache=ClipCache(Path(sys.argv[2])))
+print(type(dataset.clips).__name__, dataset.fingerprint(), flush=True)
+"""
+
+
+def test_two_processes_that_write_at_once_both_succeed(source, cache):
+    readers = [
+        subprocess.Popen(
+            [sys.executable, "-c", READER, str(source), str(cache.folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    for reader in readers:
+        assert reader.stdin is not None
+        reader.stdin.write("go\n")
+        reader.stdin.flush()
+
+    answers = {reader.communicate()[0].strip() for reader in readers}
+
+    assert answers == {f"StoredClips {load_dataset(source).fingerprint()}"}
+    assert len(cache.entries()) == 1
+    assert cache.unfinished() == []
+
+
+# --- the hash of a source's content -------------------------------------------------------------
+
+
+@pytest.fixture
+def notes(tmp_path):
+    return tmp_path / "notes"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    path = tmp_path / "signs"
+    for name in ("book/b/0.npy", "book/a/1.npy", "tree/a/0.npy"):
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(name.encode())
+    return path
+
+
+def test_the_content_decides_and_not_the_date(source, notes):
+    before = content_digest(source, notes)
+
+    os.utime(source, (1, 1))
+    assert content_digest(source, notes) == before
+    source.write_bytes(b"labels,nose_Y\n")
+    assert content_digest(source, notes) != before
+
+
+def test_a_change_that_keeps_size_and_date_is_noticed(source, notes, settled):
+    source.write_bytes(b"labels,nose_X\n")
+    before, state = content_digest(source, notes), source.stat()
+    time.sleep(0.05)  # longer than a tick of the clock
+
+    source.write_bytes(b"labels,nose_Y\n")
+    os.utime(source, ns=(state.st_atime_ns, state.st_mtime_ns))
+
+    assert (source.stat().st_size, source.stat().st_mtime_ns) == (state.st_size, state.st_mtime_ns)
+    assert content_digest(source, notes) != before
+
+
+def test_unchanged_files_are_not_read_again(source, notes, settled, monkeypatch):
+    before = content_digest(source, notes)
+    monkeypatch.setattr(cache_module.hashlib, "file_digest", None)
+
+    assert content_digest(source, notes) == before
+
+
+def test_nothing_is_noted_of_a_file_that_has_just_changed(source, notes):
+    content_digest(source, notes)
+
+    assert not notes.exists()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"state": 1}', "[" * 200_000, None])
+def test_a_damaged_note_is_ignored(source, notes, settled, content):
+    before = content_digest(source, notes)
+    (note,) = notes.iterdir()
+    note.unlink()
+    if content is None:
+        os.mkfifo(note)
+    else:
+        note.write_text(content)
+
+    assert content_digest(source, notes) == before
+
+
+def test_without_a_folder_for_notes_the_digest_is_the_same(source, notes, settled, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+
+    assert content_digest(source, tmp_path / "file" / "notes") == content_digest(source, notes)
+
+
+def test_a_folder_is_all_its_files_by_place_and_content(folder, notes):
+    digests = [content_digest(folder, notes)]
+    (folder / "tree/a/0.npy").rename(folder / "tree/a/1.npy")
+    digests.append(content_digest(folder, notes))
+    (folder / "tree/a/1.npy").write_bytes(b"other")
+    digests.append(content_digest(folder, notes))
+    (folder / "tree/a/1.npy").unlink()
+    digests.append(content_digest(folder, notes))
+
+    assert len(set(digests)) == 4
+
+
+def test_a_link_to_a_folder_above_ends(folder, notes):
+    before = content_digest(folder, notes)
+    (folder / "tree" / "round").symlink_to(folder, target_is_directory=True)
+
+    assert content_digest(folder, notes) == before
