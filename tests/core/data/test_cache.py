@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -152,16 +153,25 @@ def test_processes_share_one_copy_of_the_landmarks_which_nobody_can_change(cache
     assert not stored[0].landmarks.flags.writeable
 
 
-@pytest.mark.parametrize("damage", ["cut", "empty", "other file", "longer", 0.01, 0.3, 0.9, 1.0])
+def with_a_flipped_bit(content: bytes, share: float) -> bytes:
+    place = int(share * (len(content) - 1))
+    return content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content[:-9],
+        lambda content: b"",
+        lambda content: b"PAR1" * 100,
+        lambda content: content + b"\0",
+        *(partial(with_a_flipped_bit, share=share) for share in (0.01, 0.3, 0.9, 1.0)),
+    ],
+)
 def test_a_damaged_file_is_removed_and_never_used(cache, damage):
     cache.store(KEY, CLIPS, ABOUT)
     (path,) = cache.clips_dir.iterdir()
-    content = bytearray(path.read_bytes())
-    if isinstance(damage, float):  # one bit, at this share of the file
-        content[int(damage * (len(content) - 1))] ^= 4
-    damaged = {"cut": content[:-9], "empty": b"", "other file": b"PAR1" * 100,
-               "longer": content + b"\0"}.get(damage, content)  # fmt: skip
-    path.write_bytes(damaged)
+    path.write_bytes(damage(path.read_bytes()))
 
     assert cache.find(KEY) is None
     assert not path.exists()

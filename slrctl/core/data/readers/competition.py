@@ -18,6 +18,7 @@ from slrctl.core.data.readers.mediapipe import NUM_HAND, NUM_POSE, landmarks_fro
 from slrctl.core.data.readers.parquet import (
     MAGIC,
     Columns,
+    check_columns,
     is_integer,
     is_number,
     is_text,
@@ -179,11 +180,12 @@ def _read_clip(path: Path) -> tuple[Float32[np.ndarray, "T 54 2"], bool]:
         check_landmarks(landmarks)
     except ClipProblem as problem:
         raise ClipProblem(problem.kind, f"{path}: {problem}") from problem
-    return landmarks, bool(numbers[-1] - numbers[0] >= len(numbers))
+    return landmarks, int(numbers[-1]) - int(numbers[0]) >= len(numbers)
 
 
 def _read_table(path: Path) -> pa.Table:
-    with library_errors("Parquet"), open_parquet(path, _COLUMNS, _COLUMNS) as file:
+    with library_errors("Parquet"), open_parquet(path, _COLUMNS) as file:
+        check_columns(path, file, _COLUMNS, required=_COLUMNS)
         num_rows = file.metadata.num_rows
         if not 0 < num_rows <= _MOST_ROWS:
             raise ClipProblem(

@@ -91,15 +91,35 @@ _COLUMNS: Columns = {
 }
 
 
-def open_parquet(path: Path, columns: Columns, required: Collection[str]) -> pq.ParquetFile:
-    """Open a file whose columns have the names and types that are expected.
+def open_parquet(path: Path, columns: Columns) -> pq.ParquetFile:
+    """Open a file to read some of its columns a little at a time."""
+    metadata = pq.read_metadata(path)
+    fields = metadata.schema.to_arrow_schema()
+    return pq.ParquetFile(
+        path,
+        metadata=metadata,
+        # Every distinct text once, however often it is repeated: written out in a row each, a long
+        # text could take any amount of memory.
+        read_dictionary=[
+            field.name for field in fields if field.name in columns and is_text(field.type)
+        ],
+        # Bytes are fetched as they are needed, not a whole column at once.
+        buffer_size=_BUFFER_BYTES,
+        pre_buffer=False,
+        page_checksum_verification=True,
+    )
+
+
+def check_columns(
+    path: Path, file: pq.ParquetFile, columns: Columns, required: Collection[str]
+) -> None:
+    """Check that the columns have the names and types that are expected, and a possible size.
 
     Raises:
         ClipProblem: a column is missing, occurs twice or has another type, or the file would
             unpack to more than any landmarks do.
     """
-    metadata = pq.read_metadata(path)
-    schema = metadata.schema.to_arrow_schema()
+    schema = file.schema_arrow
     missing = [name for name in required if name not in schema.names]
     if missing:
         others = f" (and {some_of(missing[1:])})" if len(missing) > 1 else ""
@@ -108,36 +128,26 @@ def open_parquet(path: Path, columns: Columns, required: Collection[str]) -> pq.
             f"column {missing[0]!r} is missing{others}: found {some_of(schema.names, 9)}; "
             f"expected {', '.join(required)}",
         )
-    present = [name for name in columns if name in schema.names]
-    for name in present:
+    for name in columns:
         if schema.names.count(name) > 1:
             raise ClipProblem("column twice", f"column {name!r} is there twice; keep one")
-        kind, (is_expected, expected) = schema.field(name).type, columns[name]
-        if not is_expected(kind):
+        is_expected, expected = columns[name]
+        if name in schema.names and not is_expected(kind := schema.field(name).type):
             raise ClipProblem(
                 "wrong type of column",
                 f"column {name!r}: found values of type {kind}, expected {expected}; convert them",
             )
-    _check_unpacked_size(path, metadata)
-    return pq.ParquetFile(
-        path,
-        metadata=metadata,
-        # Every distinct text once, however often it is repeated: written out in a row each, a long
-        # text could take any amount of memory.
-        read_dictionary=[name for name in present if is_text(schema.field(name).type)],
-        # Bytes are fetched as they are needed, not a whole column at once.
-        buffer_size=_BUFFER_BYTES,
-        pre_buffer=False,
-        page_checksum_verification=True,
-    )
+    _check_unpacked_size(path, file)
 
 
-def _check_unpacked_size(path: Path, metadata: pq.FileMetaData) -> None:
-    """Refuse a file of a few kilobytes that claims to unpack to gigabytes of equal values."""
-    groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
-    columns = [group.column(index) for group in groups for index in range(group.num_columns)]
+def _check_unpacked_size(path: Path, file: pq.ParquetFile) -> None:
+    """Refuse a file of a few kilobytes that unpacks to gigabytes of equal values."""
+    # Decodes a little at a time. Without it, metadata that is damaged would end the process below.
+    file.scan_contents()
+    groups = [file.metadata.row_group(index) for index in range(file.num_row_groups)]
+    chunks = [group.column(index) for group in groups for index in range(group.num_columns)]
     claimed = sum(
-        max(column.total_uncompressed_size, column.num_values * _VALUE_BYTES) for column in columns
+        max(chunk.total_uncompressed_size, chunk.num_values * _VALUE_BYTES) for chunk in chunks
     )
     size = path.stat().st_size
     if claimed > max(_ALWAYS_ALLOWED_BYTES, size * _LARGEST_RATIO):
@@ -164,7 +174,8 @@ def read(path: Path, settings: DataSettings, classes: Sequence[str] | None) -> R
     Raises:
         DataError: the file or one of its rows is not as it should be.
     """
-    with library_errors("Parquet"), open_parquet(path, _COLUMNS, _REQUIRED) as file:
+    with library_errors("Parquet"), open_parquet(path, _COLUMNS) as file:
+        check_columns(path, file, _COLUMNS, _REQUIRED)
         names, num_rows = file.schema_arrow.names, file.metadata.num_rows
     if num_rows == 0:
         raise ClipProblem(
@@ -214,7 +225,7 @@ def _rows_of(path: Path, bad: BadClips) -> Iterator[tuple[Clip, int]]:
 
 def _batches_of(path: Path) -> Iterator[pa.RecordBatch]:
     """Yield some rows at a time: the file may be larger than the memory."""
-    with library_errors("Parquet"), open_parquet(path, _COLUMNS, _REQUIRED) as file:
+    with library_errors("Parquet"), open_parquet(path, _COLUMNS) as file:
         names = [name for name in SCHEMA.names if name in file.schema_arrow.names]
         for batch in file.iter_batches(_ROWS_TOGETHER, columns=names):
             for name in names:

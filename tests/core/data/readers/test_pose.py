@@ -1,7 +1,6 @@
 """`.pose` files, of Holistic or of OpenPose, become clips."""
 
 import builtins
-import struct
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ from pose_files import HOLISTIC, random_points, write_pose
 
 from slrctl.core import skeleton
 from slrctl.core.data.dataset import load_dataset
-from slrctl.errors import DataError, SlrctlError
+from slrctl.errors import SlrctlError
 from slrctl.settings import DataSettings
 
 SIZE = np.array([640, 480])
@@ -233,134 +232,6 @@ def test_a_file_is_known_by_its_content(tmp_path, shared_data):
     (tmp_path / "pizza.bin").write_bytes(content)
 
     assert len(load_dataset(tmp_path / "pizza.bin")) == 1
-
-
-# --- what is wrong with a file ------------------------------------------------------------------
-
-
-def write_broken(path: Path, change) -> None:
-    write_pose(path, HOLISTIC, random_points(3, total(HOLISTIC)))
-    path.write_bytes(change(path.read_bytes()))
-
-
-def body_start(content: bytes) -> int:
-    return len(content) - 3 * total(HOLISTIC) * 4 * 4 - 10
-
-
-def with_frames(number: int):
-    def change(content: bytes) -> bytes:
-        place = body_start(content) + 4
-        return content[:place] + struct.pack("<I", number) + content[place + 4 :]
-
-    return change
-
-
-def without_people(content: bytes) -> bytes:
-    return content[: body_start(content) + 8] + bytes(2)
-
-
-def with_value(value: float):
-    def change(content: bytes) -> bytes:
-        place = body_start(content) + 10
-        return content[:place] + struct.pack("<f", value) + content[place + 4 :]
-
-    return change
-
-
-BROKEN = {
-    "a cut off body": (
-        lambda content: content[:-100], "cut off file",
-        "is cut off: found 25,964 bytes of landmarks, expected 26,064 for 3 frames of 1 x 543 poi",
-    ),
-    "a billion frames": (
-        with_frames(10**9), "cut off file",
-        "is cut off: found 26,064 bytes of landmarks, expected 8,688,000,000,000 for 1,000,000,00",
-    ),
-    "fewer frames than there are": (with_frames(2), "damaged file", "is damaged: found 26,064 byt"),
-    "a cut off header": (
-        lambda content: content[:300], "damaged file", "cannot be read as a .pose file: it is cut",
-    ),
-    "another version": (
-        lambda content: struct.pack("<f", 7.0) + content[4:], "damaged file",
-        "cannot be read as a .pose file: it is cut off or damaged (",
-    ),
-    "nothing": (lambda content: b"", "damaged file", "cannot be read as a .pose file"),
-    "no frames": (
-        lambda content: with_frames(0)(content)[: body_start(content) + 10], "no usable frame",
-        "holds 0 frames of 1 people; expected one frame and one person at least",
-    ),
-    "no people": (
-        without_people, "no usable frame", "holds 0 people of 543 points; expected one",
-    ),
-    "inf": (
-        with_value(np.inf), "inf", "found inf as x of nose in frame 1, expected a finite number",
-    ),
-    "no size of the image": (
-        lambda content: content[:4] + bytes(4) + content[8:], "no frame size",
-        "its header says 0 x 0 for the size of the image; say it with --set data.frame_size=[640",
-    ),
-    "points of another kind": (
-        lambda content: content.replace(b"HAND", b"FOOT").replace(b"POSE", b"LEGS"),
-        "unknown points",
-        "found the components 'LEGS_LANDMARKS', 'FACE_LANDMARKS', 'LEFT_FOOT_LANDMARKS', 'RIGHT_",
-    ),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(("change", "kind", "story"), BROKEN.values(), ids=BROKEN)
-def test_a_bad_file_is_named_or_left_out(tmp_path, change, kind, story):
-    write_all(tmp_path / "book", "0.pose")
-    write_broken(tmp_path / "book" / "1.pose", change)
-
-    check_refused(tmp_path, f"clip 'book/1': {story}", kind)
-
-
-def check_refused(folder: Path, story: str, kind: str) -> None:
-    with pytest.raises(DataError) as caught:
-        load_dataset(folder)
-    dataset = load_dataset(folder, DataSettings(skip_bad_clips=True))
-
-    assert str(caught.value).startswith(f"{folder}: {story}")
-    assert "\n" not in str(caught.value)
-    assert len(dataset) == 1
-    assert dataset.notes[0] == f"left out 1 of 2 clips: 1 {kind}"
-
-
-@pytest.mark.parametrize("cut", [1, 100, 2848, 50_000])
-def test_an_old_file_that_was_cut_off_is_not_read_with_its_points_in_wrong_places(
-    tmp_path, shared_data, cut
-):
-    content = (shared_data / "pose" / "pizza.pose").read_bytes()
-    (tmp_path / "pizza.pose").write_bytes(content[:-cut])
-
-    with pytest.raises(DataError, match=r"is cut off: found .* for 53 frames of 1 x 178"):
-        load_dataset(tmp_path / "pizza.pose")
-
-
-@pytest.mark.parametrize(
-    ("line", "kind", "story"),
-    [
-        ("2.pose,tree", "missing file", "clip '2': column 'path': the file '2.pose' is not in"),
-        ("../1.pose,tree", "path elsewhere", "clip '../1': column 'path': found '../1.pose', expe"),
-        ("1.pose,", "no gloss", "clip '1': labels.csv, column 'gloss': found an empty cell"),
-    ],
-)
-def test_a_bad_row_of_labels_is_named_or_left_out(tmp_path, line, kind, story):
-    write_all(tmp_path, "1.pose")
-    (tmp_path / "labels.csv").write_text(f"path,gloss\n1.pose,book\n{line}\n")
-
-    check_refused(tmp_path, story, kind)
-
-
-@pytest.mark.parametrize(
-    "content", [b"", b"name,sign\n1.pose,book\n", b"path,gloss\n\xff\xfe,\xfc"]
-)
-def test_labels_of_another_kind_are_explained(tmp_path, content):
-    write_all(tmp_path, "1.pose")
-    (tmp_path / "labels.csv").write_bytes(content)
-
-    with pytest.raises(DataError, match=r"labels\.csv: "):
-        load_dataset(tmp_path)
 
 
 def test_a_size_the_header_lacks_can_be_said(tmp_path):

@@ -1,0 +1,609 @@
+"""Careless files are refused in one line with file, row, column and value, or left out on demand.
+
+Each entry of a table is a set of clips of which the second one is bad; the first is good.
+"""
+
+import gzip
+import os
+import struct
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from holistic_files import (
+    LONG_SCHEMA,
+    holistic,
+    long_columns,
+    vectors,
+    write_frames,
+    write_index,
+    write_long,
+)
+from pose_files import HOLISTIC, random_points, write_pose
+from spoter_files import person, write_csv
+
+from slrctl.core.clip import Clip
+from slrctl.core.data.dataset import load_dataset
+from slrctl.core.data.readers.parquet import write_parquet
+from slrctl.errors import DataError
+from slrctl.settings import DataSettings
+
+Make = Callable[[Path], Path]
+LENIENT = DataSettings(skip_bad_clips=True)
+
+
+def message_of(path: Path, classes: list[str] | None = None) -> str:
+    """The one line in which reading a path ends."""
+    with pytest.raises(DataError) as caught:
+        load_dataset(path, classes=classes)
+    message = str(caught.value)
+    assert caught.value.exit_code == 3
+    assert message.isprintable()
+    return message
+
+
+# --- bad clips ----------------------------------------------------------------------------------
+
+
+def cell(column: str, text: str) -> Make:
+    def make(folder: Path) -> Path:
+        clips = [person(3, seed) for seed in range(3)]
+        extra = {"video_fps": [25, 25, 25]}
+        return write_csv(folder / "a.csv", clips, extra=extra, changes={(1, column): text})
+
+    return make
+
+
+def lines(change: Callable[[bytes], bytes]) -> Make:
+    """Change the line of the second clip of a CSV."""
+
+    def make(folder: Path) -> Path:
+        path = write_csv(folder / "a.csv", [person(3, seed) for seed in range(3)])
+        content = path.read_bytes().split(b"\r\n")
+        content[2] = change(content[2])
+        path.write_bytes(b"\r\n".join(content))
+        return path
+
+    return make
+
+
+NUMBERS = person(2).ravel().tolist()
+
+
+def columns(**changes: list | pa.Array | None) -> Make:
+    """A Parquet of three clips of two frames; columns are replaced, or dropped by None."""
+
+    def make(folder: Path) -> Path:
+        path = folder / "a.parquet"
+        write_parquet(
+            [Clip(f"clip{n}", "book", person(2, n).astype(np.float32)) for n in range(3)], path
+        )
+        table = pq.read_table(path)
+        for name, values in changes.items():
+            table = table.drop_columns([name])
+            table = table if values is None else table.append_column(name, pa.array(values))
+        pq.write_table(table, path)
+        return path
+
+    return make
+
+
+def frames(change: Callable[[Path], object]) -> Make:
+    """Two folders of vectors; something is done to the second one."""
+
+    def make(folder: Path) -> Path:
+        for clip in "01":
+            write_frames(folder / "bye" / clip, vectors(holistic()))
+        change(folder / "bye" / "1")
+        return folder
+
+    return make
+
+
+def frame(value: np.ndarray, name: str = "2.npy", **options: bool) -> Make:
+    return frames(lambda clip: np.save(clip / name, value, **options))
+
+
+def one_value(index: int, value: float) -> Make:
+    vector = vectors(holistic())[2]
+    vector[index] = value
+    return frame(vector)
+
+
+def frame_bytes(change: Callable[[bytes], bytes]) -> Make:
+    return frames(lambda clip: (clip / "2.npy").write_bytes(change((clip / "2.npy").read_bytes())))
+
+
+NUM_POINTS = sum(map(len, HOLISTIC.values()))
+BODY_BYTES = 3 * NUM_POINTS * 4 * 4
+
+
+def pose(change: Callable[[bytes], bytes]) -> Make:
+    """Two `.pose` files; the bytes of the second one are changed."""
+
+    def make(folder: Path) -> Path:
+        first, second = (folder / "book" / f"{clip}.pose" for clip in "01")
+        for path in (first, second):
+            write_pose(path, HOLISTIC, random_points(3, NUM_POINTS))
+        second.write_bytes(change(second.read_bytes()))
+        return folder
+
+    return make
+
+
+def patched(place: int, content: bytes) -> Make:
+    """`place` counts from the start of the body, whose first ten bytes are its own header."""
+
+    def change(file: bytes) -> bytes:
+        start = len(file) - BODY_BYTES - 10 + place
+        return file[:start] + content + file[start + len(content) :]
+
+    return pose(change)
+
+
+def labels(line: str) -> Make:
+    def make(folder: Path) -> Path:
+        write_pose(folder / "1.pose", HOLISTIC, random_points(3, NUM_POINTS))
+        (folder / "labels.csv").write_text(f"path,gloss\n1.pose,book\n{line}\n")
+        return folder
+
+    return make
+
+
+def index(**changes: object) -> Make:
+    """Two clips of the competition; the second row of train.csv is changed."""
+
+    def make(folder: Path) -> Path:
+        rows = [
+            {"path": f"{n}.parquet", "participant_id": 4, "sequence_id": n, "sign": "blow"}
+            for n in (1000, 1001)
+        ]
+        for row in rows:
+            write_long(folder / str(row["path"]), long_columns(holistic()))
+        return write_index(folder, [rows[0], rows[1] | changes])
+
+    return make
+
+
+def long(**changes: tuple[int, object] | pa.Array | None) -> Make:
+    """The second clip of the competition has a value or a column changed, or a column less."""
+
+    def make(folder: Path) -> Path:
+        values = long_columns(holistic())
+        table = pa.table(values, schema=LONG_SCHEMA)
+        for name, change in changes.items():
+            if isinstance(change, tuple):
+                values[name][change[0]] = change[1]
+                column = pa.array(values[name], LONG_SCHEMA.field(name).type)
+                table = table.set_column(table.schema.get_field_index(name), name, column)
+            else:
+                table = table.drop_columns([name])
+                table = table if change is None else table.append_column(name, change)
+        path = index()(folder)
+        pq.write_table(table, folder / "1001.parquet")
+        return path
+
+    return make
+
+
+NUM_ROWS = 4 * 543
+BAD_CLIPS: dict[str, tuple[Make, str, str, tuple[str, ...]]] = {
+    # the cells of a CSV
+    "short list": (cell("wrist_left_Y", "[0.5, 0.5]"), "row 2, column 'wrist_left_Y'",
+                   "unequal list lengths", ("2 numbers", "expected 3", "'nose_X'")),
+    "short first list": (cell("nose_X", "[0.5]"), "row 2, column 'nose_X'",
+                         "unequal list lengths", ("1 numbers", "expected 3", "'nose_Y'")),
+    "word": (cell("nose_Y", "[0.5, left, 0.5]"), "row 2, column 'nose_Y'",
+             "non-numeric cell", ("'left'", "number 2")),
+    "quoted": (cell("nose_Y", "['0.5', 0.5, 0.5]"), "row 2, column 'nose_Y'",
+               "non-numeric cell", ("\"'0.5'\"", "number 1")),
+    "two points": (cell("nose_Y", "[0.5, 0.5.1, 0.5]"), "row 2, column 'nose_Y'",
+                   "non-numeric cell", ("'0.5.1'", "number 2")),
+    "no number": (cell("nose_Y", "[0.5, , 0.5]"), "row 2, column 'nose_Y'",
+                  "non-numeric cell", ("''", "number 2")),
+    "no comma": (cell("nose_Y", "[0.5, 0.5 0.5]"), "row 2, column 'nose_Y'",
+                 "non-numeric cell", ("'0.5 0.5'", "number 2")),
+    "nested": (cell("nose_Y", "[0.5, [0.5, 0.5]"), "row 2, column 'nose_Y'",
+               "non-numeric cell", ("'[0.5'", "number 2")),
+    "underscore": (cell("nose_Y", "[0.5, 1_0, 0.5]"), "row 2, column 'nose_Y'",
+                   "non-numeric cell", ("'1_0'",)),
+    "long word": (cell("nose_Y", "[" + "x" * 500 + "]"), "row 2, column 'nose_Y'",
+                  "non-numeric cell", ("xxx...'",)),
+    "no list": (cell("nose_Y", "0.5"), "row 2, column 'nose_Y'",
+                "cell without a list", ("'0.5'", "[0.5, 0.51]")),
+    "cut off list": (cell("nose_Y", "[0.5, 0.5"), "row 2, column 'nose_Y'",
+                     "cell without a list", ("'[0.5, 0.5'",)),
+    "empty cell": (cell("nose_Y", ""), "row 2, column 'nose_Y'", "empty cell", ()),
+    "empty list": (cell("nose_Y", "[]"), "row 2, column 'nose_Y'", "empty list", ()),
+    "inf": (cell("indexTip_right_X", "[0.5, 0.5, -inf]"), "row 2, column 'indexTip_right_X'",
+            "inf", ("'-inf'", "frame 3")),
+    "1e39": (cell("nose_Y", "[1e39, 0.5, 0.5]"), "row 2, column 'nose_Y'",
+             "inf", ("'1e39'", "frame 1")),
+    "gloss for a label": (cell("labels", "book"), "row 2, column 'labels'",
+                          "label that is no integer", ("'book'", "from 0 up")),
+    "no label": (cell("labels", ""), "row 2, column 'labels'", "label that is no integer", ()),
+    "half a label": (cell("labels", "1.5"), "row 2, column 'labels'",
+                     "label that is no integer", ("'1.5'",)),
+    "negative label": (cell("labels", "-1"), "row 2, column 'labels'",
+                       "label that is no integer", ("'-1'",)),
+    "frame rate of text": (cell("video_fps", "fast"), "row 2, column 'video_fps'",
+                           "bad video_fps", ("'fast'", "positive")),
+    "negative frame rate": (cell("video_fps", "-25"), "row 2, column 'video_fps'",
+                            "bad video_fps", ("'-25'",)),
+    "nothing detected": (lines(lambda line: b'1' + b',"[0.0, 0.0]"' * 108), "row 2",
+                         "no usable frame", ("2 frames",)),
+    "cut off row": (lines(lambda line: line[: line.rindex(b',"[')]), "row 2",
+                    "wrong number of cells", ("108 cells", "expected 109")),
+    "lists without quotes": (lines(lambda line: line.replace(b'"', b"")), "row 2",
+                             "wrong number of cells", ("325 cells", "expected 109")),
+    # the rows of our Parquet
+    "id of null": (columns(clip_id=["a", None, "c"]), "row 2, column 'clip_id'",
+                   "no clip id", ("null",)),
+    "id twice": (columns(clip_id=["a", "a", "c"]), "row 2, column 'clip_id'",
+                 "duplicate clip id", ("'a'", "row 1")),
+    "gloss of null": (columns(gloss=["a", None, "c"]), "row 2, column 'gloss'",
+                      "no gloss", ("null",)),
+    "empty gloss": (columns(gloss=["a", "", "c"]), "row 2, column 'gloss'", "no gloss", ("empty",)),
+    "no landmarks": (columns(landmarks=[NUMBERS, None, NUMBERS]), "row 2, column 'landmarks'",
+                     "wrong number of landmarks", ("null", "2 x 54 x 2")),
+    "empty landmarks": (columns(landmarks=[NUMBERS, [], NUMBERS]), "row 2, column 'landmarks'",
+                        "wrong number of landmarks", ("0 numbers", "216")),
+    "short landmarks": (columns(landmarks=[NUMBERS, NUMBERS[:-1], NUMBERS]),
+                        "row 2, column 'landmarks'", "wrong number of landmarks",
+                        ("215 numbers", "216")),
+    "other n_frames": (columns(n_frames=[2, 3, 2]), "row 2, column 'landmarks'",
+                       "wrong number of landmarks", ("216 numbers", "3 x 54 x 2 = 324")),
+    "n_frames of null": (columns(n_frames=[2, None, 2]), "row 2, column 'n_frames'",
+                         "bad n_frames", ("null",)),
+    "n_frames of 0": (columns(n_frames=[2, 0, 2]), "row 2, column 'n_frames'",
+                      "bad n_frames", ("found 0,",)),
+    "n_frames of nan": (columns(n_frames=[2, float("nan"), 2]), "row 2, column 'n_frames'",
+                        "bad n_frames", ("nan",)),
+    "n_frames of inf": (columns(n_frames=[2, float("inf"), 2]), "row 2, column 'n_frames'",
+                        "bad n_frames", ("inf",)),
+    "landmark of inf": (columns(landmarks=[NUMBERS, [*NUMBERS[:-1], float("inf")], NUMBERS]),
+                        "row 2, column 'landmarks'", "inf", ("thumbCMC_right", "frame 2")),
+    "beyond float32": (columns(landmarks=[NUMBERS, [1e200, *NUMBERS[1:]], NUMBERS]),
+                       "row 2, column 'landmarks'", "inf", ("x of nose", "frame 1")),
+    "all nan": (columns(landmarks=[NUMBERS, [float("nan")] * 216, NUMBERS]),
+                "row 2, column 'landmarks'", "no usable frame", ("2 frames",)),
+    "negative aspect": (columns(aspect=[1.0, -1.0, None]), "row 2, column 'aspect'",
+                        "bad aspect", ("-1.0", "0.001 to 10,000")),
+    "aspect of no image": (columns(aspect=[1.0, 1e308, 1.0]), "row 2, column 'aspect'",
+                           "bad aspect", ("1e+308",)),
+    "fps of 0": (columns(fps=[25.0, 0.0, None]), "row 2, column 'fps'", "bad fps", ("0.0",)),
+    # folders of MediaPipe vectors
+    "size of no vector": (frame(np.zeros(100)), "clip 'bye/1'",
+                          "wrong size", ("'2.npy'", "(100,)", "1662", "258")),
+    "three axes": (frame(np.zeros((1, 1, 1662))), "clip 'bye/1'", "wrong size", ("'2.npy'",)),
+    "two vectors": (frame(np.zeros((2, 1662))), "clip 'bye/1'", "wrong size", ("2 vectors",)),
+    "other size": (frame(np.ones(258)), "clip 'bye/1'",
+                   "mixed sizes", ("'2.npy'", "258", "1662")),
+    "objects": (frame(np.array([{}, None]), allow_pickle=True), "clip 'bye/1'",
+                "damaged file", ("'2.npy'",)),
+    "text": (frame(np.array(["a", "b"])), "clip 'bye/1'", "no numbers", ("'2.npy'", "<U1")),
+    "nan": (one_value(4 * 14 + 1, np.nan), "clip 'bye/1'", "nan or inf", ("nan", "frame 3")),
+    "inf in a hand": (one_value(1662 - 63, -np.inf), "clip 'bye/1'",
+                      "nan or inf", ("-inf", "frame 3")),
+    "1e300": (one_value(1662 - 126, 1e300), "clip 'bye/1'", "nan or inf", ("inf", "frame 3")),
+    "cut off .npy": (frame_bytes(lambda content: content[:-100]), "clip 'bye/1'",
+                     "damaged file", ("'2.npy'", "cut off")),
+    "shape beyond the file": (
+        frame_bytes(lambda content: content.replace(b"(1662,), ", b"(9999999999,), ")),
+        "clip 'bye/1'", "damaged file", ("'2.npy'",)),
+    "empty .npy": (frame_bytes(lambda content: b""), "clip 'bye/1'",
+                   "damaged file", ("'2.npy'",)),
+    "zip for .npy": (frame_bytes(lambda content: b"PK\x03\x04 and so on"), "clip 'bye/1'",
+                     "damaged file", ("'2.npy'",)),
+    "a terabyte of nothing": (
+        frames(lambda clip: os.truncate(clip / "2.npy", 1 << 40)),
+        "clip 'bye/1'", "too large file", ("'2.npy'", "1,099,511,627,776")),
+    "gap": (frames(lambda clip: (clip / "1.npy").unlink()), "clip 'bye/1'",
+            "gap between frames", ("'0.npy'", "'2.npy'")),
+    "frame twice": (frame(np.zeros(1662), "02.npy"), "clip 'bye/1'",
+                    "frame there twice", ("'02.npy'", "'2.npy'")),
+    "name of no number": (frame(np.zeros(1662), "last.npy"), "clip 'bye/1'",
+                          "frame without a number", ("'last.npy'",)),
+    "no frame": (frames(lambda clip: [path.unlink() for path in clip.iterdir()]),
+                 "clip 'bye/1'", "no frame", ("0.npy",)),
+    "nothing in a clip": (
+        frames(lambda clip: [np.save(path, np.zeros(1662)) for path in clip.iterdir()]),
+        "clip 'bye/1'", "no usable frame", ("4 frames",)),
+    # .pose files
+    "cut off .pose": (pose(lambda file: file[:-100]), "clip 'book/1'",
+                      "damaged file", ("cut off",)),
+    "a billion frames": (patched(4, struct.pack("<I", 10**9)), "clip 'book/1'",
+                         "damaged file", ()),
+    "too few frames": (patched(4, struct.pack("<I", 2)), "clip 'book/1'",
+                       "damaged file", (f"{BODY_BYTES // 3} bytes",)),
+    "cut off header": (pose(lambda file: file[:300]), "clip 'book/1'", "damaged file", ()),
+    "other version": (pose(lambda file: struct.pack("<f", 7.0) + file[4:]), "clip 'book/1'",
+                      "damaged file", ("7.0",)),
+    "empty .pose": (pose(lambda file: b""), "clip 'book/1'", "damaged file", ()),
+    "no frames": (pose(lambda file: file[: -BODY_BYTES - 6] + struct.pack("<IH", 0, 1)),
+                  "clip 'book/1'", "no usable frame", ("0 frames",)),
+    "no people": (pose(lambda file: file[: -BODY_BYTES - 2] + bytes(2)), "clip 'book/1'",
+                  "no usable frame", ("0 people",)),
+    "inf in .pose": (patched(10, struct.pack("<f", np.inf)), "clip 'book/1'",
+                     "inf", ("x of nose", "frame 1")),
+    "no confidence": (patched(10 + BODY_BYTES * 3 // 4, bytes(BODY_BYTES // 4)), "clip 'book/1'",
+                      "no usable frame", ("3 frames",)),
+    "no size": (pose(lambda file: file[:4] + bytes(4) + file[8:]), "clip 'book/1'",
+                "no frame size", ("0 x 0", "--set data.frame_size=[640,480]")),
+    "other points": (
+        pose(lambda file: file.replace(b"HAND", b"FOOT").replace(b"POSE", b"LEGS")),
+        "clip 'book/1'", "unknown points", ("'LEGS_LANDMARKS'", "MediaPipe Holistic")),
+    "file not there": (labels("2.pose,tree"), "clip '2'", "missing file", ("'path'", "'2.pose'")),
+    "file elsewhere": (labels("../1.pose,tree"), "clip '../1'",
+                       "path elsewhere", ("'path'", "'../1.pose'")),
+    "no gloss in labels": (labels("1.pose,"), "clip '1'", "no gloss", ("'gloss'", "labels.csv")),
+    # the Google competition
+    "unknown type": (long(type=(700, "hand")), "row 2", "unknown landmark",
+                     ("1001.parquet: row 701", "'type'", "'hand'", "left_hand")),
+    "no type": (long(type=(0, None)), "row 2", "unknown landmark", ("row 1,", "None")),
+    "index too large": (long(landmark_index=(32, 33)), "row 2", "unknown landmark",
+                        ("row 33", "'landmark_index'", "'pose' and 33", "0 to 32")),
+    "index below 0": (long(landmark_index=(522, -1)), "row 2", "unknown landmark",
+                      ("row 523", "'right_hand' and -1", "0 to 20")),
+    "frame of null": (long(frame=(543, None)), "row 2", "no frame",
+                      ("row 544, column 'frame'", "null")),
+    "inf in long": (long(y=(0, np.inf)), "row 2", "inf", ("1001.parquet", "y of nose", "frame 1")),
+    "landmark twice": (long(landmark_index=(5, 4)), "row 2", "landmark there twice",
+                       ("row 6", "pose landmark 4", "frame 20")),
+    "all missing": (long(x=pa.nulls(NUM_ROWS), y=pa.nulls(NUM_ROWS)), "row 2",
+                    "no usable frame", ("4 frames",)),
+    "no x": (long(x=None), "row 2", "missing column", ("1001.parquet", "'x'")),
+    "words for x": (long(x=pa.array(["a"] * NUM_ROWS)), "row 2", "wrong type of column",
+                    ("column 'x'", "string", "numbers")),
+    "half frames": (long(frame=pa.array([0.5] * NUM_ROWS)), "row 2", "wrong type of column",
+                    ("column 'frame'", "double", "integers")),
+    "clip not there": (index(path="7.parquet"), "row 2", "missing file", ("'path'", "7.parquet")),
+    "clip elsewhere": (index(path="../1001.parquet"), "row 2", "path elsewhere",
+                       ("'path'", "'../1001.parquet'")),
+    "absolute path": (index(path="/etc/passwd"), "row 2", "path elsewhere", ("'/etc/passwd'",)),
+    "no sign": (index(sign=""), "row 2", "no sign", ("'sign'",)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("make", "where", "kind", "words"), BAD_CLIPS.values(), ids=BAD_CLIPS)
+def test_a_bad_clip_is_named_or_left_out_on_demand(tmp_path, make, where, kind, words):
+    path = make(tmp_path)
+
+    message = message_of(path)
+    dataset = load_dataset(path, LENIENT)
+
+    assert message.startswith(f"{path}: {where}: ")
+    assert [word for word in words if word not in message] == []
+    assert "--skip-bad-clips" in message
+    num_good = 2 if path.is_file() and path.name != "train.csv" else 1
+    assert len(dataset) == num_good
+    assert f"left out 1 of {num_good + 1} clips: 1 {kind}" in dataset.notes
+
+
+def test_bad_clips_are_counted_by_the_first_fault_of_each(tmp_path):
+    changes = {
+        (0, "nose_X"): "[0.5]",
+        (2, "nose_X"): "[inf, 0.5, 0.5]",
+        (3, "nose_Y"): "[0.5]",
+        (3, "nose_X"): "[inf, 0.5, 0.5]",
+        (4, "labels"): "book",
+        (4, "nose_X"): "[0.5]",
+    }
+    path = write_csv(tmp_path / "a.csv", [person(3, seed) for seed in range(7)], changes=changes)
+    content = path.read_bytes().split(b"\r\n")
+    path.write_bytes(b"\r\n".join([*content[:2], b"1", *content[3:]]))
+
+    dataset = load_dataset(path, LENIENT)
+
+    assert [clip.clip_id for clip in dataset] == ["a:5", "a:6"]
+    np.testing.assert_array_equal(dataset[1].landmarks, person(3, 6).astype(np.float32))
+    counts = dataset.notes[0].partition(": ")[2].split(", ")
+    assert sorted(counts) == [
+        "1 inf", "1 label that is no integer", "1 wrong number of cells", "2 unequal list lengths"
+    ]  # fmt: skip
+
+
+def test_a_file_of_bad_clips_alone_is_an_error_even_if_they_are_skipped(tmp_path):
+    path = write_csv(
+        tmp_path / "a.csv", [person(3)] * 2, changes={(n, "nose_X"): "[0.5]" for n in (0, 1)}
+    )
+
+    with pytest.raises(DataError, match=r"none of its 2 clips .* row 1, column 'nose_X'"):
+        load_dataset(path, LENIENT)
+
+
+@pytest.mark.parametrize("cut", [1, 100, 2848, 50_000])
+def test_an_old_pose_file_that_was_cut_off_is_not_read_with_its_points_in_wrong_places(
+    tmp_path, shared_data, cut
+):
+    """Version 0.1, whose number of frames is computed from the length of the file."""
+    content = (shared_data / "pose" / "pizza.pose").read_bytes()
+    (tmp_path / "pizza.pose").write_bytes(content[:-cut])
+
+    assert "cut off" in message_of(tmp_path / "pizza.pose")
+
+
+# --- bad files ----------------------------------------------------------------------------------
+
+
+def csv_header(change: Callable[[str], str]) -> Make:
+    def make(folder: Path) -> Path:
+        path = write_csv(folder / "a.csv", [person(3)])
+        header, rest = path.read_text(encoding="utf-8").split("\n", 1)
+        path.write_text(f"{change(header)}\n{rest}", encoding="utf-8")
+        return path
+
+    return make
+
+
+def content(name: str, change: Callable[[bytes], bytes]) -> Make:
+    """A CSV whose bytes are changed, under any name."""
+
+    def make(folder: Path) -> Path:
+        path = write_csv(folder / name, [person(3)])
+        path.write_bytes(change(path.read_bytes()))
+        return path
+
+    return make
+
+
+def parquet_bytes(change: Callable[[bytes], bytes]) -> Make:
+    def make(folder: Path) -> Path:
+        path = columns()(folder)
+        path.write_bytes(change(path.read_bytes()))
+        return path
+
+    return make
+
+
+def zip_file(folder: Path) -> Path:
+    with zipfile.ZipFile(folder / "a.csv", "w") as archive:
+        archive.writestr("xl/workbook.xml", "<workbook/>")
+    return folder / "a.csv"
+
+
+def latin_gloss(folder: Path) -> Path:
+    latin = pa.array([b"G\xfcnther", b"a", b"b"]).view(pa.string())
+    return columns(gloss=latin)(folder)
+
+
+def no_rows(folder: Path) -> Path:
+    write_parquet([], folder / "a.parquet")
+    return folder / "a.parquet"
+
+
+def write_bytes(name: str, content: bytes) -> Make:
+    def make(folder: Path) -> Path:
+        (folder / name).write_bytes(content)
+        return folder / name
+
+    return make
+
+
+def vectors_at(place: str) -> Make:
+    def make(folder: Path) -> Path:
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        np.save(folder / place, np.zeros(1662))
+        return folder
+
+    return make
+
+
+def labels_file(content: bytes) -> Make:
+    def make(folder: Path) -> Path:
+        labels("")(folder)
+        (folder / "labels.csv").write_bytes(content)
+        return folder
+
+    return make
+
+
+BAD_FILES: dict[str, tuple[Make, tuple[str, ...]]] = {
+    # the header of a CSV
+    "no labels": (csv_header(lambda h: h.replace("labels", "label")), ("column 'labels'",)),
+    "no nose_Y": (csv_header(lambda h: h.replace("nose_Y", "nose_Z")),
+                  ("column 'nose_Y'", "107 columns of 108")),
+    "no left hand": (csv_header(lambda h: h.replace("_left_", "_l_")),
+                     ("column 'wrist_left_X'", "41 more", "66 columns of 108")),
+    "half a neck": (csv_header(lambda h: h.replace("neck_Y", "other")), ("column 'neck_Y'",)),
+    "lower case": (csv_header(str.lower), ("'nose_x'", "<landmark>_X")),
+    "semicolons": (csv_header(lambda h: h.replace(",", ";")), ("'labels;", "commas")),
+    "column twice": (
+        csv_header(lambda h: h.replace("neck_X", "nose_X").replace("neck_Y", "other")),
+        ("'nose_X', 'nose_X'",)),
+    "landmark twice": (
+        csv_header(lambda h: h.replace("neck_X", "wrist_0_X").replace("neck_Y", "other")),
+        ("'wrist_0_X', 'wrist_left_X'",)),
+    "a million columns": (
+        content("a.csv", lambda csv: b"nose_X" + b",a" * 1_000_000 + b"\n"), ("line 1",)),
+    # files that are no table of clips
+    "0 bytes": (content("a.csv", lambda csv: b""), ("empty",)),
+    "0 bytes of Parquet": (content("a.parquet", lambda csv: b""), ("empty",)),
+    "blank lines": (content("a.csv", lambda csv: b"\n \r\n"), ("empty",)),
+    "header alone": (content("a.csv", lambda csv: csv.split(b"\r\n")[0] + b"\r\n"), ("no row",)),
+    "UTF-16": (content("a.csv", lambda csv: csv.decode().encode("utf-16")), ("UTF-16", "UTF-8")),
+    "UTF-16 without a mark": (
+        content("a.csv", lambda csv: csv.decode().encode("utf-16-le")), ("line 1", "0x00")),
+    "null byte": (
+        content("a.csv", lambda csv: csv.replace(b"0.5", b"0\x005", 1)), ("line 2", "0x00")),
+    "Latin-1": (content("a.csv", lambda csv: csv.replace(b"\r\n0,", b"\r\nG\xfcnther,")),
+                ("line 2", "0xfc", "UTF-8")),
+    "gzip": (content("a.csv", gzip.compress), ("gzip", "unpack")),
+    "Excel": (zip_file, ("zip", "Excel")),
+    "Git LFS": (write_bytes("a.parquet", b"version https://git-lfs.github.com/spec/v1\noid 0\n"),
+                ("git lfs pull",)),
+    "video": (write_bytes("a.mp4", b"\0\0\0\x18ftypmp42"), ("ftyp",)),
+    "text named Parquet": (write_bytes("a.parquet", b"hello there"), ("'hello th'", "PAR1")),
+    "open quotation": (content("a.csv", lambda csv: csv[: csv.rindex(b'"') - 3]),
+                       ("row 1, column 'thumbCMC_right_Y'", "'[0")),
+    "no file": (lambda folder: folder / "absent.csv", ("not there",)),
+    "empty folder": (lambda folder: folder, ("folder", "SPOTER")),
+    "vectors beside each other": (vectors_at("0.npy"), ("<gloss>/<clip>/<frame>.npy",)),
+    "vectors too deep": (vectors_at("a/b/c/0.npy"), ("<gloss>/<clip>/<frame>.npy",)),
+    # the columns of our Parquet
+    "no column landmarks": (columns(landmarks=None), ("column 'landmarks'", "'clip_id'")),
+    "no ids": (columns(clip_id=None, n_frames=None), ("column 'clip_id'", "'n_frames'")),
+    "landmarks of text": (columns(landmarks=["[0.5]"] * 3), ("'landmarks'", "string", "lists")),
+    "landmarks of numbers": (columns(landmarks=[1.0, 2.0, 3.0]), ("'landmarks'", "double")),
+    "n_frames of text": (columns(n_frames=["2"] * 3), ("'n_frames'", "string", "numbers")),
+    "gloss of numbers": (columns(gloss=[0.5, 1.5, 2.5]), ("'gloss'", "double", "text")),
+    "gloss of bytes": (columns(gloss=[b"G\xfc", b"a", b"b"]), ("'gloss'", "binary")),
+    "gloss of records": (columns(gloss=[{"x": 1}] * 3), ("'gloss'", "struct")),
+    "fps of text": (columns(fps=["fast"] * 3), ("'fps'", "string", "numbers")),
+    "gloss in Latin-1": (latin_gloss, ("'gloss'", "UTF8")),
+    "no rows": (no_rows, ("empty", "no row")),
+    **{f"Parquet cut after {n} bytes": (parquet_bytes(lambda file, n=n: file[:n]), ("cut off",))
+       for n in (4, 12, 100, 2000)},
+    "overwritten Parquet": (
+        parquet_bytes(lambda file: file[:4] + bytes(1000) + file[1004:]), ("damaged",)),
+    # tables beside the clips
+    "one clip of the competition": (
+        lambda folder: long()(folder).with_name("1000.parquet"), ("train.csv",)),
+    "train.csv without rows": (lambda folder: write_index(folder, []), ("0 rows",)),
+    "train.csv with a carriage return": (
+        write_bytes("train.csv", b"path,participant_id\r,sequence_id,sign\na,1,2,blow\n"),
+        ("'path', 'participant_id'", "sign")),
+    "train.csv in Latin-1": (
+        write_bytes("train.csv", b"path,participant_id,sequence_id,sign\na,1,2,fr\xfch\n"),
+        ("UTF-8",)),
+    "labels.csv without rows": (labels_file(b""), ("labels.csv", "0 rows")),
+    "labels.csv of other columns": (
+        labels_file(b"name,sign\n1.pose,book\n"), ("labels.csv", "'name'")),
+    "labels.csv in Latin-1": (labels_file(b"path,gloss\n\xff\xfe,\xfc"), ("labels.csv", "UTF-8")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("make", "words"), BAD_FILES.values(), ids=BAD_FILES)
+def test_a_bad_file_is_explained(tmp_path, make, words):
+    path = make(tmp_path)
+
+    message = message_of(path)
+
+    assert message.startswith(str(path))
+    assert [word for word in words if word not in message] == []
+
+
+# --- glosses that training lacks ----------------------------------------------------------------
+
+
+def test_a_gloss_that_training_lacks_is_named_or_left_out(tmp_path):
+    path = columns(gloss=["book", "tree", "tree"])(tmp_path)
+
+    message = message_of(path, ["book", "house"])
+    dataset = load_dataset(path, LENIENT, classes=["book", "house"])
+
+    for part in ("2 clips of 3", "'tree'", "'clip1'", "'book', 'house'", "--skip-bad-clips"):
+        assert part in message
+    assert [clip.gloss for clip in dataset] == ["book"]
+    assert dataset.classes == ("book", "house")
+    assert "2 clips of 3" in dataset.notes[0]
+
+
+def test_numbers_beside_names_need_names(tmp_path):
+    path = write_csv(tmp_path / "a.csv", [person(3)])
+
+    assert "--set data.gloss_names=FILE" in message_of(path, ["book", "house"])
