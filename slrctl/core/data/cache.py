@@ -27,8 +27,8 @@ from slrctl.core.clip import Clip, groups_of_clips
 from slrctl.core.data.prepare import canonical_clips, canonical_settings
 from slrctl.core.data.readers import folder_of, read_clips
 from slrctl.core.data.readers.parquet import SCHEMA, table_of
-from slrctl.errors import SlrctlError
-from slrctl.files import parse_json, read_text, replacing
+from slrctl.errors import DataError, SlrctlError
+from slrctl.files import read_json, replacing, write_json
 from slrctl.settings import DataSettings, PrepareSettings, Settings
 
 _SUFFIX = ".arrow"
@@ -309,8 +309,8 @@ def content_digest(source: Path, notes_dir: Path) -> str:
     states = states_of(source)
     state = _hash(os.fsencode(repr(states)))
     note_path = notes_dir / f"{_hash(os.fsencode(source.absolute()))}.json"
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        note = parse_json(read_text(note_path))
+    with suppress(DataError, KeyError, TypeError):
+        note = read_json(note_path)
         if note["state"] == state:
             return str(note["content"])
     whole = hashlib.blake2b(digest_size=16)
@@ -322,8 +322,7 @@ def content_digest(source: Path, notes_dir: Path) -> str:
     if time.time() - last_change / 1e9 > _SETTLED_SECONDS:
         with suppress(OSError, SlrctlError):
             notes_dir.mkdir(parents=True, exist_ok=True)
-            with replacing(note_path) as temporary:
-                temporary.write_text(json.dumps({"state": state, "content": whole.hexdigest()}))
+            write_json(note_path, {"state": state, "content": whole.hexdigest()})
     return whole.hexdigest()
 
 
