@@ -26,14 +26,14 @@ def show_clip(
     layer: str,
 ) -> None:
     """The clip, its prediction, the maps of a layer, and who takes how much from whom."""
-    from slrctl.reports.terminal import TextArea, map_lines
+    from slrctl.reports.terminal import map_lines
     from slrctl.studies.attention.record import FUSION
 
     inspected, measures = measured
     print_facts(console, _facts(run_name, inspected, measures, layer))
     maps = _pair(inspected) if layer == FUSION else inspected.layers[layer]
     has_colour = console.color_system in ("truecolor", "256") and not console.no_color
-    for line in map_lines(maps, TextArea(console.width, has_colour)):
+    for line in map_lines(maps, console.width, has_colour=has_colour):
         console.print(line, no_wrap=True, overflow="ignore", crop=False)
     if inspected.norms is not None:
         _show_exchange(console, measures)

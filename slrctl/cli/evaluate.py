@@ -177,7 +177,6 @@ def _show(
     folder: Path,
 ) -> None:
     from slrctl.reports.tables import (
-        most_confused,
         overall_rows,
         percent,
         worst_classes,
@@ -212,7 +211,7 @@ def _show(
             ["gloss", "taken for", "clips", "share of the gloss"],
             [
                 (pair.truth, pair.predicted, str(pair.clips), percent(pair.share))
-                for pair in most_confused(evaluation)
+                for pair in evaluation.confused[:10]
             ],
             num_texts=2,
         )

@@ -208,7 +208,7 @@ def _choose(
 
 
 def _clips_json(looked: "list[MeasuredClip]") -> list[dict[str, Any]]:
-    from slrctl.reports.attention_html import numbers, prediction
+    from slrctl.reports.attention_data import numbers, prediction
 
     return [
         {

@@ -1,20 +1,20 @@
-"""The figures of a run: its confusion matrix and its training curves.
+"""Look of all figures; the confusion matrix and the training curves of a run.
 
-Drawn with matplotlib's objects and the Agg canvas, never pyplot: no window and no global figure, so
-they can be drawn anywhere. Colours are safe for the colour-blind (one hue, or those of Okabe and
-Ito), and lines differ in style as well, for print.
+Figures are matplotlib objects without pyplot, so they open no window and share no state. Colours
+are those of Okabe and Ito, safe for the colour-blind; lines differ in style as well, for print.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from matplotlib import colormaps, font_manager
+from matplotlib import font_manager, rc_context
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
@@ -24,66 +24,32 @@ from slrctl.evaluation.predictions import Predictions
 from slrctl.files import replacing
 from slrctl.reports.tables import percent, percent_interval
 
-# Okabe and Ito's colours, which the colour-blind can tell apart.
+Style = dict[Any, Any]
+"""Matplotlib's settings by name."""
+
+# Seven colours and six styles, each in its own cycle, make 42 pairs before one repeats.
 BLUE, VERMILLION, GREEN = "#0072B2", "#D55E00", "#009E73"
-
-
-class Curve(NamedTuple):
-    """A column of the history, and how it is drawn; without a label it is not in the legend."""
-
-    key: str
-    label: str
-    color: str
-    style: str
-
-
-class Panel(NamedTuple):
-    title: str
-    axis_label: str
-    curves: tuple[Curve, ...]
-    lowest: float | None = None
-    """Where the axis starts, None for wherever the data do."""
-
-
-PANELS = (
-    Panel(
-        "accuracy",
-        "accuracy (%)",
-        (
-            Curve("train_accuracy", "training", BLUE, "--"),
-            Curve("val_accuracy", "validation", VERMILLION, "-"),
-        ),
-        lowest=0.0,
-    ),
-    Panel(
-        "loss",
-        "cross-entropy (nats)",
-        (
-            Curve("train_classification", "training", BLUE, "--"),
-            Curve("val_loss", "validation", VERMILLION, "-"),
-            Curve("train_loss", "training, with CMCL", GREEN, ":"),
-        ),
-    ),
-    Panel("learning rate", "learning rate", (Curve("learning_rate", "", BLUE, "-"),), lowest=0.0),
-    Panel(
-        "CMCL: consistency",
-        "consistency term (nats)",
-        (Curve("train_consistency", "", GREEN, "-"),),
-    ),
-    Panel("CMCL: alignment", "alignment term", (Curve("train_alignment", "", GREEN, "-"),)),
-    Panel(
-        "CMCL: weights in force",
-        "weight of the term",
-        (
-            Curve("lambda_consistency", "consistency", BLUE, "-"),
-            Curve("lambda_alignment", "alignment", VERMILLION, "--"),
-        ),
-        lowest=0.0,
-    ),
+COLORS = (BLUE, VERMILLION, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31")
+DASHES = (
+    (0, (5, 1.5)),
+    (0, (1, 1)),
+    (0, (6, 1.5, 1, 1.5)),
+    "-",
+    (0, (10, 2, 3, 2)),
+    (0, (4, 1, 1, 1, 1, 1)),
 )
-
-
-LONGEST_NAME = 32
+MAX_MARKED = 15
+"""Most epochs that are marked on a line; a single one makes no line."""
+CURVES: Style = {
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "grid.color": "0.9",
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+}
+"""Style of figures with curves."""
 
 # For scripts that matplotlib's own font lacks; a character is taken from the first that has it.
 _OTHER_FONTS = (
@@ -96,63 +62,91 @@ _OTHER_FONTS = (
     "Noto Sans Devanagari",
     "Arial Unicode MS",
 )
+_LONGEST_NAME = 32
 
 
-def available_families() -> list[str]:
-    """The font that comes with matplotlib, then those installed for other scripts."""
+@cache
+def available_fonts() -> tuple[str, ...]:
+    """Name the font that comes with matplotlib, then those installed for other scripts."""
     installed = set(font_manager.get_font_names())
-    return ["DejaVu Sans", *(name for name in _OTHER_FONTS if name in installed)]
+    return ("DejaVu Sans", *(name for name in _OTHER_FONTS if name in installed))
 
 
-def gloss_labels(classes: Sequence[str], families: Sequence[str]) -> list[str]:
-    """A label for each class.
-
-    Where no family has a character of a gloss, which would be drawn as boxes with a warning for
-    each, the label is `class n`, counted from 1: row n of the per-class table.
-    """
-    drawable = _drawable(families)
-    names = [shortened(gloss) for gloss in classes]
-    return [
-        name if name and drawable.issuperset(map(ord, name)) else f"class {number}"
-        for number, name in enumerate(names, start=1)
-    ]
+@cache
+def _drawable(fonts: tuple[str, ...]) -> set[int]:
+    """The code points that one of the fonts has."""
+    files = [font_manager.get_font(font_manager.findfont(font)) for font in fonts]
+    return {code for file in files for code in file.get_charmap()}
 
 
-def drawn_text(text: str, families: Sequence[str], longest: int = LONGEST_NAME) -> str:
-    """A text on one line, an empty square for each character that no family has."""
-    drawable = _drawable(families)
-    return "".join(
-        character if ord(character) in drawable else "\u25a1"
-        for character in shortened(text, longest)
-    )
-
-
-def _drawable(families: Sequence[str]) -> set[int]:
-    """The code points that one of the families has."""
-    drawable: set[int] = set()
-    for family in families:
-        font = font_manager.get_font(font_manager.findfont(family))
-        drawable |= font.get_charmap().keys()
-    return drawable
-
-
-def shortened(gloss: str, longest: int = LONGEST_NAME) -> str:
-    """The gloss on one line; a long one without its middle, as beginnings often agree."""
-    name = " ".join(gloss.split())
+def shortened(text: str, longest: int = _LONGEST_NAME) -> str:
+    """Put a text on one line; a long one loses its middle, as beginnings often agree."""
+    name = " ".join(text.split())
     if len(name) <= longest:
         return name
     tail = longest // 3
     return f"{name[: longest - tail - 1]}…{name[-tail:]}"
 
 
-DOTS_PER_INCH = 200
+def drawn_text(
+    text: str, longest: int = _LONGEST_NAME, fonts: tuple[str, ...] | None = None
+) -> str:
+    """Shorten a text; a character that no font has becomes an empty square."""
+    drawable = _drawable(fonts or available_fonts())
+    return "".join(c if ord(c) in drawable else "\u25a1" for c in shortened(text, longest))
+
+
+def gloss_labels(classes: Sequence[str], fonts: tuple[str, ...] | None = None) -> list[str]:
+    """Label each class with its gloss.
+
+    Where no font has a character of it, the label is `class n`, counted from 1: row n of the
+    per-class table.
+    """
+    names = [shortened(gloss) for gloss in classes]
+    return [
+        name if name and name == drawn_text(name, fonts=fonts) else f"class {number}"
+        for number, name in enumerate(names, start=1)
+    ]
+
+
+def base_style() -> Style:
+    """Settings of every figure: fonts for all scripts, and no text read as a formula."""
+    return {
+        "font.family": list(available_fonts()),
+        "text.parse_math": False,
+        "savefig.dpi": 200,
+        "savefig.bbox": "tight",  # no label is cut off where the layout runs out of room
+        "svg.hashsalt": "slrctl",  # else the ids in an SVG differ from one drawing to the next
+    }
+
+
+@contextmanager
+def saved_figure(
+    size: tuple[float, float],
+    *paths: Path,
+    layout: Literal["constrained", "compressed"] | None = "constrained",
+    style: Style | None = None,
+) -> Iterator[Figure]:
+    """Give an empty figure, and write it when the block ends.
+
+    Args:
+        size: width and height in inches.
+        paths: files to write; the suffix chooses the format. Equal figures give equal bytes.
+        layout: how matplotlib places the axes.
+        style: settings beside those of `base_style`.
+    """
+    undated = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+    with rc_context({**base_style(), **(style or {})}):
+        figure = Figure(size, layout=layout)
+        yield figure
+        for path in paths:
+            with replacing(path) as temporary:
+                figure.savefig(temporary, metadata=undated.get(path.suffix))
+
+
 MAX_NAMED, MAX_NUMBERED = 40, 15
 """Most classes that all get their names on the axes; most that get numbers in the cells."""
 NAMES_BEYOND = 25
-MAX_POINTS = 15
-"""Most epochs that are drawn as points too: a single one makes no line."""
-
-Row = Mapping[str, Any]
 
 
 def draw_confusion(predictions: Predictions, path: Path, evaluation: Evaluation) -> None:
@@ -170,51 +164,82 @@ def draw_confusion(predictions: Predictions, path: Path, evaluation: Evaluation)
     clips = counts.sum(axis=1, keepdims=True)
     shares = np.where(clips > 0, counts / np.maximum(clips, 1), np.nan)
     num_classes = len(predictions.classes)
-    side = min(2.6 + 0.4 * max(num_classes, 6), 10.0)  # inches
-    figure = Figure(figsize=(1.12 * side, side), layout="constrained")
-    axes = figure.subplots()
-    axes.set_facecolor("0.75")  # seen where the share is NaN
-    image = axes.imshow(shares, cmap=colormaps["Blues"], vmin=0, vmax=1)
-    _name_classes(axes, predictions.classes)
-    if num_classes <= MAX_NUMBERED:
-        _write_shares(axes, shares)
-    axes.set_xlabel("predicted gloss")
-    axes.set_ylabel("true gloss")
-    interval = percent_interval(evaluation.intervals["accuracy"])
-    axes.set_title(
-        f"accuracy {percent(evaluation.metrics['accuracy'])}, 95 % interval {interval}\n"
-        f"clips: {evaluation.clips}, classes: {num_classes}, resampled by {evaluation.ci_unit}",
-        fontsize=10,
-    )
-    bar = figure.colorbar(image, ax=axes, fraction=0.046, pad=0.03)
-    bar.set_label("share of the true gloss's clips")
-    bar.ax.yaxis.set_major_formatter(PercentFormatter(1))
-    _save(figure, path)
-
-
-def _name_classes(axes: Axes, classes: Sequence[str]) -> None:
-    step = 1 if len(classes) <= MAX_NAMED else math.ceil(len(classes) / NAMES_BEYOND)
-    families = available_families()
-    names = gloss_labels(classes, families)[::step]
-    ticks = range(0, len(classes), step)
-    size = 8 if len(ticks) <= NAMES_BEYOND else 7
-    axes.set_xticks(ticks, names, rotation=90)
-    axes.set_yticks(ticks, names)
-    for label in (*axes.get_xticklabels(), *axes.get_yticklabels()):
-        label.set(fontsize=size, fontfamily=families)
-        label.set_parse_math(False)  # or a gloss with two $ would be set as a formula
-
-
-def _write_shares(axes: Axes, shares: Float[np.ndarray, "K K"]) -> None:
-    for row, column in np.argwhere(shares > 0):
-        share = shares[row, column]
-        ink = "white" if share > 0.5 else "black"
-        axes.text(
-            column, row, f"{100 * share:.0f}", ha="center", va="center", color=ink, fontsize=8
+    step = 1 if num_classes <= MAX_NAMED else math.ceil(num_classes / NAMES_BEYOND)
+    ticks = range(0, num_classes, step)
+    names = gloss_labels(predictions.classes)[::step]
+    side = min(2.6 + 0.4 * max(num_classes, 6), 10.0)
+    with saved_figure((1.12 * side, side), path) as figure:
+        axes = figure.subplots()
+        axes.set_facecolor("0.75")  # seen where the share is NaN
+        image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        axes.set_xticks(ticks, names, rotation=90)
+        axes.set_yticks(ticks, names)
+        axes.tick_params(labelsize=8 if len(ticks) <= NAMES_BEYOND else 7)
+        if num_classes <= MAX_NUMBERED:
+            for row, column in np.argwhere(shares > 0):
+                share = shares[row, column]
+                write_in_cell(axes, row, column, f"{100 * share:.0f}", is_dark=bool(share > 0.5))
+        axes.set_xlabel("predicted gloss")
+        axes.set_ylabel("true gloss")
+        interval = percent_interval(evaluation.intervals["accuracy"])
+        axes.set_title(
+            f"accuracy {percent(evaluation.metrics['accuracy'])}, 95 % interval {interval}\n"
+            f"clips: {evaluation.clips}, classes: {num_classes}, resampled by {evaluation.ci_unit}",
+            fontsize=10,
         )
+        bar = figure.colorbar(image, ax=axes, fraction=0.046, pad=0.03)
+        bar.set_label("share of the true gloss's clips")
+        bar.ax.yaxis.set_major_formatter(PercentFormatter(1))
 
 
-def draw_curves(rows: Sequence[Row], path: Path) -> None:
+def write_in_cell(axes: Axes, row: int, column: int, text: str, *, is_dark: bool = False) -> None:
+    """Write in a cell of a heat map."""
+    ink = "white" if is_dark else "black"
+    axes.text(column, row, text, ha="center", va="center", color=ink, fontsize=8)
+
+
+class Panel(NamedTuple):
+    """Some columns of the history in one plot.
+
+    `curves` maps a column to its label, empty for none in the legend. The vertical axis starts at
+    `lowest`, by default at the lowest value.
+    """
+
+    title: str
+    axis_label: str
+    curves: dict[str, str]
+    lowest: float | None = None
+
+
+PANELS = (
+    Panel(
+        "accuracy",
+        "accuracy (%)",
+        {"val_accuracy": "validation", "train_accuracy": "training"},
+        lowest=0.0,
+    ),
+    Panel(
+        "loss",
+        "cross-entropy (nats)",
+        {
+            "val_loss": "validation",
+            "train_classification": "training",
+            "train_loss": "training, with CMCL",
+        },
+    ),
+    Panel("learning rate", "learning rate", {"learning_rate": ""}, lowest=0.0),
+    Panel("CMCL: consistency", "consistency term (nats)", {"train_consistency": ""}),
+    Panel("CMCL: alignment", "alignment term", {"train_alignment": ""}),
+    Panel(
+        "CMCL: weights in force",
+        "weight of the term",
+        {"lambda_consistency": "consistency", "lambda_alignment": "alignment"},
+        lowest=0.0,
+    ),
+)
+
+
+def draw_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Draw how a training went, epoch by epoch; a panel without any measured value is left out.
 
     Args:
@@ -228,90 +253,83 @@ def draw_curves(rows: Sequence[Row], path: Path) -> None:
     """
     if not rows:
         raise ValueError("no epochs to draw; curves need at least one row")
-    panels = [panel for panel in PANELS if any(_is_shown(rows, c.key) for c in panel.curves)]
+    values = _measured_columns(rows)
+    panels = [panel for panel in PANELS if panel.curves.keys() & values.keys()]
     num_rows = max(1, math.ceil(len(panels) / 3))
-    figure = Figure(figsize=(10.5, 3.1 * num_rows), layout="constrained")
-    grid = figure.subplots(num_rows, 3, squeeze=False).ravel()
-    for axes, panel in zip(grid, panels, strict=False):
-        _draw_panel(axes, panel, rows)
-    for axes in grid[len(panels) :]:
-        axes.set_axis_off()
-    _save(figure, path)
+    best = next((row for row in reversed(rows) if row.get("is_best")), None)
+    with saved_figure((10.5, 3.1 * num_rows), path, style=CURVES) as figure:
+        grid = figure.subplots(num_rows, 3, squeeze=False).ravel()
+        for axes in grid[len(panels) :]:
+            axes.set_axis_off()
+        for axes, panel in zip(grid, panels, strict=False):
+            _draw_panel(axes, panel, values, len(rows))
+            if best is not None:
+                axes.axvline(best["epoch"], color="0.5", linewidth=0.8, linestyle=":", zorder=1)
+            if panel.title == "accuracy":
+                axes.set_ylim(top=1.0)
+                axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=""))
+                if best is not None and best.get("val_accuracy") is not None:
+                    _mark_best(axes, best["epoch"], best["val_accuracy"])
+            if axes.get_legend_handles_labels()[1]:
+                axes.legend()
 
 
-def _draw_panel(axes: Axes, panel: Panel, rows: Sequence[Row]) -> None:
-    epochs = [row["epoch"] for row in rows]
-    for curve in panel.curves:
-        if _is_shown(rows, curve.key):
+def _measured_columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, Float[np.ndarray, " E"]]:
+    """The curves that say anything, NaN where an epoch was not measured."""
+    values = {
+        key: np.array([np.nan if row.get(key) is None else row[key] for row in rows], float)
+        for panel in PANELS
+        for key in panel.curves
+    }
+    terms = values["train_loss"] - np.nan_to_num(values["train_classification"])
+    if not (np.abs(terms) > 1e-6).any():
+        del values["train_loss"]  # without CMCL it is the cross-entropy
+    for key in ("lambda_consistency", "lambda_alignment"):
+        if not (values[key] > 0).any():
+            del values[key]
+    return {key: column for key, column in values.items() if np.isfinite(column).any()}
+
+
+def _draw_panel(
+    axes: Axes, panel: Panel, values: Mapping[str, Float[np.ndarray, " E"]], num_epochs: int
+) -> None:
+    looks = zip((VERMILLION, BLUE, GREEN), ("-", "--", ":"), strict=True)
+    for (key, label), (color, dashes) in zip(panel.curves.items(), looks, strict=False):
+        if key in values:
             axes.plot(
-                epochs,
-                _values(rows, curve.key),
-                color=curve.color,
-                linestyle=curve.style,
+                range(1, num_epochs + 1),
+                values[key],
+                color=color,
+                linestyle=dashes,
                 linewidth=1.6,
-                marker="o" if len(rows) <= MAX_POINTS else "",
+                marker="o" if num_epochs <= MAX_MARKED else "",
                 markersize=4,
-                label=curve.label or "_",  # matplotlib leaves a leading underscore out
-                clip_on=False,  # or the frame would cut a point at its edge in half
+                label=label or "_",  # matplotlib leaves a leading underscore out
+                clip_on=False,  # else the frame would cut a point at its edge in half
             )
     axes.set_title(panel.title)
     axes.set_ylabel(panel.axis_label)
-    axes.set_xlabel("epoch")
-    axes.set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    count_epochs(axes, num_epochs)
     axes.set_ylim(bottom=panel.lowest)
-    if panel.title == "accuracy":
-        axes.set_ylim(top=1.0)
-        axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=""))
-    else:
-        axes.ticklabel_format(axis="y", style="sci", scilimits=(-3, 4), useMathText=True)
-    _mark_best(axes, panel, rows)
-    axes.grid(color="0.9")
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    if axes.get_legend_handles_labels()[1]:
-        axes.legend(fontsize=8, frameon=False)
+    axes.ticklabel_format(axis="y", style="sci", scilimits=(-3, 4))
 
 
-def _mark_best(axes: Axes, panel: Panel, rows: Sequence[Row]) -> None:
-    kept = [row for row in rows if row.get("is_best")]
-    if not kept:
-        return
-    epoch, accuracy = kept[-1]["epoch"], kept[-1].get("val_accuracy")
-    axes.axvline(epoch, color="0.5", linewidth=0.8, linestyle=":", zorder=1)
-    if panel.title == "accuracy" and accuracy is not None:
-        label = f"best: epoch {epoch}, {percent(accuracy)}"
-        axes.plot(
-            epoch,
-            accuracy,
-            linestyle="none",
-            marker="*",
-            markersize=13,
-            markerfacecolor="none",  # the points below show through
-            color="black",
-            label=label,
-            clip_on=False,
-        )
+def count_epochs(axes: Axes, num_epochs: int) -> None:
+    """Give the horizontal axis whole epochs."""
+    axes.set_xlabel("epoch")
+    axes.set_xlim(0.5, num_epochs + 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
-def _values(rows: Sequence[Row], key: str) -> Float[np.ndarray, " E"]:
-    """One column, with NaN where it was not measured: matplotlib leaves a gap there."""
-    return np.array([np.nan if row.get(key) is None else row[key] for row in rows], dtype=float)
-
-
-def _is_shown(rows: Sequence[Row], key: str) -> bool:
-    """Whether a curve says anything: it was measured, and does not repeat another one."""
-    values = _values(rows, key)
-    if key in ("lambda_consistency", "lambda_alignment"):
-        return bool((values > 0).any())
-    if key == "train_loss":  # without CMCL it is the cross-entropy
-        values = values - np.nan_to_num(_values(rows, "train_classification"))
-        return bool((np.abs(values[np.isfinite(values)]) > 1e-6).any())
-    return bool(np.isfinite(values).any())
-
-
-def _save(figure: Figure, path: Path) -> None:
-    FigureCanvasAgg(figure)
-    with replacing(path) as temporary:
-        # The tight box lets no label be cut off where the layout runs out of room.
-        figure.savefig(temporary, dpi=DOTS_PER_INCH, bbox_inches="tight")
+def _mark_best(axes: Axes, epoch: int, accuracy: float) -> None:
+    axes.plot(
+        epoch,
+        accuracy,
+        linestyle="none",
+        marker="*",
+        markersize=13,
+        markerfacecolor="none",  # the points below show through
+        color="black",
+        label=f"best: epoch {epoch}, {percent(accuracy)}",
+        clip_on=False,
+    )

@@ -1,35 +1,237 @@
-"""The folder of a study's report: every table and picture of it."""
+"""Report of a study: its tables and texts as Markdown, LaTeX and a page, beside its pictures."""
 
 import base64
-import json
 from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
-from slrctl.files import replacing, write_json, write_text
+from slrctl.files import write_json, write_text
 from slrctl.reports.study_figures import draw_forest, draw_learning_curves, draw_surface
-from slrctl.reports.study_text import (
-    LEARNING_HEADINGS,
-    failure_lines,
-    headings,
-    latex,
-    learning_rows,
-    markdown,
-    method,
-    primary_sentence,
-    study_rows,
-)
-from slrctl.reports.tables import spreadsheet_text
-from slrctl.studies.ablation.report import StudyReport
+from slrctl.reports.tables import write_csv
+from slrctl.studies.ablation.report import StudyReport, VariantReport
 from slrctl.studies.ablation.study import grid_axes
+from slrctl.studies.statistics import Comparison, Interval
 
-_ALT = {
-    "forest": "Forest plot: each variant's difference to the baseline with its interval",
-    "learning_curves": "Validation accuracy over the epochs, a line a variant",
-    "surface": "Difference to the baseline over both settings",
-}
+
+def _with_interval(
+    value: float, interval: Interval | None, *, scale: int = 1, digits: int = 2, sign: str = ""
+) -> str:
+    text = f"{scale * value:{sign}.{digits}f}"
+    if interval is None:
+        return text
+    low, high = interval
+    if low == high:
+        return f"{text} (in every seed)"
+    return f"{text} ({scale * low:{sign}.{digits}f} to {scale * high:{sign}.{digits}f})"
+
+
+def headings(report: StudyReport) -> tuple[str, ...]:
+    """Head the columns of the table of a study."""
+    return (
+        "variant",
+        "seeds",
+        f"{report.split} accuracy (95 % interval)".strip(),
+        "sd",
+        "difference (95 % interval)",
+        "p",
+        "Holm p",
+        "P(better)",
+        "verdict",
+    )
+
+
+def study_rows(report: StudyReport) -> list[list[str]]:
+    """Fill the table of a study, ready for a paper, a row a variant; accuracies in percent."""
+    return [_row(report, variant) for variant in report.variants]
+
+
+def _row(report: StudyReport, variant: VariantReport) -> list[str]:
+    summary, comparison = variant.summary, variant.comparison
+    name = f"{variant.name} *" if variant.name == report.study.primary else variant.name
+    if summary is None:
+        ended = f"all {variant.failed} failed" if variant.failed else "not run"
+        return [name, "0", *[""] * 6, ended]
+    mean = _with_interval(summary.mean, summary.ci95, scale=100)
+    cells = [name, str(summary.n), mean, "" if summary.sd is None else f"{100 * summary.sd:.2f}"]
+    if comparison is None:
+        is_baseline = variant.name == report.study.baseline
+        return [*cells, *[""] * 4, "baseline" if is_baseline else "no pair"]
+    bootstrap, difference = comparison.difference_bca95, comparison.difference
+    bca = f"; BCa {100 * bootstrap[0]:+.2f} to {100 * bootstrap[1]:+.2f}" if bootstrap else ""
+    return [
+        *cells,
+        _with_interval(difference, comparison.difference_ci95, scale=100, sign="+") + bca,
+        f"{comparison.p:.3g}",
+        "" if comparison.p_holm is None else f"{comparison.p_holm:.3g}",
+        f"{comparison.probability_of_improvement:.2f}",
+        _verdict(variant.failed, comparison),
+    ]
+
+
+def _verdict(num_failed: int, comparison: Comparison) -> str:
+    notes = []
+    if comparison.verdict == "too few seeds":
+        notes.append(f"{comparison.seeds_needed} needed")
+    if num_failed:
+        notes.append(f"{num_failed} failed")
+    return comparison.verdict + (f" ({', '.join(notes)})" if notes else "")
+
+
+LEARNING_HEADINGS = ("variant", "epochs to 90 %", "difference (95 % interval)", "p", "time ratio")
+
+
+def learning_rows(report: StudyReport) -> list[list[str]]:
+    """List epochs to 90 % of the baseline's best, and the cost in time."""
+    rows = []
+    for variant in report.variants:
+        found = variant.learning
+        if found is None:
+            continue
+        never = f" (never in {found.never_reached})" if found.never_reached else ""
+        row = [variant.name, f"{found.epochs:.1f}{never}"]
+        if variant.name == report.study.baseline:
+            rows.append([*row, "", "", ""])
+            continue
+        ratio = _with_interval(found.time_ratio, found.time_ratio_ci95)
+        difference = _with_interval(found.difference, found.difference_ci95, digits=1, sign="+")
+        rows.append([*row, difference, f"{found.p:.3g}", ratio])
+    return rows
+
+
+def primary_sentence(report: StudyReport) -> str:
+    """Say which contrast was declared beforehand."""
+    if report.study.primary is None:
+        return "No contrast was declared primary; all are Holm-adjusted."
+    return (
+        f"Primary contrast, declared beforehand and tested unadjusted: {report.study.primary} "
+        f"against {report.study.baseline}. The other variants are Holm-adjusted among themselves."
+    )
+
+
+def method(report: StudyReport) -> str:
+    """Explain the numbers of the table."""
+    text = f"Paired by seed{' and averaged over folds' if report.folds else ''}. "
+    text += (
+        "Means and differences with Student-t 95 % intervals over seeds; p from the exact "
+        "two-sided sign-flip test; P(better) is the share of seeds in which the variant beats the "
+        "baseline, ties counting half. Intervals over seeds say how much training varies on these "
+        "clips, not how a new data set would come out; a few seeds that agree are no certainty."
+    )
+    if any(v.comparison and v.comparison.difference_bca95 for v in report.variants):
+        text += " BCa: bias-corrected and accelerated bootstrap over seeds."
+    if report.split == "validation":
+        text += (
+            " There are no test clips: accuracies are of the validation clips, on which each run's "
+            "epoch was chosen, and are too high by that."
+        )
+    return text
+
+
+def _failure_lines(report: StudyReport) -> list[str]:
+    """The number of failed trials of each variant, and their messages."""
+    return [
+        f"{variant.name}: {variant.failed} failed; {text[:300]}{' ...' if len(text) > 300 else ''}"
+        for variant in report.variants
+        for text in variant.failures or [""] * bool(variant.failed)
+    ]
+
+
+class _Section(NamedTuple):
+    """A part of the report, each member optional: text, then points, then a table."""
+
+    heading: str = ""
+    text: str = ""
+    points: Sequence[tuple[str, str]] = ()
+    columns: Sequence[str] = ()
+    rows: Sequence[Sequence[str]] = ()
+    note: str = ""
+
+
+def _sections(report: StudyReport, facts: Sequence[str]) -> list[_Section]:
+    """The whole report; a point is a name and what is said of it."""
+    failed = _failure_lines(report)
+    learning = (
+        f"Epochs until validation accuracy reaches 90 % of the best of {report.study.baseline} "
+        "under the same seed; p unadjusted. Time ratios are of training steps on a machine that "
+        "other trials used as well."
+    )
+    return [
+        _Section(points=[("", fact) for fact in facts]),
+        _Section(
+            text=primary_sentence(report),
+            columns=headings(report),
+            rows=study_rows(report),
+            note=method(report),
+        ),
+        _Section("Verdicts", points=[(each.name, each.sentence) for each in report.variants]),
+        *([_Section("Failed trials", points=[("", line) for line in failed])] if failed else []),
+        _Section(
+            "How fast they learn, and at what cost",
+            columns=LEARNING_HEADINGS,
+            rows=learning_rows(report),
+            note=learning,
+        ),
+    ]
+
+
+def markdown(report: StudyReport, facts: Sequence[str]) -> str:
+    """Write the whole report in Markdown.
+
+    Args:
+        report: the study.
+        facts: lines that say what was run on what: command, data, settings.
+    """
+    lines = [f"# Study: {report.study.name}", ""]
+    for section in _sections(report, facts):
+        lines += [f"## {section.heading}", ""] if section.heading else []
+        lines += [section.text, ""] if section.text else []
+        for name, text in section.points:
+            lines.append(f"- **{name}**: {text}" if name else f"- {without_html(text)}")
+        if section.columns:
+            for cells in (section.columns, ["---"] * len(section.columns), *section.rows):
+                # A bar in a cell would end it early.
+                lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+        lines += ["", section.note, ""] if section.note else [""]
+    return "\n".join(lines)
+
+
+def without_html(text: str) -> str:
+    """Escape text for Markdown, which shows what lies between angle brackets as HTML."""
+    return text.replace("&", "&amp;").replace("<", "&lt;")
+
+
+_LATEX = str.maketrans(
+    {
+        "\\": "\\textbackslash{}",
+        "~": "\\textasciitilde{}",
+        "^": "\\textasciicircum{}",
+        "<": "\\textless{}",
+        ">": "\\textgreater{}",
+        **{letter: f"\\{letter}" for letter in "&%$#_{}"},
+    }
+)
+
+
+def latex(report: StudyReport) -> str:
+    """Write a booktabs table."""
+    columns = headings(report)
+    rows = [
+        " & ".join(cell.translate(_LATEX) for cell in row) + " \\\\"
+        for row in (columns, *study_rows(report))
+    ]
+    lines = [
+        f"% {report.study.name}: accuracy and differences in percent; needs the package booktabs",
+        f"% * {primary_sentence(report)}",
+        f"% {method(report)}",
+        *(f"% failed trials: {line}" for line in _failure_lines(report)),
+        f"\\begin{{tabular}}{{l{'r' * (len(columns) - 2)}l}}",
+        *("\\toprule", rows[0], "\\midrule", *rows[1:], "\\bottomrule", "\\end{tabular}", ""),
+    ]
+    return "\n".join(lines)
+
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8886; --quiet: #666; }
@@ -45,81 +247,62 @@ img { max-width: 100%; background: white; border-radius: 6px; padding: .5rem; }
 li.better::marker { color: #009e73; } li.worse::marker { color: #d55e00; }
 @media print { body { margin: 0; max-width: none; } img { break-inside: avoid; } }
 """
+_ALT = {
+    "forest": "Forest plot: each variant's difference to the baseline with its interval",
+    "learning_curves": "Validation accuracy over the epochs, a line a variant",
+    "surface": "Difference to the baseline over both settings",
+}
 
 
 def page(report: StudyReport, facts: Sequence[str], pictures: Sequence[Path]) -> str:
-    """The whole page; names of variants and files are data and shown as text.
+    """Write the whole report as HTML; names of variants and files are data and shown as text.
 
     Args:
         report: the study.
         facts: lines that say what was run on what.
         pictures: SVG files, put into the page.
     """
-    failed = failure_lines(report)
-    title = f"Study: {report.study.name}"
-    parts = [
+    title = escape(f"Study: {report.study.name}")
+    *sections, learning = _sections(report, facts)
+    lines = [
         "<!doctype html>",
         '<html lang="en"><head><meta charset="utf-8">',
         '<meta http-equiv="Content-Security-Policy" '
         "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">",
         '<meta name="viewport" content="width=device-width">',
-        f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>",
-        f"<h1>{escape(title)}</h1>",
-        *_list(facts),
-        f"<p>{escape(primary_sentence(report))}</p>",
-        *_table(headings(report), study_rows(report)),
-        f'<p class="quiet">{escape(method(report))}</p>',
-        "<h2>Verdicts</h2>",
-        *_verdicts(report),
-        *(["<h2>Failed trials</h2>", *_list(failed)] if failed else []),
-        *(_picture(path) for path in pictures),
-        "<h2>How fast they learn, and at what cost</h2>",
-        *_table(LEARNING_HEADINGS, learning_rows(report)),
-        '<p class="quiet">Epochs until validation accuracy reaches 90 % of the best of '
-        f"{escape(report.study.baseline)} under the same seed; p unadjusted. Time ratios are of "
-        "training steps on a machine that other trials used as well.</p>",
-        "</body></html>",
+        f"<title>{title}</title><style>{_STYLE}</style></head><body>",
+        f"<h1>{title}</h1>",
+        *(line for section in sections for line in _section_html(section)),
     ]
-    return "\n".join(parts) + "\n"
+    for path in pictures:
+        content = base64.b64encode(path.read_bytes()).decode()
+        alt = escape(_ALT[path.stem])
+        lines.append(f'<p><img alt="{alt}" src="data:image/svg+xml;base64,{content}"></p>')
+    return "\n".join([*lines, *_section_html(learning), "</body></html>"]) + "\n"
 
 
-def _list(lines: Sequence[str]) -> Iterator[str]:
-    yield "<ul>"
-    yield from (f"<li>{escape(line)}</li>" for line in lines)
-    yield "</ul>"
-
-
-def _verdicts(report: StudyReport) -> Iterator[str]:
-    yield "<ul>"
-    for variant in report.variants:
-        verdict = variant.comparison.verdict.split()[0] if variant.comparison else "none"
-        yield (
-            f'<li class="{escape(verdict)}"><strong>{escape(variant.name)}</strong>: '
-            f"{escape(variant.sentence)}</li>"
-        )
-    yield "</ul>"
-
-
-def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    yield '<div class="wide"><table><thead><tr>'
-    yield "".join(f'<th scope="col">{escape(heading)}</th>' for heading in headings)
-    yield "</tr></thead><tbody>"
-    for row in rows:
-        yield "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>"
-    yield "</tbody></table></div>"
-
-
-def _picture(path: Path) -> str:
-    content = base64.b64encode(path.read_bytes()).decode()
-    alt = _ALT.get(path.stem, path.stem)
-    return f'<p><img alt="{escape(alt)}" src="data:image/svg+xml;base64,{content}"></p>'
-
-
-RESULTS = "results.csv"
-REPORT = "report.md"
-PAGE = "report.html"
-LATEX = "table.tex"
-SUMMARY = "summary.json"
+def _section_html(section: _Section) -> Iterator[str]:
+    if section.heading:
+        yield f"<h2>{escape(section.heading)}</h2>"
+    if section.text:
+        yield f"<p>{escape(section.text)}</p>"
+    if section.points:
+        yield "<ul>"
+        for name, text in section.points:
+            label = f"<strong>{escape(name)}</strong>: " if name else ""
+            # A sentence on a variant begins with its verdict, which colours the mark.
+            kind = f' class="{escape(text.split()[0])}"' if name else ""
+            yield f"<li{kind}>{label}{escape(text)}</li>"
+        yield "</ul>"
+    if section.columns:
+        yield '<div class="wide"><table><thead><tr>'
+        yield "".join(f'<th scope="col">{escape(column)}</th>' for column in section.columns)
+        yield "</tr></thead><tbody>"
+        for row in section.rows:
+            yield "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>"
+        yield "</tbody></table></div>"
+    if section.note:
+        yield f'<p class="quiet">{escape(section.note)}</p>'
 
 
 def write_report(
@@ -133,20 +316,20 @@ def write_report(
 
     Args:
         folder: made if it is not there.
-        report: what the trials say.
+        report: summary of the trials.
         table: a row a trial.
         facts: lines that say what was run on what.
         grids: the `--grid` options of the study; two of them make a surface.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / RESULTS) as unfinished:
-        texts = {name: table[name].map(spreadsheet_text) for name in ("fold", "failure")}
-        table.assign(**texts).to_csv(unfinished, index=False)
-    write_text(folder / REPORT, markdown(report, facts))
-    write_text(folder / LATEX, latex(report))
-    pictures = [draw_forest(report, folder), draw_learning_curves(report, table, folder)]
+    write_csv(table, folder / "results.csv")
+    write_text(folder / "report.md", markdown(report, facts))
+    write_text(folder / "table.tex", latex(report))
+    names = ["forest", "learning_curves", *(["surface"] if len(grids) == 2 else [])]
+    pictures = [(folder / f"{name}.png", folder / f"{name}.svg") for name in names]
+    draw_forest(report, *pictures[0])
+    draw_learning_curves(report, table, *pictures[1])
     if len(grids) == 2:
-        pictures.append(draw_surface(report, grid_axes(grids), folder))
-    vectors = [path for paths in pictures for path in paths if path.suffix == ".svg"]
-    write_text(folder / PAGE, page(report, facts, vectors))
-    write_json(folder / SUMMARY, json.loads(json.dumps(report.to_json(), allow_nan=False)))
+        draw_surface(report, grid_axes(grids), *pictures[2])
+    write_text(folder / "report.html", page(report, facts, [vector for _, vector in pictures]))
+    write_json(folder / "summary.json", report.to_json())

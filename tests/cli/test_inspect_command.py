@@ -268,10 +268,10 @@ def test_pictures_are_written(run, tmp_path, suffix):
     ("name", "layer", "text"),
     [
         ("full", "encoder-2", "left hand reads itself"),
-        ("full", "decoder-1", "class query reads all parts"),
-        ("alone", None, "class query reads all parts"),
-        ("spoter", None, "class query reads all parts"),
-        ("spoter", "encoder-1", "all parts reads itself"),
+        ("full", "decoder-1", "class query reads all streams"),
+        ("alone", None, "class query reads all streams"),
+        ("spoter", None, "class query reads all streams"),
+        ("spoter", "encoder-1", "all streams reads itself"),
     ],
 )
 def test_every_layer_of_every_model_can_be_shown(run, tmp_path, name, layer, text):

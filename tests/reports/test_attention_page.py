@@ -5,92 +5,33 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from attention_maps import directed, softmax_rows
+from attention_maps import measured_clip
 from browser import Watched, chromium
 
-from slrctl.core.clip import Clip
-from slrctl.reports.attention_html import PageRun, write_page
+from slrctl.reports.attention_page import PageRun, write_page
 from slrctl.settings import CMCLSettings
-from slrctl.studies.attention.measures import MeasuredClip, measure
-from slrctl.studies.attention.record import AttentionMap, InspectedClip
 
 # Each opens a page in a browser, which takes two seconds.
 pytestmark = pytest.mark.slow
 
 ATTACK = "<script>alert(1)</script>"
 T = 9
-DIRECTIONS = (
-    "left_to_right",
-    "left_to_body",
-    "right_to_left",
-    "right_to_body",
-    "body_to_left",
-    "body_to_right",
+OTHER_ATTACK = '"><img src=x onerror=alert(2)>'
+CLIPS, OTHER_CLIPS = (
+    [
+        measured_clip(clip_id, seed, gloss=ATTACK, signer=OTHER_ATTACK)
+        for seed, clip_id in enumerate(("first%SCRIPT%", "second"), start)
+    ]
+    for start in (0, 7)
 )
-
-
-def inspected_clip(clip_id, seed=0, num_frames=T, gloss=ATTACK):
-    """A clip with peaked random maps; the left hand is missing in its first two frames."""
-    generator = np.random.default_rng(seed)
-    landmarks = generator.uniform(0.2, 0.8, (num_frames, 54, 2)).astype(np.float32)
-    landmarks[:2, 12:33] = np.nan
-    there = {
-        "left": np.arange(num_frames) >= 2,
-        "right": np.ones(num_frames, bool),
-        "body": np.ones(num_frames, bool),
-    }
-
-    def weights(heads, rows, keys):
-        return softmax_rows(3 * generator.normal(size=(heads, rows, num_frames)), keys)
-
-    maps = tuple(
-        directed(name, weights(3, num_frames, there[read]), there[reader], there[read])
-        for name in DIRECTIONS
-        for reader, read in [name.split("_to_")]
-    )
-    valid = there["body"]
-    encoder = tuple(
-        AttentionMap(part, part, part, weights(2, num_frames, valid).astype("f4"), valid, valid)
-        for part in ("left_hand", "right_hand", "body")
-    )
-    query = AttentionMap(
-        *("class_query", "class_query", "clip"),
-        weights(4, 1, valid).astype("f4"),
-        np.ones(1, bool),
-        valid,
-    )
-    return InspectedClip(
-        clip=Clip(clip_id, gloss, landmarks, signer='"><img src=x onerror=alert(2)>', fps=25.0),
-        classes=(ATTACK, "other"),
-        logits=np.array([1.0, 0.0], np.float32),
-        is_present={
-            "left_hand": there["left"],
-            "right_hand": there["right"],
-            "body": there["body"],
-        },
-        layers={"fusion": maps, "encoder-1": encoder, "decoder-1": (query,)},
-        gates=None,
-        norms={
-            part: generator.uniform(0.1, 1, (num_frames, 3)).astype(np.float32)
-            for part in ("left_hand", "right_hand", "body")
-        },
-        misplaced=0.0,
-    )
-
-
-def measured(clip_id, seed=0, **changes):
-    inspected = inspected_clip(clip_id, seed, **changes)
-    return MeasuredClip(inspected, measure(inspected, CMCLSettings()))
-
-
-CLIPS = [measured("first%SCRIPT%"), measured("second", 1)]
+LEFT_TO_RIGHT = CLIPS[0].inspected.fusion["left_to_right"]
 
 
 @pytest.fixture(scope="module")
 def page_path(tmp_path_factory):
     path = tmp_path_factory.mktemp("page") / "attention.html"
-    other = [measured(clip.inspected.clip.clip_id, 7 + n) for n, clip in enumerate(CLIPS)]
-    write_page(path, [PageRun("cmcl", CMCLSettings(), CLIPS), PageRun("ce", CMCLSettings(), other)])
+    runs = [PageRun("cmcl", CMCLSettings(), CLIPS), PageRun("ce", CMCLSettings(), OTHER_CLIPS)]
+    write_page(path, runs)
     return path
 
 
@@ -102,7 +43,7 @@ def browser():
 
 @pytest.fixture
 def watched(browser, page_path):
-    """The opened page; whatever a test does, nothing may be complained of or asked for."""
+    """The opened page; no test may make it complain or ask for anything."""
     context = browser.new_context(color_scheme="light", viewport={"width": 1400, "height": 1000})
     opened = Watched(context.new_page())
     opened.page.goto(page_path.as_uri())
@@ -123,17 +64,12 @@ def frame_number(page):
     return page.locator("#frame-number").text_content()
 
 
+def readout(page):
+    return page.locator("#readout").inner_text()
+
+
 def chosen(page, name):
     return page.locator(f"#{name} option:checked").text_content()
-
-
-def hover(page, row, column):
-    """Point at a cell of the large map."""
-    box = page.locator("#map .nsewdrag").first.bounding_box()
-    page.mouse.move(box["x"] + 1, box["y"] + 1)
-    page.mouse.move(
-        box["x"] + box["width"] * (column + 0.5) / T, box["y"] + box["height"] * (row + 0.5) / T
-    )
 
 
 def until(page, condition):
@@ -145,10 +81,22 @@ def until(page, condition):
     pytest.fail(f"never came true: {condition}")
 
 
-def found(pattern, text):
+@pytest.fixture
+def pointed(page):
+    """The page while the mouse is on the cell of the left hand's frame 5 and the right's 7."""
+    box = page.locator("#map .nsewdrag").first.bounding_box()
+    page.mouse.move(box["x"] + 1, box["y"] + 1)
+    x, y = box["width"] * 6.5 / T, box["height"] * 4.5 / T
+    page.mouse.move(box["x"] + x, box["y"] + y)
+    until(page, "document.getElementById('readout').textContent.includes('frame 7')")
+    page.wait_for_timeout(200)
+    return page
+
+
+def number_in(text, pattern):
     match = re.search(pattern, text)
     assert match is not None
-    return match[1]
+    return float(match[1])
 
 
 def drawn(page, chart):
@@ -156,20 +104,15 @@ def drawn(page, chart):
     return page.evaluate(f"document.getElementById('{chart}').data")
 
 
-def shown_weights(page, head=-1):
-    """What the page makes of the map it shows: weights, not relative to anything."""
-    return np.array(
-        page.evaluate(
-            f"(state.head = {head}, Array.from(shownWeights(state.map), (l) => Array.from(l)))"
-        )
-    )
+def x_values(trace):
+    """The places of a trace's points, gaps left out, as exact as the page has landmarks."""
+    return {round(float(value), 3) for value in trace["x"] if value is not None}
 
 
 def test_a_gloss_that_is_a_script_shows_as_text(page, page_path):
     assert ATTACK in page.locator("#prediction").text_content()
-    assert page.locator("#prediction script").count() == 0
-    assert page.locator("img").count() == 0
-    assert page.locator("#facts").text_content().count("<img src=x") == 1
+    assert page.locator("#prediction script").count() == page.locator("img").count() == 0
+    assert OTHER_ATTACK in page.locator("#facts").text_content()
     assert chosen(page, "clip") == f"first%SCRIPT% ({ATTACK})"
     assert ATTACK not in page_path.read_text()
 
@@ -185,50 +128,42 @@ def test_the_policy_runs_no_other_script(page, watched):
     watched.complaints.clear()
 
 
-def test_weights_on_the_page_are_those_of_the_maps(page):
-    fusion = CLIPS[0].inspected.fusion["left_to_right"]
-    for head in range(3):
-        found = shown_weights(page, head)[fusion.rows_count]
-        exact = fusion.weights[head][fusion.rows_count]
-        # Half a level at the upper end of the range, where levels are widest.
-        assert np.abs(found - exact).max() <= np.ptp(exact) * 1.01 / 255
+@pytest.mark.parametrize("head", range(3))
+def test_weights_on_the_page_are_those_of_the_maps(page, head):
+    shown = page.evaluate(
+        f"(state.head = {head}, shownWeights(state.map).map((line) => Array.from(line)))"
+    )
+
+    rows = LEFT_TO_RIGHT.rows_count
+    exact = LEFT_TO_RIGHT.weights[head][rows]
+    # Half a level at the upper end of the range, where levels are widest.
+    assert np.abs(np.array(shown)[rows] - exact).max() <= np.ptp(exact) * 1.01 / 255
 
 
-def test_pointing_at_a_cell_shows_both_frames_and_lines_to_the_other_hand(page):
-    hover(page, row=4, column=6)
-    until(page, "document.getElementById('readout').textContent.includes('frame 7')")
-    page.wait_for_timeout(200)
-
-    weight = CLIPS[0].inspected.fusion["left_to_right"].mean[4, 6]
-    text = page.locator("#readout").text_content()
-    assert text.startswith("Frame 5 of the left hand gives frame 7 of the right hand ")
-    share = float(found(r"([\d.e+-]+) %", text))
-    assert share == pytest.approx(100 * weight, abs=0.5)
-    assert frame_number(page) == "5 / 9"
-    traces = drawn(page, "skeleton")
+def test_pointing_at_a_cell_shows_both_frames_and_lines_to_the_other_hand(pointed):
+    share = number_in(readout(pointed), r"([\d.e+-]+) %")
+    assert share == pytest.approx(100 * LEFT_TO_RIGHT.mean[4, 6], abs=0.5)
+    assert frame_number(pointed) == "5 / 9"
+    traces = drawn(pointed, "skeleton")
     lines, skeletons = traces[:8], traces[8:14]
     assert sum(len(trace["x"]) for trace in lines) == 3 * T  # from, to, gap
     assert len({trace["line"]["width"] for trace in lines if trace["x"]}) > 2
-    landmarks = CLIPS[0].inspected.clip.landmarks
-    x = {round(float(value), 3) for value in landmarks[4, 12:33, 0]}
-    own_left_hand = [value for value in skeletons[4]["x"] if value is not None]
-    assert {round(value, 3) for value in own_left_hand} <= x
-    read = {round(float(value), 3) for value in landmarks[6, 33:54, 0]}
-    assert {round(v, 3) for v in skeletons[2]["x"] if v is not None} <= read
+    landmarks = CLIPS[0].inspected.clip.landmarks.round(3).astype(float)
+    own_left_hand, read_right_hand = x_values(skeletons[4]), x_values(skeletons[2])
+    assert own_left_hand <= {round(x, 3) for x in landmarks[4, 12:33, 0]}
+    assert read_right_hand <= {round(x, 3) for x in landmarks[6, 33:54, 0]}
+    assert own_left_hand
+    assert read_right_hand
 
 
-def test_widths_of_lines_follow_the_weights(page):
-    hover(page, row=4, column=6)
-    until(page, "document.getElementById('readout').textContent.includes('frame 7')")
-    page.wait_for_timeout(200)
+def test_widths_of_lines_follow_the_weights(pointed):
+    width_to = {
+        frame - 1: trace["line"]["width"]
+        for trace in drawn(pointed, "threads")[:8]
+        for frame in trace["x"][1::3]
+    }
 
-    weights = CLIPS[0].inspected.fusion["left_to_right"].mean[4]
-    width_to = {}
-    for trace in drawn(page, "threads")[:8]:
-        for frame in trace["x"][1::3]:
-            width_to[frame - 1] = trace["line"]["width"]
-    order = np.argsort(weights)
-    widths = [width_to[frame] for frame in order.tolist()]
+    widths = [width_to[frame] for frame in np.argsort(LEFT_TO_RIGHT.mean[4]).tolist()]
     assert widths == sorted(widths)
     assert widths[0] < widths[-1]
 
@@ -237,18 +172,15 @@ def test_the_slider_moves_through_the_readers_frames(page):
     page.locator("#frame").fill("8")
 
     assert frame_number(page) == "8 / 9"
-    best = int(CLIPS[0].inspected.fusion["left_to_right"].mean[7].argmax()) + 1
-    assert (
-        f"Frame 8 of the left hand gives frame {best} of" in page.locator("#readout").inner_text()
-    )
+    best = int(LEFT_TO_RIGHT.mean[7].argmax()) + 1
+    assert readout(page).startswith(f"Frame 8 of the left hand gives frame {best} of")
 
 
 def test_a_frame_without_the_hand_says_so(page):
     page.locator("#frame").fill("1")
 
-    assert page.locator("#readout").inner_text() == (
-        "Frame 1 of the left hand: the hand is missing there."
-    )
+    assert readout(page).startswith("Frame 1 of the left hand:")
+    assert "missing" in readout(page)
 
 
 def test_playing_moves_on_and_pauses(page):
@@ -267,11 +199,10 @@ def test_playing_moves_on_and_pauses(page):
 
 def test_direction_head_layer_clip_and_run_can_be_switched(page):
     page.select_option("#direction", label="body reads right hand")
-    assert page.locator("#map-title").inner_text() == "body reads right hand"
     page.select_option("#head", label="head 2")
-    fusion = CLIPS[0].inspected.fusion["body_to_right"]
     shown = np.array(drawn(page, "map")[0]["z"])
-    assert np.abs(shown / T - fusion.weights[1]).max() < 0.005
+    exact = CLIPS[0].inspected.fusion["body_to_right"].weights[1]
+    assert np.abs(shown / T - exact).max() < 0.005
     page.select_option("#layer", label="encoder-1")
     assert page.locator("#map-title").inner_text() == "left hand reads itself"
     page.select_option("#layer", label="decoder-1")
@@ -296,42 +227,41 @@ def test_one_of_all_maps_can_be_chosen_with_a_click(page):
 
 def test_the_consistency_panel_gives_the_divergence_of_the_loss(page):
     measures = CLIPS[0].measures
-    text = page.locator("#agreement-number").inner_text()
-    assert float(found(r"KL ([\d.e-]+) nats", text)) == pytest.approx(measures.divergence, rel=0.01)
-    assert text.endswith("(heads averaged, as in the loss)")
-
+    pattern, number = r"KL ([\d.e-]+) nats", page.locator("#agreement-number")
+    mean = number_in(number.inner_text(), pattern)
     page.select_option("#head", label="head 3")
+    head = number_in(number.inner_text(), pattern)
 
-    number = found(r"KL ([\d.e-]+)", page.locator("#agreement-number").inner_text())
-    assert float(number) == pytest.approx(measures.head_divergence[2], rel=0.01)
+    assert mean == pytest.approx(measures.divergence, rel=0.01)
+    assert head == pytest.approx(measures.head_divergence[2], rel=0.01)
 
 
 def test_the_panels_are_two_distributions_and_their_difference(page):
-    there, back, difference = (
+    forth, back, difference = (
         np.array(trace["z"], float)[2:] for trace in drawn(page, "consistency")
     )
-    np.testing.assert_allclose(there.sum(axis=1), T, rtol=0.02)
+    np.testing.assert_allclose(forth.sum(axis=1), T, rtol=0.02)
     np.testing.assert_allclose(back.sum(axis=1), T, rtol=1e-6)
-    np.testing.assert_allclose(difference, there - back)
+    np.testing.assert_allclose(difference, forth - back)
 
 
 def test_everything_works_from_the_keyboard(page):
     page.keyboard.press("ArrowRight")
     assert frame_number(page) == "4 / 9"
     page.keyboard.press("ArrowDown")
-    first = page.locator("#readout").inner_text()
+    first = readout(page)
     page.keyboard.press("ArrowUp")
-    assert page.locator("#readout").inner_text() != first
-    page.keyboard.press("h")
-    assert chosen(page, "head") == "head 1"
-    page.keyboard.press("d")
-    assert chosen(page, "direction") == "left hand reads body"
-    page.keyboard.press("l")
-    assert chosen(page, "layer") == "encoder-1"
-    page.keyboard.press("n")
-    until(page, "document.getElementById('facts').textContent.includes('second')")
-    page.keyboard.press("p")
-    until(page, "document.getElementById('facts').textContent.includes('first')")
+    assert readout(page) != first
+    for key, name, choice in (
+        ("h", "head", "head 1"),
+        ("d", "direction", "left hand reads body"),
+        ("l", "layer", "encoder-1"),
+    ):
+        page.keyboard.press(key)
+        assert chosen(page, name) == choice
+    for key, clip_id in (("n", "second"), ("p", "first")):
+        page.keyboard.press(key)
+        until(page, f"document.getElementById('facts').textContent.includes('{clip_id}')")
     page.keyboard.press("r")
     until(page, "state.run.name === 'ce'")
     page.keyboard.press("s")
@@ -349,8 +279,7 @@ def test_it_has_a_light_and_a_dark_look(page):
 
     page.locator("#theme").click()
 
-    red, green, blue = map(int, re.findall(r"\d+", page.evaluate(ground)))
-    assert max(red, green, blue) < 60
+    assert max(map(int, re.findall(r"\d+", page.evaluate(ground)))) < 60
     assert page.evaluate("document.getElementById('map').layout.font.color") == "#e8eaed"
 
 
@@ -360,12 +289,11 @@ def test_nothing_is_wider_than_the_window(page, width):
     page.wait_for_timeout(600)
 
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    heights = page.evaluate(
-        "['overview', 'consistency'].map((id) => [document.getElementById(id).clientHeight,"
-        " document.getElementById(id)._fullLayout.height])"
+    gaps = page.evaluate(
+        "['overview', 'consistency'].map((id) => document.getElementById(id).clientHeight"
+        " - document.getElementById(id)._fullLayout.height)"
     )
-    for of_box, of_chart in heights:
-        assert abs(of_box - of_chart) <= 1
+    assert max(map(abs, gaps)) <= 1
 
 
 def test_titles_of_maps_do_not_run_into_each_other(page):
@@ -378,10 +306,10 @@ def test_titles_of_maps_do_not_run_into_each_other(page):
         " return [r.left, r.top, r.right, r.bottom]; })"
     )
     assert len(boxes) == 12
-    for number, (left, top, right, bottom) in enumerate(boxes):
-        for other in boxes[number + 1 :]:
-            is_beside = right <= other[0] or other[2] <= left
-            assert is_beside or bottom <= other[1] + 1 or other[3] <= top + 1
+    left, top, right, bottom = np.array(boxes).T
+    is_beside = (right[:, None] <= left) | (left[:, None] >= right)
+    is_above = (bottom[:, None] <= top + 1) | (top[:, None] >= bottom - 1)
+    assert (is_beside | is_above | np.eye(12, dtype=bool)).all()
 
 
 def test_dark_is_chosen_where_the_reader_prefers_it(browser, page_path):
@@ -406,8 +334,8 @@ def test_it_prints_on_light_paper_and_comes_back(page):
 
 
 def test_a_page_of_clips_too_many_for_it_says_what_it_left_out(tmp_path, monkeypatch):
-    monkeypatch.setattr("slrctl.reports.attention_html.MAX_BYTES", 2_120_000)
-    clips = [measured(f"clip {number}", number, num_frames=60) for number in range(4)]
+    monkeypatch.setattr("slrctl.reports.attention_page.MAX_BYTES", 2_120_000)
+    clips = [measured_clip(f"clip {number}", number, num_frames=60) for number in range(4)]
     write_page(tmp_path / "page.html", [PageRun("run", CMCLSettings(), clips)])
 
     text = (tmp_path / "page.html").read_text()
@@ -416,12 +344,10 @@ def test_a_page_of_clips_too_many_for_it_says_what_it_left_out(tmp_path, monkeyp
 
 
 def test_a_page_shows_fifty_clips_at_most_and_says_so(tmp_path):
-    one = CLIPS[0]
+    inspected = CLIPS[0].inspected
     clips = [
-        one._replace(
-            inspected=replace(
-                one.inspected, clip=replace(one.inspected.clip, clip_id=f"clip {number}")
-            )
+        CLIPS[0]._replace(
+            inspected=replace(inspected, clip=replace(inspected.clip, clip_id=f"clip {number}"))
         )
         for number in range(52)
     ]

@@ -180,7 +180,7 @@ def _plain(console: Console, grid: _Grid) -> Iterator[StudyView]:
 
 
 def show_report(console: Console, report: "StudyReport") -> None:
-    from slrctl.reports.study_text import headings, study_rows
+    from slrctl.reports.study_page import headings, study_rows
 
     print_table(console, f"study {report.study.name}", headings(report), study_rows(report))
     lines = [f"{variant.name}: {variant.sentence}" for variant in report.variants[1:]]

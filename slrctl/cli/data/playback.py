@@ -31,21 +31,15 @@ def _play_once(live: Live, clip: "Clip", rate: float) -> None:
 
 
 def _picture(console: Console, clip: "Clip", number: int) -> Group:
-    from slrctl.reports.skeletons import PARTS, window_of
+    from slrctl.reports.skeletons import STREAMS, window_of
     from slrctl.reports.terminal import draw_braille, fit_size
 
     window = window_of(clip.landmarks, clip.aspect)
     columns, rows = fit_size(window, console.width - 1, max(console.height - _LINES_BESIDE, 4))
-    drawn = draw_braille(clip.landmarks[number], clip.aspect, window, columns, rows)
-    lines = [
-        Text.assemble(
-            *((run.text, "" if run.part is None else PARTS[run.part].color) for run in row)
-        )
-        for row in drawn
-    ]
+    lines = draw_braille(clip.landmarks[number], clip.aspect, window, columns, rows)
     legend = Text.assemble(
         f"frame {number + 1:>{len(str(clip.num_frames))}}/{clip.num_frames}  ",
-        *((f"{part.name}  ", part.color) for part in PARTS),
+        *((f"{stream.name}  ", stream.color) for stream in STREAMS),
         "\u25cb hand not detected",
     )
     return Group(*lines, legend)

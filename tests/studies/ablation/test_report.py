@@ -9,8 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from slrctl.reports.study_page import page
-from slrctl.reports.study_text import latex, markdown, study_rows
+from slrctl.reports.study_page import latex, markdown, page, study_rows
 from slrctl.studies.ablation.report import report_study
 from slrctl.studies.ablation.study import Study, built_in
 

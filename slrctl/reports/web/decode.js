@@ -1,6 +1,8 @@
 "use strict";
 // From the page's JSON to numbers: maps are bytes, packed row on row, then deflated.
 
+const data = JSON.parse(document.getElementById("data").textContent);
+
 const bytesOf = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
 
 async function inflate(text) {
@@ -30,7 +32,7 @@ function unpackMap(bytes, start, map) {
   }
   map.heads = heads;
   map.mean = meanOf(heads);
-  map.numKeys = Math.max(1, map.keys.reduce((sum, there) => sum + there, 0));
+  map.numKeys = Math.max(1, map.keys.reduce((sum, isPresent) => sum + isPresent, 0));
   return start;
 }
 
@@ -56,14 +58,12 @@ function unpackLandmarks(bytes, clip) {
   });
 }
 
-const maskOf = (text) => Array.from(text, (letter) => Number(letter));
-
 // The maps of a clip, unpacked when it is first shown.
 async function load(clip) {
   if (clip.frames) return clip;
   const everywhere = new Array(clip.num_frames).fill(1);
   clip.present = {
-    left_hand: maskOf(clip.left_is_present), right_hand: maskOf(clip.right_is_present),
+    left_hand: clip.left_is_present, right_hand: clip.right_is_present,
     body: everywhere, clip: everywhere, class_query: [1],
   };
   const frames = unpackLandmarks(await inflate(clip.landmarks), clip);
@@ -100,16 +100,16 @@ function rangeOf(pictures, stretch) {
   return stretch && high < 2 ? [Math.min(low, 0.99), Math.max(high, 1.01)] : [0, Math.max(high, 2)];
 }
 
-// The two distributions whose divergence CMCL takes: there, and back read backwards.
-function compared(there, back, thereWeights, backWeights, temperature) {
-  const soften = (weightAt) => there.rowsCount.map((_, row) => {
-    const line = there.keys.map((key, column) =>
+// The two distributions whose divergence CMCL takes: left to right, and right to left reversed.
+function compared(map, weights, reverseWeights, temperature) {
+  const soften = (weightAt) => map.rowsCount.map((_, row) => {
+    const line = map.keys.map((key, column) =>
       key ? Math.max(weightAt(row, column), 1e-9) ** (1 / temperature) : 0);
     const total = line.reduce((sum, value) => sum + value, 0) || 1;
     return line.map((value) => value / total);
   });
   return [
-    soften((row, column) => thereWeights[row][column]),
-    soften((row, column) => backWeights[column][row]),
+    soften((row, column) => weights[row][column]),
+    soften((row, column) => reverseWeights[column][row]),
   ];
 }

@@ -1,9 +1,6 @@
 // Every picture of the page, drawn by Plotly from what `state` says is shown.
 
-const PART_NAMES = {
-  left_hand: "left hand", right_hand: "right hand", body: "body",
-  clip: "all parts", class_query: "class query",
-};
+const STREAM_NAMES = data.streams;
 const LANDMARKS = { body: [0, 12], left_hand: [12, 33], right_hand: [33, 54], clip: [0, 54] };
 const WIDTHS = [0.6, 1.2, 2, 3, 4.2, 5.6, 7.2, 9];
 const VIRIDIS = "Viridis";
@@ -53,11 +50,11 @@ function bones(points, edges) {
   return { x, y };
 }
 
-function centre(points, part) {
-  const [first, last] = LANDMARKS[part] || LANDMARKS.clip;
-  const there = points.slice(first, last).filter(Boolean);
-  if (!there.length) return null;
-  return [0, 1].map((place) => there.reduce((sum, point) => sum + point[place], 0) / there.length);
+function centre(points, stream) {
+  const [first, last] = LANDMARKS[stream] || LANDMARKS.clip;
+  const present = points.slice(first, last).filter(Boolean);
+  if (!present.length) return null;
+  return [0, 1].map((place) => present.reduce((sum, point) => sum + point[place], 0) / present.length);
 }
 
 // Eight traces, one a width: Plotly gives a line one width only.
@@ -76,10 +73,10 @@ function threads(segments, axes) {
 }
 
 function skeletonTraces(clip, frame, opacity, dash) {
-  return ["body", "left_hand", "right_hand"].map((part) => ({
-    ...bones(clip.frames[frame], data.edges[part]), mode: "lines", type: "scatter",
+  return ["body", "left_hand", "right_hand"].map((stream) => ({
+    ...bones(clip.frames[frame], data.edges[stream]), mode: "lines", type: "scatter",
     hoverinfo: "skip", opacity,
-    line: { color: colour(part.split("_")[0]), width: part === "body" ? 2.5 : 1.8, dash },
+    line: { color: colour(stream.split("_")[0]), width: stream === "body" ? 2.5 : 1.8, dash },
   }));
 }
 
@@ -92,14 +89,14 @@ function drawSkeleton() {
   const path = clip.frames.map((points, frame) => (map.keys[frame] ? centre(points, map.read) : null));
   const segments = from && map.rowsCount[row] ? path.flatMap((to, frame) =>
     to ? [{ from, to, weight: weights[row][frame] * map.numKeys }] : []) : [];
-  const there = path.filter(Boolean);
+  const present = path.filter(Boolean);
   const target = path[column];
   const readColour = colour((map.read === "clip" ? "body" : map.read).split("_")[0]);
   const traces = [
     ...threads(segments, {}),
     ...skeletonTraces(clip, column, 0.45, "dot"),
     ...skeletonTraces(clip, own, 1, "solid"),
-    { x: there.map((p) => p[0]), y: there.map((p) => p[1]), mode: "markers", type: "scatter",
+    { x: present.map((p) => p[0]), y: present.map((p) => p[1]), mode: "markers", type: "scatter",
       hoverinfo: "skip", marker: { size: 4, color: readColour, opacity: 0.5 } },
     { x: target ? [target[0]] : [], y: target ? [target[1]] : [], mode: "markers", type: "scatter",
       hoverinfo: "skip", marker: { size: 13, color: "rgba(0,0,0,0)",
@@ -122,12 +119,12 @@ function drawThreads() {
   const counts = map.rowsCount[map.rows === 1 ? 0 : row];
   const segments = counts ? frames.flatMap((frame, place) => map.keys[place] ?
     [{ from: [own, 1], to: [frame, 0], weight: weights[place] * map.numKeys }] : []) : [];
-  const marks = (mask, y, part) => ({
+  const marks = (mask, y, stream) => ({
     x: frames, y: frames.map(() => y), mode: "markers", type: "scatter", hoverinfo: "none",
     marker: { size: Math.max(3, Math.min(9, 300 / frames.length)), symbol: "square",
-      color: frames.map((_, place) => (mask[place] ? colour(part) : colour("line"))) },
+      color: frames.map((_, place) => (mask[place] ? colour(stream) : colour("line"))) },
   });
-  const short = (part) => (part in LANDMARKS && part !== "clip" ? part.split("_")[0] : "body");
+  const short = (stream) => (stream in LANDMARKS && stream !== "clip" ? stream.split("_")[0] : "body");
   const rows = map.rows === 1 ? [] : [marks(map.rowsCount, 1, short(map.reader))];
   Plotly.react("threads", [
     ...threads(segments, {}), ...rows, marks(map.keys, 0, short(map.read)),
@@ -137,7 +134,7 @@ function drawThreads() {
     plot_bgcolor: colour("panel"), margin: { l: 78, r: 8, t: 6, b: 26 },
     xaxis: { range: [0, frames.length + 1], showgrid: false, zeroline: false, fixedrange: true },
     yaxis: { range: [-0.3, 1.3], tickvals: [0, 1], fixedrange: true, showgrid: false, zeroline: false,
-      ticktext: [PART_NAMES[map.read], PART_NAMES[map.reader]] },
+      ticktext: [STREAM_NAMES[map.read], STREAM_NAMES[map.reader]] },
   }), { ...CONFIG, displayModeBar: false });
   follow("threads", "plotly_hover", ({ points: [mark] }) => {
     if (mark.y === 0) pointAt(state.row, mark.x - 1);
@@ -188,8 +185,8 @@ function drawMap() {
   Plotly.react("map", [
     heat(picture, range, {}, { showscale: true, colorbar: bar("times uniform attention", range) }),
   ], baseLayout("map", {
-    xaxis: frameAxis(`${PART_NAMES[map.read]} (frame)`, map.columns),
-    yaxis: frameAxis(isQuery ? "head" : `${PART_NAMES[map.reader]} (frame)`, picture.length, {
+    xaxis: frameAxis(`${STREAM_NAMES[map.read]} (frame)`, map.columns),
+    yaxis: frameAxis(isQuery ? "head" : `${STREAM_NAMES[map.reader]} (frame)`, picture.length, {
       ...downwards(picture.length), ...(isQuery ? { dtick: 1 } : { scaleanchor: "x" }),
     }),
     shapes: crosshair(),
@@ -232,8 +229,8 @@ function drawOverview() {
   const first = Math.max(0, pictures.findIndex((rows) => rows.flat().some((value) => value !== null)));
   const traces = maps.map((map, place) => {
     const suffix = place ? String(place + 1) : "";
-    layout[`xaxis${suffix}`] = frameAxis(PART_NAMES[map.read], map.columns, { fixedrange: true });
-    layout[`yaxis${suffix}`] = frameAxis(map.rows === 1 ? "head" : PART_NAMES[map.reader],
+    layout[`xaxis${suffix}`] = frameAxis(STREAM_NAMES[map.read], map.columns, { fixedrange: true });
+    layout[`yaxis${suffix}`] = frameAxis(map.rows === 1 ? "head" : STREAM_NAMES[map.reader],
       pictures[place].length, { ...downwards(pictures[place].length), fixedrange: true,
         ...(map.rows === 1 ? {} : { scaleanchor: `x${suffix}` }) });
     layout.annotations.push({
@@ -248,22 +245,22 @@ function drawOverview() {
   follow("overview", "plotly_click", ({ points: [cell] }) => chooseMap(cell.curveNumber));
 }
 
-const titleOf = (map) => (map.reader === map.read ? `${PART_NAMES[map.reader]} reads itself`
-  : `${PART_NAMES[map.reader]} reads ${PART_NAMES[map.read]}`);
+const titleOf = (map) => (map.reader === map.read ? `${STREAM_NAMES[map.reader]} reads itself`
+  : `${STREAM_NAMES[map.reader]} reads ${STREAM_NAMES[map.read]}`);
 
 function drawConsistency() {
   const fusion = state.clip.layers.find((layer) => layer.name === "fusion");
   const { consistency } = state.clip.numbers;
   document.getElementById("agreement").hidden = !fusion;
-  const isThere = consistency.mean_of_heads !== null;
-  document.getElementById("consistency").hidden = !isThere;
-  document.getElementById("agreement-number").textContent = "One of the hands is never there.";
-  if (!fusion || !isThere) return;
-  const [there, back] = ["left_to_right", "right_to_left"].map((name) =>
-    fusion.maps.find((map) => map.name === name));
+  const hasBoth = consistency.mean_of_heads !== null;
+  document.getElementById("consistency").hidden = !hasBoth;
+  document.getElementById("agreement-number").textContent = "One of the hands is never detected.";
+  if (!fusion || !hasBoth) return;
+  const [map, reverse] = ["left_to_right", "right_to_left"].map((name) =>
+    fusion.maps.find((each) => each.name === name));
   const { temperature, divergence } = state.run.cmcl;
-  const pictures = compared(there, back, shownWeights(there), shownWeights(back), temperature)
-    .map((rows) => relative(there, rows));
+  const pictures = compared(map, shownWeights(map), shownWeights(reverse), temperature)
+    .map((rows) => relative(map, rows));
   const difference = pictures[0].map((line, row) => line.map((value, column) =>
     value === null ? null : value - pictures[1][row][column]));
   const range = rangeOf(pictures, state.stretch);
@@ -278,13 +275,13 @@ function drawConsistency() {
   });
   const barBeside = (place) => ({ x: panels[place].x[1] + 0.005, xanchor: "left",
     y: panels[place].y[0], yanchor: "bottom", len: panels[place].y[1] - panels[place].y[0] });
-  const titles = ["left reads right", "right reads left, backwards", "difference"];
+  const titles = ["left reads right", "right reads left, reversed", "difference"];
   titles.forEach((text, place) => {
     const suffix = place ? String(place + 1) : "";
-    layout[`xaxis${suffix}`] = frameAxis("right hand (frame)", there.columns,
+    layout[`xaxis${suffix}`] = frameAxis("right hand (frame)", map.columns,
       { domain: panels[place].x, anchor: `y${suffix}` });
-    layout[`yaxis${suffix}`] = frameAxis("left hand (frame)", there.rows,
-      { ...downwards(there.rows), domain: panels[place].y, scaleanchor: `x${suffix}`,
+    layout[`yaxis${suffix}`] = frameAxis("left hand (frame)", map.rows,
+      { ...downwards(map.rows), domain: panels[place].y, scaleanchor: `x${suffix}`,
         anchor: `x${suffix}` });
     layout.annotations.push({ text, xref: `x${suffix} domain`, yref: `y${suffix} domain`, x: 0.5,
       y: 1, yanchor: "bottom", showarrow: false });

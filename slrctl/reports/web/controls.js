@@ -1,6 +1,5 @@
-// What is chosen, and what that changes. All text is set as text, never as markup.
+// Choices of the reader and their effects. All text is set as text, never as markup.
 
-const data = JSON.parse(document.getElementById("data").textContent);
 const state = { run: null, clip: null, layer: null, map: null, head: -1, row: 0, column: 0, stretch: true, asked: 0 };
 const root = document.documentElement;
 const find = (id) => document.getElementById(id);
@@ -129,7 +128,7 @@ function place(row, column) {
   showReading();
 }
 
-// What the mouse points at; without a frame that is read, the one read most.
+// Follow the mouse; without a frame that is read, the one read most.
 function pointAt(row, column) {
   stop();
   state.row = row;
@@ -144,8 +143,8 @@ function step(frame) {
 
 function showReading() {
   const { map, row, column } = state;
-  const reader = map.rows === 1 ? "The class query" : `Frame ${row + 1} of the ${PART_NAMES[map.reader]}`;
-  const read = `frame ${column + 1} of the ${PART_NAMES[map.read]}`;
+  const reader = map.rows === 1 ? "The class query" : `Frame ${row + 1} of the ${STREAM_NAMES[map.reader]}`;
+  const read = `frame ${column + 1} of the ${STREAM_NAMES[map.read]}`;
   let text;
   if (map.rows > 1 && !map.rowsCount[row]) text = `${reader}: the hand is missing there.`;
   else if (!map.keys[column]) text = `${reader} gives ${read} nothing: it is missing there.`;
@@ -160,14 +159,14 @@ function showReading() {
 function showNumbers() {
   const { clip } = state;
   const { exchange, relative_entropy: entropy, lag, redundancy } = clip.numbers;
-  const parts = exchange.parts;
-  const short = (part) => part.split("_")[0];
+  const streams = exchange.parts;
+  const short = (stream) => stream.split("_")[0];
   const table = find("exchange");
   table.replaceChildren(element("tr", null, element("th", "stream"),
-    ...parts.map((part) => element("th", `from ${PART_NAMES[part]}`))));
-  parts.forEach((reader, row) => {
-    table.append(element("tr", null, element("th", PART_NAMES[reader]),
-      ...parts.map((read, column) => {
+    ...streams.map((stream) => element("th", `from ${STREAM_NAMES[stream]}`))));
+  streams.forEach((reader, row) => {
+    table.append(element("tr", null, element("th", STREAM_NAMES[reader]),
+      ...streams.map((read, column) => {
         const share = exchange.shares[row][column];
         const heads = entropy[`${short(reader)}_to_${short(read)}`];
         const known = heads && !heads.includes(null);
@@ -211,9 +210,9 @@ function stop() {
 function useTheme(name) {
   root.dataset.theme = name;
   find("theme").textContent = name === "dark" ? "Light" : "Dark";
-  const swatch = (part) => {
+  const swatch = (name) => {
     const mark = element("i", "");
-    mark.style.background = colour(part);
+    mark.style.background = colour(name);
     return mark;
   };
   find("legend").replaceChildren(
