@@ -10,7 +10,7 @@ from functools import reduce
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 # Larger numbers are slips of the hand, and would be taken for an order to fill the memory.
 Positive = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
@@ -32,9 +32,10 @@ class DataSettings(Section):
     val: Path | None = None
     """Validation clips; if absent, the `val` rows of the training file, else a part split off."""
     test: Path | None = None
-    """Test clips; if absent, the `test` rows of the training file, if it has any."""
+    """Test clips, used once at the end; if absent, the `test` rows of the training file."""
     train_signers: tuple[str, ...] | None = None
-    """People to train on, whatever the split column says; the others test, unless named."""
+    """People to train on, such as A,B, whatever the split column says; the others test, unless
+    named."""
     val_signers: tuple[str, ...] | None = None
     """People to validate on; without any, a part of training is split off."""
     test_signers: tuple[str, ...] | None = None
@@ -42,19 +43,36 @@ class DataSettings(Section):
     val_share: Annotated[float, Field(gt=0, le=0.5)] = 0.15
     """Share of the training clips split off for validation where none are given."""
     frame_size: tuple[Positive, Positive] | None = None
-    """Width and height of the image, for pixel coordinates in files that do not say."""
+    """Size of the image, such as 640x480, for pixel coordinates in files that do not say."""
     val_mirrored: bool = False
     """Validate on every clip and its mirrored copy, so that mirrored signing counts."""
     gloss_names: Path | None = None
-    """JSON or CSV file that maps integer labels to gloss names."""
+    """JSON or CSV file that names the glosses of integer labels."""
     skip_bad_clips: bool = False
-    """Drop clips that cannot be read, and report how many and why, instead of stopping."""
+    """Leave out clips that cannot be read, and report how many and why, instead of stopping."""
     cache: bool = True
     """Whether clips, once read and cleaned, are kept for the next time."""
     cache_dir: Path | None = None
     """Folder they are kept in; the user's cache folder if absent."""
     cache_gigabytes: NonNegative = 20.0
     """What may lie in that folder; clips that were not used for longest are removed first."""
+
+    @field_validator("frame_size", mode="before")
+    @classmethod
+    def _read_size(cls, size: Any) -> Any:
+        if not isinstance(size, str):
+            return size
+        width, _, height = size.lower().partition("x")
+        if not (width.strip().isdecimal() and height.strip().isdecimal()):
+            raise ValueError("expected WIDTHxHEIGHT in pixels, such as 640x480")
+        return int(width), int(height)
+
+    @field_validator("train_signers", "val_signers", "test_signers", mode="before")
+    @classmethod
+    def _read_names(cls, names: Any) -> Any:
+        if not isinstance(names, str):
+            return names
+        return tuple(name.strip() for name in names.split(",") if name.strip())
 
 
 class PrepareSettings(Section):
@@ -105,7 +123,7 @@ class ModelSettings(Section):
     attention: Literal["full", "prob", "first_frame"] = "full"
     """Self-attention of the encoders; first_frame does what the published code does."""
     cross_attention: bool = True
-    """Whether the streams exchange messages after their encoders."""
+    """The streams exchange messages after their encoders."""
     num_encoder_layers: Layers = 3
     num_decoder_layers: Layers = 2
     hand_heads: Positive = 3
@@ -147,7 +165,8 @@ def _common_divisors(numbers: tuple[int, ...]) -> str:
 
 class CMCLSettings(Section):
     preset: Literal["off", "conservative", "balanced", "aggressive", "adaptive"] = "off"
-    """Names both lambdas and the schedule; single values given beside it win."""
+    """off, conservative, balanced, aggressive or adaptive: both lambdas and their schedule; single
+    values given beside it win."""
     lambda_consistency: NonNegative = 0.0
     """Weight of the consistency term."""
     lambda_alignment: NonNegative = 0.0
@@ -169,7 +188,7 @@ class CMCLSettings(Section):
     projection_dim: Positive = 64
     """Common width the three streams are projected to for alignment."""
     adaptive: bool = False
-    """Whether both lambdas follow a warm-up and a decay over the epochs."""
+    """Both lambdas follow a warm-up and a decay over the epochs."""
     warmup_epochs: Positive | None = None
     """Warm-up of the adaptive schedule; 10, in runs under 100 epochs a tenth of them."""
     decay: Annotated[float, Field(gt=0, le=1)] = 0.95
@@ -182,6 +201,7 @@ class CMCLSettings(Section):
 
 class TrainSettings(Section):
     epochs: Positive = 36
+    """Passes over the training clips."""
     patience: Annotated[int, Field(ge=0)] = 0
     """Stop after so many epochs in a row without more validation clips right than ever, or as many
     at a lower cross-entropy; 0: train all epochs."""
@@ -190,6 +210,7 @@ class TrainSettings(Section):
     accumulate: Positive = 1
     """Parts that each process computes its clips of a step in, to save memory."""
     learning_rate: Annotated[float, Field(gt=0)] = 3e-4
+    """Highest learning rate of the schedule."""
     weight_decay: NonNegative = 0.01
     schedule: Literal["constant", "multistep", "cosine"] = "cosine"
     """Learning rate over the epochs; multistep: times 0.1 at 60 % and at 80 %."""
@@ -200,12 +221,14 @@ class TrainSettings(Section):
     label_smoothing: Share = 0.1
     diagnostics_every: Positive = 50
     """Steps between two measurements of each loss term's gradient norm."""
+    diagnostics: bool = False
+    """Show the measurements of CMCL after every epoch."""
     save_seconds: NonNegative = 60.0
     """Seconds between two saved states within an epoch; the end of an epoch is always saved."""
     tracker: Literal["none", "tensorboard", "wandb", "mlflow"] = "none"
     """Where epochs are shown beside metrics.jsonl, without a network; an extra of the same name."""
     device: str = "auto"
-    """auto takes an accelerator where there is one."""
+    """auto, cpu, cuda or mps; auto takes an accelerator where there is one."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic of the training step; auto takes bf16 where the device computes faster in it.
     A run keeps what it took. Evaluation is fp32, so that a batch changes nothing."""

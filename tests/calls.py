@@ -5,6 +5,15 @@ from typer.testing import CliRunner, Result
 
 from slrctl.cli import app
 
+# A model that trains in a second: 8 training clips, two steps an epoch.
+TINY = [
+    "--set=model.ffn_dim=16",
+    "--set=model.num_encoder_layers=1",
+    "--set=evaluate.resamples=100",
+    "--epochs=2",
+    "--batch-size=4",
+]
+
 
 def call(*arguments: object) -> Result:
     """The end of `slrctl ARGUMENTS`; what is not an end but a bug is raised."""

@@ -1,12 +1,15 @@
-"""The only module that prints: tables, progress, errors."""
+"""The only module that prints: tables, lines, JSON, errors; and what signals do to a command."""
 
 import json
 import os
 import re
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TextIO
+from types import FrameType
+from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 from rich.console import Console
@@ -15,7 +18,12 @@ from rich.text import Text
 
 from slrctl.errors import Interrupted, ReportedElsewhere, SlrctlError
 
+if TYPE_CHECKING:
+    from slrctl.training.stopping import StopRequest
+
 INTERRUPTED = 130
+_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
+_SHOW_CURSOR = b"\x1b[?25h"
 
 # Control characters; halves of characters, which cannot be encoded; and marks of direction, which
 # have no place in a line of ours, as joiners have in Persian and in Hindi.
@@ -46,6 +54,56 @@ def report_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         _complain("interrupted")
         raise typer.Exit(INTERRUPTED) from None
+
+
+@contextmanager
+def stopping_on_signals(
+    stop: "StopRequest | None" = None, *, is_heard: bool = True
+) -> Iterator[None]:
+    """Let the first signal ask for a stop inside the block, and a second one end the process.
+
+    A hang-up that is ignored, as under nohup, stays ignored.
+
+    Args:
+        stop: receives the request; if absent, the block ends with a KeyboardInterrupt.
+        is_heard: whether this process, of several that train together, says so.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may handle signals
+        return
+    numbers = [getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)]
+    handled = [
+        number
+        for number in numbers
+        if number == signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN
+    ]
+
+    def receive(number: int, frame: FrameType | None) -> None:
+        for one in handled:
+            signal.signal(one, signal.SIG_DFL)
+        if stop is None:
+            raise KeyboardInterrupt
+        if stop.is_awaited and is_heard:
+            _say("stopping after this step, to save it; once more stops at once and loses it\n")
+        stop.ask()
+
+    before = {number: signal.signal(number, receive) for number in handled}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _say(message: str) -> None:
+    """Write without buffers: the handler may have come in the middle of another line."""
+    for stream, text in ((sys.stdout, b""), (sys.stderr, message.encode())):
+        try:
+            if stream.isatty():  # a process that ends at once leaves the bars' cursor hidden
+                os.write(stream.fileno(), _SHOW_CURSOR)
+            os.write(stream.fileno(), text)
+        except (OSError, ValueError):  # nobody reads any more
+            continue
 
 
 @contextmanager

@@ -8,15 +8,17 @@ from rich.console import Console
 
 from slrctl.cli.console import console_for, print_json, print_lines, print_table, report_errors
 from slrctl.cli.options import (
-    ConfigOption,
-    JsonOption,
-    SetOption,
+    RUNS_DIR,
+    ConfigPath,
+    Device,
+    Json,
+    Overrides,
+    SkipBadClips,
     cache_for,
     command,
     refuse_settled,
     setting_layers,
 )
-from slrctl.cli.train import RUNS_DIR
 from slrctl.errors import DataError, SlrctlError, UsageError
 from slrctl.files import read_json, write_json
 
@@ -34,6 +36,7 @@ CONFUSION = "confusion.png"
 
 @command()
 def evaluate(
+    ctx: typer.Context,
     run: Annotated[
         Path | None,
         typer.Argument(
@@ -50,20 +53,17 @@ def evaluate(
             "--split", help="Which part, or all; test if there is one, else val, by default."
         ),
     ] = None,
-    skip_bad_clips: Annotated[
-        bool,
-        typer.Option("--skip-bad-clips", help="Leave bad clips of --data out and say how many."),
-    ] = False,
+    skip_bad_clips: SkipBadClips = None,
     output: Annotated[
         Path | None, typer.Option("--output", metavar="DIR", help="Folder for tables and figures.")
     ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Write over another evaluation that is there.")
     ] = False,
-    device: Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, mps.")] = None,
-    config: ConfigOption = None,
-    overrides: SetOption = None,
-    as_json: JsonOption = False,
+    device: Device = None,
+    config: ConfigPath = None,
+    overrides: Overrides = None,
+    as_json: Json = False,
 ) -> None:
     """Evaluate a trained model on clips, with intervals."""
     with report_errors():
@@ -73,11 +73,7 @@ def evaluate(
         from slrctl.runs.load import load_with_layers
 
         path = run or newest_run(RUNS_DIR)
-        flags = {
-            "--device": ("train.device", device),
-            "--skip-bad-clips": ("data.skip_bad_clips", skip_bad_clips or None),
-        }
-        layers = setting_layers(config, overrides, flags=flags)
+        layers = setting_layers(ctx)
         refuse_settled(layers, "evaluate")
         console = console_for(as_json=as_json)
         keep_freed_memory()

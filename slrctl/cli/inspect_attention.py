@@ -8,15 +8,17 @@ import typer
 from slrctl.cli.attention_views import line_of, show_clip
 from slrctl.cli.console import console_for, print_json, print_lines, report_errors
 from slrctl.cli.options import (
-    ConfigOption,
-    JsonOption,
-    SetOption,
+    RUNS_DIR,
+    ConfigPath,
+    Device,
+    Json,
+    Overrides,
+    SkipBadClips,
     cache_for,
     command,
     refuse_settled,
     setting_layers,
 )
-from slrctl.cli.train import RUNS_DIR
 from slrctl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ _BY_DEFAULT = ("terminal", "png", "html", "npz", "json")
 
 @command()
 def inspect_attention(
+    ctx: typer.Context,
     run: Annotated[
         Path | None, typer.Argument(metavar="[RUN]", help="Folder of a run; the newest if absent.")
     ] = None,
@@ -72,14 +75,11 @@ def inspect_attention(
         str | None,
         typer.Option("--format", metavar="LIST", help=f"Any of {','.join(FORMATS)}."),
     ] = None,
-    device: Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, mps.")] = None,
-    skip_bad_clips: Annotated[
-        bool,
-        typer.Option("--skip-bad-clips", help="Leave bad clips of --data out and say how many."),
-    ] = False,
-    config: ConfigOption = None,
-    overrides: SetOption = None,
-    as_json: JsonOption = False,
+    device: Device = None,
+    skip_bad_clips: SkipBadClips = None,
+    config: ConfigPath = None,
+    overrides: Overrides = None,
+    as_json: Json = False,
 ) -> None:
     """Show what the hands attend to in a clip."""
     with report_errors():
@@ -91,11 +91,7 @@ def inspect_attention(
         from slrctl.studies.attention.inspect import open_run, with_same_classes
         from slrctl.studies.attention.record import clips_of_gloss
 
-        flags = {
-            "--device": ("train.device", device),
-            "--skip-bad-clips": ("data.skip_bad_clips", skip_bad_clips or None),
-        }
-        layers = setting_layers(config, overrides, flags=flags)
+        layers = setting_layers(ctx)
         refuse_settled(layers, "inspect-attention")
         runs = [open_run(run or newest_run(RUNS_DIR), layers)]
         if compare is not None:

@@ -1,12 +1,14 @@
-"""Option types that several commands share, and the layers of settings they make."""
+"""Options that several commands share, and the layers of settings they make."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hints
 
 import typer
 from typer.core import TyperCommand
 
+from slrctl.cli.console import report_errors
 from slrctl.errors import UsageError
 from slrctl.files import user_cache_folder
 from slrctl.layers import Layer, flatten, nested, read_config, read_overrides
@@ -15,78 +17,113 @@ from slrctl.settings import DataSettings, Settings
 if TYPE_CHECKING:
     from slrctl.core.data.cache import ClipCache
 
-ConfigOption = Annotated[
-    Path | None, typer.Option("--config", help="TOML file of settings.", show_default=False)
-]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change any setting; may be repeated."),
-]
-JsonOption = Annotated[
-    bool, typer.Option("--json", help="Print one JSON object on standard output, nothing else.")
-]
-
-# The value of --ray without an address; Ray's own word for a cluster that it starts itself.
-_HERE = "local"
+RUNS_DIR = Path("runs")
+DATA, MODEL, CMCL, TRAINING, OUTPUT = "Data", "Model", "CMCL", "Training", "Output"
 
 
-class Command(TyperCommand):
-    """A command whose `--ray` may stand alone, which Typer has no options for."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, _with_address(args))
-
-
-def _with_address(arguments: list[str]) -> list[str]:
-    """Put an address after a `--ray` that is followed by another option, or by nothing."""
-    given = []
-    for argument, following in zip(arguments, [*arguments, "-"][1:], strict=True):
-        given.append(argument)
-        if argument == "--ray" and following.startswith("-"):
-            given.append(_HERE)
-    return given
-
-
-def command(examples: str | None = None) -> Callable[[Callable[..., None]], Any]:
-    """Turn a function into a command of the same name, with examples at the end of its help."""
-
-    def build(function: Callable[..., None]) -> Any:
-        alone = typer.Typer(add_completion=False, rich_markup_mode="rich")
-        alone.command(cls=Command, epilog=examples)(function)
-        return typer.main.get_command(alone)
-
-    return build
-
-
-def setting_layers(
-    config: Path | None,
-    overrides: list[str] | None,
-    *,
-    preset: str | None = None,
-    flags: dict[str, tuple[str, Any]] | None = None,
-) -> list[Layer]:
-    """The layers of a command line, lowest first.
+def setting(flag: str, key: str, panel: str | None = None, metavar: str | None = None) -> Any:
+    """Make an option of a setting, whose description and default become its help.
 
     Args:
-        config: the `--config` file.
-        overrides: `--set` assignments.
-        preset: the `--cmcl` preset.
-        flags: for each flag its dotted key and its value; None is a flag that was not given.
+        flag: its name; for a switch that is on by default, with the one that turns it off.
+        key: dotted name of the setting.
+        panel: where `--help` shows it; among the other options if absent.
+        metavar: what `--help` calls its value.
     """
-    layers = [] if config is None else [read_config(config)]
-    if preset is not None:
-        layers.append(Layer(f"--cmcl {preset}", nested("cmcl.preset", preset)))
-    layers += read_overrides(overrides or [])
-    layers += [
-        Layer(flag, nested(key, value))
-        for flag, (key, value) in (flags or {}).items()
-        if value is not None
-    ]
-    return layers
+    section: Any = Settings
+    *above, name = key.split(".")
+    for part in above:
+        section = section.model_fields[part].annotation
+    field = section.model_fields[name]
+    is_switch = field.annotation is bool
+    default = ("off", "on")[field.default] if is_switch else field.default
+    is_shown = default is not None and (not is_switch or "/" in flag)
+    option: Any = typer.Option(
+        flag,
+        help=field.description + (rf" \[default: {default}]" if is_shown else ""),  # it is markup
+        rich_help_panel=panel,
+        metavar=metavar,
+    )
+    option.setting_key = key  # which `command` collects
+    return option
+
+
+TrainPath = Annotated[Path | None, setting("--train", "data.train", DATA, "PATH")]
+ValPath = Annotated[Path | None, setting("--val", "data.val", DATA, "PATH")]
+TestPath = Annotated[Path | None, setting("--test", "data.test", DATA, "PATH")]
+SkipBadClips = Annotated[bool | None, setting("--skip-bad-clips", "data.skip_bad_clips", DATA)]
+GlossNames = Annotated[Path | None, setting("--gloss-names", "data.gloss_names", DATA, "FILE")]
+FrameSize = Annotated[str | None, setting("--frame-size", "data.frame_size", DATA, "WxH")]
+TrainSigners = Annotated[str | None, setting("--train-signers", "data.train_signers", DATA, "A,B")]
+CrossAttention = Annotated[
+    bool | None,
+    setting("--cross-attention/--no-cross-attention", "model.cross_attention", MODEL),
+]
+Preset = Annotated[
+    Literal["off", "conservative", "balanced", "aggressive", "adaptive"] | None,
+    setting("--cmcl", "cmcl.preset", CMCL, "PRESET"),
+]
+LambdaConsistency = Annotated[
+    float | None, setting("--lambda-consistency", "cmcl.lambda_consistency", CMCL)
+]
+LambdaAlignment = Annotated[
+    float | None, setting("--lambda-alignment", "cmcl.lambda_alignment", CMCL)
+]
+Temperature = Annotated[float | None, setting("--cmcl-temperature", "cmcl.temperature", CMCL)]
+Adaptive = Annotated[
+    bool | None, setting("--adaptive-cmcl/--no-adaptive-cmcl", "cmcl.adaptive", CMCL)
+]
+Epochs = Annotated[int | None, setting("--epochs", "train.epochs", TRAINING)]
+BatchSize = Annotated[int | None, setting("--batch-size", "train.batch_size", TRAINING)]
+LearningRate = Annotated[float | None, setting("--learning-rate", "train.learning_rate", TRAINING)]
+Seed = Annotated[int | None, setting("--seed", "seed", TRAINING)]
+Device = Annotated[str | None, setting("--device", "train.device")]
+
+ConfigPath = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", help="TOML file of settings.")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change any setting; may be repeated."),
+]
+Json = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        help="Print one JSON object on standard output, nothing else.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print errors only.", rich_help_panel=OUTPUT)]
+
+
+def config_layers(ctx: typer.Context) -> list[Layer]:
+    """Read the `--config` file of a command line, if it names one."""
+    path = ctx.params.get("config")
+    return [] if path is None else [read_config(Path(path))]
+
+
+def flag_layers(ctx: typer.Context) -> list[Layer]:
+    """Read the flags of a command line, lowest first: `--cmcl`, then `--set`, then all others."""
+    keys = getattr(ctx.command, "setting_keys", {})
+    given = {
+        param.opts[0]: nested(keys[param.name], ctx.params[param.name])
+        for param in ctx.command.params
+        if param.name in keys and ctx.params[param.name] is not None
+    }
+    preset = given.pop("--cmcl", None)
+    layers = [] if preset is None else [Layer(f"--cmcl {preset['cmcl']['preset']}", preset)]
+    layers += read_overrides(ctx.params.get("overrides") or [])
+    return layers + [Layer(flag, tree) for flag, tree in given.items()]
+
+
+def setting_layers(ctx: typer.Context) -> list[Layer]:
+    """Read all settings of a command line, lowest first: the `--config` file, then the flags."""
+    return [*config_layers(ctx), *flag_layers(ctx)]
 
 
 def refuse_settled(layers: list[Layer], command: str) -> None:
-    """Refuse what a trained model has settled: its size, its preparation, its training.
+    """Refuse settings that belong to a trained model: its size, its preparation, its training.
 
     Raises:
         UsageError: a layer names such a setting.
@@ -102,13 +139,74 @@ def refuse_settled(layers: list[Layer], command: str) -> None:
 
 
 def with_absolute_paths(settings: Settings) -> Settings:
-    """The settings of a run, which finds its data again wherever `evaluate` is called from.
+    """Make paths absolute, so that a run finds its data from any folder.
 
     Relative paths, those of a config file too, start at the current folder.
     """
     paths = {name: path.absolute() for name, path in settings.data if isinstance(path, Path)}
     data = settings.data.model_copy(update=paths)
     return settings.model_copy(update={"data": data})
+
+
+class Command(TyperCommand):
+    """A command that names the setting behind a flag it does not have.
+
+    Its `--ray` may stand alone, for which Typer has no options.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not ctx.resilient_parsing:
+            with report_errors():
+                self._check_flags(args)
+        return super().parse_args(ctx, _with_address(args))
+
+    def _check_flags(self, args: list[str]) -> None:
+        known = {flag for param in self.params for flag in (*param.opts, *param.secondary_opts)}
+        if "--set" not in known:
+            return
+        for argument, following in pairwise([*args, "-"]):
+            flag, equals, value = argument.partition("=")
+            name = flag.removeprefix("--").replace("-", "_")
+            if flag in known or not flag.startswith("--"):
+                continue
+            if not equals:
+                value = "true" if following.startswith("-") else following
+            keys = [key for key in _settings_keys() if key.rpartition(".")[2] == name]
+            if keys:
+                advice = " or ".join(f"--set {key}={value}" for key in keys)
+                raise UsageError(f"{flag}: not a flag; use {advice}")
+
+
+def _settings_keys() -> list[str]:
+    return list(flatten(Settings().model_dump()))
+
+
+def _with_address(arguments: list[str]) -> list[str]:
+    """Put an address after a `--ray` that is followed by another option, or by nothing."""
+    given = []
+    for argument, following in pairwise([*arguments, "-"]):
+        given.append(argument)
+        if argument == "--ray" and following.startswith("-"):
+            given.append("local")  # Ray's own word for a cluster that it starts itself
+    return given
+
+
+def command(examples: str | None = None) -> Callable[[Callable[..., None]], Any]:
+    """Turn a function into a command of the same name, with examples at the end of its help."""
+
+    def build(function: Callable[..., None]) -> Any:
+        alone = typer.Typer(add_completion=False, rich_markup_mode="rich")
+        alone.command(cls=Command, epilog=examples)(function)
+        built: Any = typer.main.get_command(alone)
+        built.setting_keys = {
+            name: option.setting_key
+            for name, hint in get_type_hints(function, include_extras=True).items()
+            for option in get_args(hint)
+            if hasattr(option, "setting_key")
+        }
+        return built
+
+    return build
 
 
 def data_cache(settings: DataSettings) -> "ClipCache":

@@ -1,46 +1,398 @@
-"""Show a training while it runs: two bars in a terminal, one plain line an epoch elsewhere."""
+"""A training in the terminal: the header, bars or lines while it runs, and its results."""
 
 import os
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, NamedTuple
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from slrctl.cli.console import print_lines
+from slrctl.cli.console import (
+    console_for,
+    print_facts,
+    print_json,
+    print_lines,
+    print_table,
+    stopping_on_signals,
+)
+from slrctl.cli.options import RUNS_DIR, cache_for
+from slrctl.core.data.splits import Splits, load_splits, missing_hand_share
+from slrctl.core.devices import choose_device, choose_precision, describe_device
+from slrctl.core.model import num_parameters
+from slrctl.errors import DataError, Interrupted, SlrctlError, UsageError
+from slrctl.evaluation.bootstrap import Evaluation
+from slrctl.launch import launched_count, launched_rank
+from slrctl.layers import cmcl_name
+from slrctl.reports.figures import draw_curves
+from slrctl.reports.tables import overall_rows
+from slrctl.runs import folder as run_folder
+from slrctl.runs.checkpoint import is_intact
+from slrctl.runs.environment import changes, describe_machine
+from slrctl.runs.folder import resume_command
+from slrctl.settings import CMCLSettings, Settings
+from slrctl.training.find_lambdas import SHARES, LambdaReport, find_lambdas
+from slrctl.training.loop import BatchReport, EpochReport
+from slrctl.training.processes import ALONE, Workers, first_only, joined_workers
+from slrctl.training.profile import profile_training
+from slrctl.training.resume import SavedRun, find_saved_run, newest_interrupted
+from slrctl.training.run import Reports, RunReport, resume_training, run_training
+from slrctl.training.run_batches import try_one_batch
+from slrctl.training.stopping import StopRequest
 
-if TYPE_CHECKING:
-    from slrctl.training.loop import BatchReport, EpochReport
-
-
+LAMBDA_STEPS = 200
 _TERMS = (("classification", "CE"), ("consistency", "consistency"), ("alignment", "alignment"))
 
 
-class TrainingView(Protocol):
-    """What shows the reports of a training."""
+class Output(NamedTuple):
+    """The console that people read, and whether standard output gets JSON."""
 
-    def show_batch(self, report: "BatchReport") -> None: ...
+    console: Console
+    as_json: bool
 
-    def show_epoch(self, report: "EpochReport") -> None: ...
+
+def train_run(settings: Settings, place: Path | None, output: Output, *, force: bool) -> None:
+    """Train a new run and show it, in a folder of its own under `runs/` if no place is given."""
+    stop = StopRequest()
+    with (
+        stopping_on_signals(stop, is_heard=launched_rank() == 0),
+        joined_workers(settings.train.device) as workers,
+    ):
+        if place is not None:  # before the data, which may take long to read
+            first_only(workers, lambda: run_folder.check_run_dir(place, force=force))
+        splits = _load_and_show(settings, output, workers)
+        run_dir = place or _default_run_dir(settings, splits, workers)
+        reports = run_training(settings, splits, run_dir, force=force, stop=stop, workers=workers)
+        _show_run(reports, run_dir, settings, output, workers)
 
 
-def training_view(
-    console: Console, num_epochs: int, *, diagnostics: bool = False
-) -> AbstractContextManager[TrainingView]:
-    """Bars where somebody looks at a terminal; plain lines in a pipe or under NO_COLOR.
+def resume_run(run: Path | None, output: Output) -> None:
+    """Go on with a run and show it; with the newest interrupted one if none is named."""
+    saved = find_saved_run(run or newest_interrupted(RUNS_DIR))
+    if saved.is_finished:
+        _show_finished(saved, output)
+        return
+    settings, stop = saved.settings, StopRequest()
+    try:
+        with (
+            stopping_on_signals(stop, is_heard=launched_rank() == 0),
+            joined_workers(settings.train.device) as workers,
+        ):
+            threads = saved.environment.get("threads")
+            if isinstance(threads, int) and threads > 0:  # another number may change the last bits
+                torch.set_num_threads(threads)
+            splits = _load_and_show(settings, output, workers)
+            print_lines(output.console, list(_resumption(saved, workers)))
+            reports = resume_training(saved, splits, stop=stop, workers=workers)
+            _show_run(reports, saved.run_dir, settings, output, workers)
+    except KeyboardInterrupt:  # before there was anything new to save
+        raise Interrupted(f"interrupted; go on with: {resume_command(saved.run_dir)}") from None
 
-    With `diagnostics`, what CMCL does is written after every epoch.
-    """
-    remarks = _Remarks(console, diagnostics)
-    if console.is_terminal and not os.environ.get("NO_COLOR") and not console.quiet:
-        return _bars(remarks, num_epochs)
-    return _lines(remarks, num_epochs)
+
+def try_training(settings: Settings, output: Output) -> None:
+    """Read the data, take one step and say what a training would be."""
+    with joined_workers(settings.train.device) as workers:
+        splits = _load_and_show(settings, output, workers)
+        trial = try_one_batch(settings, splits, workers)
+    report = trial.report
+    line = (
+        f"one batch of {report.num_clips} clips: {describe_terms(report.means)}; "
+        f"{report.num_batches} such batches an epoch, {settings.train.epochs} epochs. "
+        "No run was saved."
+    )
+    print_lines(output.console, [line])
+    if output.as_json:
+        print_json(
+            {
+                "parameters": num_parameters(settings.model, len(splits.train.classes)),
+                "batches_per_epoch": report.num_batches,
+                "clips_in_batch": report.num_clips,
+                "seconds": trial.seconds,
+                **report.means,
+            }
+        )
+
+
+def show_lambdas(settings: Settings, output: Output) -> None:
+    """Train a little and show how large lambdas must be."""
+    splits = _load_alone("--find-lambdas", settings, output)
+    result = None
+    columns = (BarColumn(bar_width=20), MofNCompleteColumn(), TimeRemainingColumn(compact=True))
+    with Progress(*columns, console=output.console, transient=True) as progress:
+        steps = progress.add_task("steps", total=LAMBDA_STEPS)
+        for report in find_lambdas(settings, splits, steps=LAMBDA_STEPS):
+            if isinstance(report, LambdaReport):
+                result = report
+            else:
+                progress.advance(steps)
+    if result is None:
+        return
+    print_table(
+        output.console,
+        "lambda at which a term's gradient is",
+        ["term", *(f"{100 * share:g} % of CE's" for share in SHARES), "cosine with CE"],
+        [
+            [name, *(_number(scale.lambdas[share]) for share in SHARES), _number(scale.cosine)]
+            for name, scale in result.terms.items()
+        ],
+    )
+    lines = [
+        f"medians of {result.measured} measurements in the later half of {result.steps} steps; "
+        "nothing was written",
+        "set them with --lambda-consistency and --lambda-alignment",
+    ]
+    print_lines(output.console, lines)
+    if output.as_json:
+        print_json(result.to_json())
+
+
+def show_profile(settings: Settings, trace: Path, output: Output) -> None:
+    """Take some steps under a profiler, and show which phases and operators take the time."""
+    splits = _load_alone("--profile", settings, output)
+    report = profile_training(settings, splits, trace)
+    print_table(
+        output.console,
+        "where a step's time goes",
+        ["phase", "share"],
+        [[name, f"{share:.1%}"] for name, share in report.phases.items()],
+    )
+    print_table(
+        output.console,
+        "the dearest operators, each without those it calls",
+        ["operator", "share", "calls", "seconds"],
+        [
+            [cost.name, f"{cost.share:.1%}", f"{cost.calls:,}", f"{cost.seconds:.3f}"]
+            for cost in report.operators
+        ],
+    )
+    speed = report.num_clips / report.seconds
+    lines = [
+        f"{speed:,.1f} clips a second before the profiler; {report.steps} steps profiled; "
+        "no run was saved",
+        f"timeline in {trace}: open it in ui.perfetto.dev or chrome://tracing",
+    ]
+    print_lines(output.console, lines)
+    if output.as_json:
+        print_json(
+            {
+                "phases": report.phases,
+                "operators": [cost._asdict() for cost in report.operators],
+                "clips_per_second": speed,
+                "steps": report.steps,
+                "trace": str(trace),
+            }
+        )
+
+
+def _load_alone(flag: str, settings: Settings, output: Output) -> Splits:
+    if launched_count() > 1:
+        raise UsageError(f"{flag}: takes one process; start it without a launcher")
+    return _load_and_show(settings, output, ALONE)
+
+
+def _load_and_show(settings: Settings, output: Output, workers: Workers) -> Splits:
+    splits = workers.together(lambda: load_splits(settings, cache_for(settings.data)))
+    if output.console.quiet and workers.rank == 0:
+        warnings = [note for note in splits.notes if "warning: " in note]
+        print_lines(console_for(as_json=True), warnings)
+    _show_header(output.console, settings, splits)
+    return splits
+
+
+def _default_run_dir(settings: Settings, splits: Splits, workers: Workers) -> Path:
+    loss = cmcl_name(settings).replace(" ", "-") if settings.cmcl.is_on else "ce"
+    name = f"{splits.train.name}-{loss}-seed{settings.seed}"
+    made = first_only(workers, lambda: run_folder.free_run_dir(RUNS_DIR, name))
+    return Path(*workers.names([str(made)] if made else []))
+
+
+def _show_run(
+    reports: Reports, run_dir: Path, settings: Settings, output: Output, workers: Workers
+) -> None:
+    """Show the reports of a run as they come, then its results."""
+    finished = None
+    view = EpochView(output.console, settings)
+    try:
+        with view.bars or nullcontext():
+            for report in reports:
+                if isinstance(report, RunReport):
+                    finished = report
+                elif isinstance(report, EpochReport):
+                    view.show_epoch(report)
+                else:
+                    view.show_batch(report)
+            if workers.rank == 0:
+                _draw_curves(run_dir)
+    except KeyboardInterrupt:
+        if not (run_dir / run_folder.SETTINGS).exists():
+            raise
+        raise Interrupted(f"interrupted; go on with: {resume_command(run_dir)}") from None
+    if finished is not None:
+        _show_results(output.console, finished, run_dir)
+        if output.as_json:
+            print_json(finished.summary)
+
+
+def _show_finished(saved: SavedRun, output: Output) -> None:
+    run_dir = saved.run_dir
+    if not is_intact(run_dir / run_folder.BEST):
+        raise DataError(
+            f"{run_dir}: finished, but its {run_folder.BEST} is missing or damaged; put it "
+            "back as it was, or train again with --force"
+        )
+    if not (run_dir / run_folder.CURVES).exists():  # it was killed just before the very end
+        with run_folder.holding(run_dir):
+            run_folder.remove_unfinished(run_dir)
+            _draw_curves(run_dir)
+    print_lines(output.console, [f"{run_dir}: finished already; next: slrctl evaluate {run_dir}"])
+    if output.as_json:
+        print_json(run_folder.read_summary(run_dir))
+
+
+def _draw_curves(run_dir: Path) -> None:
+    try:
+        draw_curves(run_folder.read_metrics(run_dir), run_dir / run_folder.CURVES)
+    except OSError as error:
+        raise SlrctlError(
+            f"{run_dir}: its curves cannot be drawn ({error.strerror or error}); the run itself is "
+            f"whole; make room, then: {resume_command(run_dir)}"
+        ) from None
+
+
+def _resumption(saved: SavedRun, workers: Workers) -> Iterator[str]:
+    if saved.state_path is None:
+        yield f"{saved.run_dir}: nothing was saved before it stopped; it begins again"
+    else:
+        where = f"batch {saved.batch} of epoch {saved.epoch + 1}" if saved.batch else ""
+        yield f"going on after {where or f'epoch {saved.epoch}'}, from {saved.state_path}"
+    now = describe_machine(workers.device(saved.settings.train.device))
+    for change in changes(saved.environment, now):
+        yield f"warning: {change}; the last bits may differ from a run without interruption"
+
+
+def _show_header(console: Console, settings: Settings, splits: Splits) -> None:
+    device = choose_device(settings.train.device)
+    precision = choose_precision(settings.train.precision, device)
+    parameters = num_parameters(settings.model, len(splits.train.classes))
+    counts = ", ".join(f"{len(split)} {name}" for name, split in splits.by_name.items())
+    signers = {clip.signer for split in splits.by_name.values() for clip in split} - {None}
+    left, right = missing_hand_share(splits.train)
+    train, patience = settings.train, settings.train.patience
+    print_facts(
+        console,
+        {
+            "data": f"{splits.train.name}: {counts} clips, {len(splits.train.classes)} glosses, "
+            + (f"{len(signers)} signers" if signers else "signers not stated"),
+            "hands": f"left missing in {100 * left:.0f} %, right in {100 * right:.0f} % of "
+            "training frames",
+            "model": f"{settings.model.name}, {parameters:,} parameters, "
+            f"{settings.model.attention} attention, {_describe_streams(settings)}",
+            "loss": describe_loss(settings),
+            "run": f"{train.epochs} epochs"
+            + (f" or {patience} without a better one" if patience else "")
+            + f", batch {train.batch_size}, learning rate {train.learning_rate:g}, recipe "
+            f"{settings.recipe}, seed {settings.seed}, {precision} on {device} "
+            f"({describe_device(device)})",
+        },
+    )
+    print_lines(console, splits.notes)
+
+
+def _describe_streams(settings: Settings) -> str:
+    if settings.model.name == "spoter":
+        return "one stream"
+    return f"cross-attention {'on' if settings.model.cross_attention else 'off'}"
+
+
+def describe_loss(settings: Settings) -> str:
+    cmcl = settings.cmcl
+    if not cmcl.is_on:
+        return "cross-entropy (CMCL off)"
+    return (
+        f"cross-entropy + {cmcl.lambda_consistency:g} consistency ({_consistency_form(cmcl)}) "
+        f"+ {cmcl.lambda_alignment:g} alignment{_alignment_form(cmcl)}, "
+        f"{'adaptive' if cmcl.adaptive else 'fixed'} lambdas (CMCL {cmcl_name(settings)})"
+    )
+
+
+def _consistency_form(cmcl: CMCLSettings) -> str:
+    form = cmcl.divergence if cmcl.consistency == "kl" else "cycle"
+    temporal = " + temporal" if cmcl.temporal else ""
+    is_softened = cmcl.consistency == "kl" or cmcl.temporal
+    return f"{form}{temporal}" + (f", temperature {cmcl.temperature:g}" if is_softened else "")
+
+
+def _alignment_form(cmcl: CMCLSettings) -> str:
+    differs = [cmcl.alignment] if cmcl.alignment != "cosine" else []
+    differs += ["every layer"] if cmcl.multi_scale else []
+    return f" ({', '.join(differs)})" if differs else ""
+
+
+class EpochView:
+    """Two bars where somebody looks at a terminal; a plain line an epoch elsewhere."""
+
+    def __init__(self, console: Console, settings: Settings) -> None:
+        self.console = console
+        self.num_epochs, self.diagnostics = settings.train.epochs, settings.train.diagnostics
+        self.clips, self.started = 0, time.perf_counter()
+        self.bars = None
+        if console.is_terminal and not os.environ.get("NO_COLOR") and not console.quiet:
+            self.bars = Progress(
+                TextColumn("{task.description:<8}"),
+                BarColumn(bar_width=20),
+                MofNCompleteColumn(),  # whole epochs, while the bar moves with every batch
+                TimeRemainingColumn(compact=True),
+                TextColumn("{task.fields[note]}", markup=False),
+                console=console,
+                speed_estimate_period=120,
+            )
+            self.epochs = self.bars.add_task("epochs", total=self.num_epochs, note="")
+            self.batches = self.bars.add_task("batches", total=None, note="")
+
+    def show_batch(self, report: BatchReport) -> None:
+        if self.bars is None:
+            return
+        if report.batch == 1:
+            self.clips, self.started = 0, time.perf_counter()
+        else:  # the first batch starts the clock, so that it measures whole steps
+            self.clips += report.num_clips
+        seconds = time.perf_counter() - self.started
+        speed = f"{self.clips / seconds:.0f} clips/s  " if self.clips else ""
+        self.bars.update(
+            self.batches,
+            completed=report.batch,
+            total=report.num_batches,
+            note=speed + describe_terms(report.means),
+        )
+        done = report.epoch - 1 + report.batch / report.num_batches
+        self.bars.update(self.epochs, completed=done)
+
+    def show_epoch(self, report: EpochReport) -> None:
+        validation = f"validation {100 * report.metrics['val_accuracy']:.1f} %"
+        if self.bars is None:
+            print_lines(self.console, [self._line(report, validation)])
+        else:
+            best = "  best so far" if report.is_best else ""
+            self.bars.update(self.epochs, completed=report.epoch, note=validation + best)
+        lines = describe_diagnostics(report.metrics) if self.diagnostics else []
+        lines += [f"warning: epoch {report.epoch}: {warning}" for warning in report.warnings]
+        print_lines(self.console, lines)
+
+    def _line(self, report: EpochReport, validation: str) -> str:
+        speed = report.metrics["clips_per_second"]
+        return (
+            f"epoch {report.epoch:>{len(str(self.num_epochs))}}/{self.num_epochs}  "
+            f"{describe_terms(report.metrics, 'train_')}  {validation}"
+            + (f"  {speed:.0f} clips/s" if speed else "")
+            + ("  best" if report.is_best else "")
+        )
 
 
 def describe_terms(means: Mapping[str, float | None], prefix: str = "") -> str:
-    """The terms of the loss and the accuracy, as far as they were computed."""
+    """Describe the terms of the loss and the accuracy, as far as they were computed."""
     shown = [
         f"{title} {value:.4f}"
         for name, title in _TERMS
@@ -53,7 +405,7 @@ def describe_terms(means: Mapping[str, float | None], prefix: str = "") -> str:
 
 
 def describe_diagnostics(metrics: Mapping[str, Any]) -> list[str]:
-    """What the terms of CMCL did in an epoch, in a few lines; nothing without cross-attention."""
+    """Describe the terms of CMCL in an epoch; without cross-attention there is nothing to say."""
     lines = []
     forth, back = (metrics.get(f"val_entropy_{way}") for way in ("left_to_right", "right_to_left"))
     if forth is not None and back is not None:
@@ -78,85 +430,28 @@ def describe_diagnostics(metrics: Mapping[str, Any]) -> list[str]:
     return [f"  {line}" for line in lines]
 
 
-class _Remarks:
-    """Lines below an epoch: warnings, and diagnostics where they were asked for."""
-
-    def __init__(self, console: Console, diagnostics: bool) -> None:
-        self.console, self.diagnostics = console, diagnostics
-
-    def show(self, report: "EpochReport") -> None:
-        lines = describe_diagnostics(report.metrics) if self.diagnostics else []
-        lines += [f"warning: epoch {report.epoch}: {warning}" for warning in report.warnings]
-        print_lines(self.console, lines)
-
-
-class _Lines:
-    def __init__(self, remarks: _Remarks, num_epochs: int) -> None:
-        self.remarks, self.num_epochs = remarks, num_epochs
-
-    def show_batch(self, report: "BatchReport") -> None:
-        """A pipe gets no line for a batch."""
-
-    def show_epoch(self, report: "EpochReport") -> None:
-        print_lines(self.remarks.console, [_epoch_line(report, self.num_epochs)])
-        self.remarks.show(report)
-
-
-class _Bars:
-    def __init__(self, progress: Progress, remarks: _Remarks, num_epochs: int) -> None:
-        self.progress, self.remarks = progress, remarks
-        self.epochs = progress.add_task("epochs", total=num_epochs, note="")
-        self.batches = progress.add_task("batches", total=None, note="")
-        self.clips, self.started = 0, time.perf_counter()
-
-    def show_batch(self, report: "BatchReport") -> None:
-        if report.batch == 1:
-            self.clips, self.started = 0, time.perf_counter()
-        else:  # the first batch starts the clock, so that it measures whole steps
-            self.clips += report.num_clips
-        seconds = time.perf_counter() - self.started
-        rate = f"{self.clips / seconds:.0f} clips/s  " if self.clips else ""
-        self.progress.update(
-            self.batches,
-            completed=report.batch,
-            total=report.num_batches,
-            note=rate + describe_terms(report.means),
-        )
-        done = report.epoch - 1 + report.batch / report.num_batches
-        self.progress.update(self.epochs, completed=done)
-
-    def show_epoch(self, report: "EpochReport") -> None:
-        validation = f"validation {100 * report.metrics['val_accuracy']:.1f} %"
-        best = "  best so far" if report.is_best else ""
-        self.progress.update(self.epochs, completed=report.epoch, note=validation + best)
-        self.remarks.show(report)
-
-
-@contextmanager
-def _lines(remarks: _Remarks, num_epochs: int) -> Iterator[TrainingView]:
-    yield _Lines(remarks, num_epochs)
-
-
-@contextmanager
-def _bars(remarks: _Remarks, num_epochs: int) -> Iterator[TrainingView]:
-    columns = (
-        TextColumn("{task.description:<8}"),
-        BarColumn(bar_width=20),
-        MofNCompleteColumn(),  # whole epochs, while the bar moves with every batch
-        TimeRemainingColumn(compact=True),
-        TextColumn("{task.fields[note]}", markup=False),
+def _show_results(console: Console, finished: RunReport, run_dir: Path) -> None:
+    splits = [("validation", finished.validation), ("test", finished.test)]
+    columns = [(name, evaluation) for name, evaluation in splits if evaluation is not None]
+    print_table(
+        console,
+        f"best epoch {finished.summary['best_epoch']} of {finished.summary['epochs']}",
+        ["", *(heading for name, _ in columns for heading in (name, "95 % interval"))],
+        list(_result_rows([evaluation for _, evaluation in columns])),
     )
-    with Progress(*columns, console=remarks.console, speed_estimate_period=120) as progress:
-        yield _Bars(progress, remarks, num_epochs)
+    lines = [f"{name}: {e.note}" for name, e in columns if e.note]
+    lines += [
+        f"saved in {run_dir}; next:",
+        f"  slrctl evaluate {run_dir}",
+        f"  slrctl evaluate {run_dir} --data OTHER_CLIPS",
+    ]
+    print_lines(console, lines)
 
 
-def _epoch_line(report: "EpochReport", num_epochs: int) -> str:
-    metrics = report.metrics
-    speed = metrics["clips_per_second"]
-    return (
-        f"epoch {report.epoch:>{len(str(num_epochs))}}/{num_epochs}  "
-        f"{describe_terms(metrics, 'train_')}  "
-        f"validation {100 * metrics['val_accuracy']:.1f} %"
-        + (f"  {speed:.0f} clips/s" if speed else "")
-        + ("  best" if report.is_best else "")
-    )
+def _result_rows(evaluations: Sequence[Evaluation]) -> Iterator[list[str]]:
+    for rows in zip(*(overall_rows(evaluation) for evaluation in evaluations), strict=True):
+        yield [rows[0].metric, *(cell for row in rows for cell in (row.value, row.interval))]
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"

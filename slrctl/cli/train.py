@@ -1,255 +1,182 @@
 """`slrctl train`."""
 
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated
 
 import typer
 
-from slrctl.cli.console import console_for, print_json, print_lines, report_errors
-from slrctl.cli.find_lambdas import show_lambdas
-from slrctl.cli.interruption import stopping_on_signals
+from slrctl.cli.console import (
+    console_for,
+    print_json,
+    print_lines,
+    report_errors,
+    stopping_on_signals,
+)
 from slrctl.cli.options import (
-    ConfigOption,
-    JsonOption,
-    SetOption,
-    cache_for,
+    OUTPUT,
+    RUNS_DIR,
+    Adaptive,
+    BatchSize,
+    ConfigPath,
+    CrossAttention,
+    Device,
+    Epochs,
+    Json,
+    LambdaAlignment,
+    LambdaConsistency,
+    LearningRate,
+    Overrides,
+    Preset,
+    Quiet,
+    Seed,
+    SkipBadClips,
+    Temperature,
+    TestPath,
+    TrainPath,
+    ValPath,
     command,
     setting_layers,
     with_absolute_paths,
 )
-from slrctl.cli.profile import show_profile
-from slrctl.cli.progress import describe_terms
-from slrctl.cli.train_run import TrainView, resume_run, show_run
-from slrctl.cli.train_views import show_header, show_settings
 from slrctl.errors import UsageError
-from slrctl.launch import launched_count, launched_rank, one_voice
-from slrctl.layers import cmcl_name, resolve
-from slrctl.training.processes import (
-    Workers,
-    first_only,
-    joined_workers,
-)
-from slrctl.training.stopping import StopRequest
+from slrctl.launch import launched_rank, one_voice
+from slrctl.layers import Resolved, flatten, resolve
 
-if TYPE_CHECKING:
-    from slrctl.core.data.splits import Splits
-    from slrctl.settings import Settings
+INSTEAD = "Instead of a training"
+EXAMPLES = """Examples:
 
-RUNS_DIR = Path("runs")
-Preset = Literal["off", "conservative", "balanced", "aggressive", "adaptive"]
+  slrctl train --cmcl balanced
+
+  slrctl train --train train.csv --val val.csv --cmcl adaptive --epochs 100 --name first
+
+  slrctl train --resume runs/first
+"""
 
 
-@command()
+@command(EXAMPLES)
 def train(
+    ctx: typer.Context,
     run: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[RUN]", help="With --resume: the run, the newest interrupted one if absent."
+            metavar="RUN", help="With --resume: the run, the newest interrupted one if absent."
         ),
     ] = None,
-    resume: Annotated[
-        bool,
-        typer.Option("--resume", help="Go on with an interrupted run; it decides every setting."),
-    ] = False,
-    train_path: Annotated[
-        Path | None,
-        typer.Option("--train", metavar="PATH", help="Training clips; the demo set if absent."),
-    ] = None,
-    val_path: Annotated[
-        Path | None,
-        typer.Option("--val", metavar="PATH", help="Validation clips; else a part of --train."),
-    ] = None,
-    test_path: Annotated[
-        Path | None,
-        typer.Option("--test", metavar="PATH", help="Test clips, used once at the end."),
-    ] = None,
-    cmcl: Annotated[
-        Preset | None, typer.Option("--cmcl", help="CMCL preset; off unless asked for.")
-    ] = None,
-    lambda_consistency: Annotated[
-        float | None, typer.Option("--lambda-consistency", help="Weight of the consistency term.")
-    ] = None,
-    lambda_alignment: Annotated[
-        float | None, typer.Option("--lambda-alignment", help="Weight of the alignment term.")
-    ] = None,
-    cmcl_temperature: Annotated[
-        float | None, typer.Option("--cmcl-temperature", help="Softens the maps CMCL compares.")
-    ] = None,
-    adaptive_cmcl: Annotated[
-        bool | None,
-        typer.Option("--adaptive-cmcl/--no-adaptive-cmcl", help="Lambdas warm up, then decay."),
-    ] = None,
-    cross_attention: Annotated[
-        bool | None,
-        typer.Option(
-            "--cross-attention/--no-cross-attention", help="Whether the streams read one another."
-        ),
-    ] = None,
-    epochs: Annotated[int | None, typer.Option("--epochs", help="Passes over the clips.")] = None,
-    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Clips a step.")] = None,
-    learning_rate: Annotated[
-        float | None, typer.Option("--learning-rate", help="Peak of the schedule.")
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option("--seed", help="Everything random follows it.")
-    ] = None,
-    device: Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, mps.")] = None,
-    precision: Annotated[
-        Literal["auto", "fp32", "bf16"] | None,
-        typer.Option("--precision", help="Arithmetic of the training step."),
-    ] = None,
+    config: ConfigPath = None,
+    overrides: Overrides = None,
+    train_path: TrainPath = None,
+    val_path: ValPath = None,
+    test_path: TestPath = None,
+    skip_bad_clips: SkipBadClips = None,
+    cross_attention: CrossAttention = None,
+    cmcl: Preset = None,
+    lambda_consistency: LambdaConsistency = None,
+    lambda_alignment: LambdaAlignment = None,
+    cmcl_temperature: Temperature = None,
+    adaptive_cmcl: Adaptive = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    learning_rate: LearningRate = None,
+    seed: Seed = None,
+    device: Device = None,
     name: Annotated[
-        str | None, typer.Option("--name", help="Name of the run's folder under runs/.")
+        str | None,
+        typer.Option(help="Name of the run's folder under runs/.", rich_help_panel=OUTPUT),
     ] = None,
     run_dir: Annotated[
-        Path | None, typer.Option("--run-dir", help="Folder the run is saved in.")
+        Path | None, typer.Option(help="Folder the run is saved in.", rich_help_panel=OUTPUT)
     ] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Overwrite the run that is in the folder.")
-    ] = False,
-    skip_bad_clips: Annotated[
-        bool | None,
+        bool,
         typer.Option(
-            "--skip-bad-clips", help="Leave bad clips out and say how many.", show_default=False
+            "--force", help="Overwrite the run that is in the folder.", rich_help_panel=OUTPUT
         ),
-    ] = None,
-    config: ConfigOption = None,
-    overrides: SetOption = None,
+    ] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with an interrupted run; it decides every setting.",
+            rich_help_panel=INSTEAD,
+        ),
+    ] = False,
     show_only: Annotated[
-        bool, typer.Option("--show-settings", help="Print every setting and its origin, and exit.")
+        bool,
+        typer.Option(
+            "--show-settings",
+            help="Print every setting and its origin.",
+            rich_help_panel=INSTEAD,
+        ),
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Read the data, run one batch, save no run.")
+        bool,
+        typer.Option("--dry-run", help="Read the data and take one step.", rich_help_panel=INSTEAD),
     ] = False,
     find_lambdas: Annotated[
         bool,
         typer.Option(
-            "--find-lambdas", help="Train 200 steps, say which lambdas matter, write nothing."
+            "--find-lambdas",
+            help="Train 200 steps and say which lambdas matter.",
+            rich_help_panel=INSTEAD,
         ),
     ] = False,
     profile: Annotated[
         Path | None,
         typer.Option(
-            "--profile",
             metavar="TRACE",
-            help="Watch some steps, say where time goes, write a timeline, save no run.",
+            help="Profile some steps and write their timeline to a file.",
+            rich_help_panel=INSTEAD,
         ),
     ] = None,
-    diagnostics: Annotated[
-        bool, typer.Option("--diagnostics", help="Show what CMCL does, after every epoch.")
-    ] = False,
-    as_json: JsonOption = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print errors only.")] = False,
 ) -> None:
-    """Train a model, keep its best checkpoint, and evaluate it."""  # fmt: skip
-    stop = StopRequest()
-    with (
-        report_errors(),
-        one_voice(),
-        stopping_on_signals(stop, is_heard=launched_rank() == 0),
-    ):
-        flags: dict[str, tuple[str, Any]] = {
-            "--train": ("data.train", train_path),
-            "--val": ("data.val", val_path),
-            "--test": ("data.test", test_path),
-            "--lambda-consistency": ("cmcl.lambda_consistency", lambda_consistency),
-            "--lambda-alignment": ("cmcl.lambda_alignment", lambda_alignment),
-            "--cmcl-temperature": ("cmcl.temperature", cmcl_temperature),
-            "--adaptive-cmcl": ("cmcl.adaptive", adaptive_cmcl),
-            "--cross-attention": ("model.cross_attention", cross_attention),
-            "--epochs": ("train.epochs", epochs),
-            "--batch-size": ("train.batch_size", batch_size),
-            "--learning-rate": ("train.learning_rate", learning_rate),
-            "--seed": ("seed", seed),
-            "--device": ("train.device", device),
-            "--precision": ("train.precision", precision),
-            "--skip-bad-clips": ("data.skip_bad_clips", skip_bad_clips or None),
-        }
-        is_first = launched_rank() == 0
-        is_quiet = (quiet and not (dry_run or find_lambdas or profile)) or not is_first
-        console = console_for(as_json=as_json, quiet=is_quiet)
-        view = TrainView(console, as_json and is_first, diagnostics, stop)
+    """Train a model, keep its best checkpoint, and evaluate it."""
+    is_first = launched_rank() == 0
+    with report_errors(), one_voice(), stopping_on_signals(is_heard=is_first):
         if resume or run is not None:
-            given = {flag: value for flag, (_, value) in flags.items()}
-            given |= {"--cmcl": cmcl, "--config": config, "--set": overrides or None}
-            given |= {"--name": name, "--run-dir": run_dir, "--force": force or None}
-            given |= {"--show-settings": show_only or None, "--dry-run": dry_run or None}
-            given |= {"--find-lambdas": find_lambdas or None, "--profile": profile}
-            _check_resume(run, resume, [flag for flag in given if given[flag] is not None])
-            resume_run(run, RUNS_DIR, view)
-            return
-        resolved = resolve(setting_layers(config, overrides, preset=cmcl, flags=flags))
-        if show_only and is_first:
-            show_settings(console_for(), resolved, as_json=as_json)
+            _check_resume(ctx, run, resume)
+        resolved = resolve(setting_layers(ctx))
         if show_only:
+            if is_first:
+                _show_settings(resolved, as_json=as_json)
             return
+        place = _place(name, run_dir)
         settings = with_absolute_paths(resolved.settings)
-        if find_lambdas:
-            _alone("--find-lambdas", settings, view, show_lambdas)
-            return
-        if profile:
-            _alone("--profile", settings, view, partial(show_profile, trace=profile))
-            return
-        given = _given_place(name, run_dir)
-        with joined_workers(settings.train.device) as workers:
-            _train(settings, view._replace(workers=workers), given, force, dry_run)
+        from slrctl.cli import progress
+
+        is_quiet = quiet and not (dry_run or find_lambdas or profile)
+        console = console_for(as_json=as_json, quiet=is_quiet or not is_first)
+        output = progress.Output(console, as_json and is_first)
+        if resume:
+            progress.resume_run(run, output)
+        elif dry_run:
+            progress.try_training(settings, output)
+        elif find_lambdas:
+            progress.show_lambdas(settings, output)
+        elif profile is not None:
+            progress.show_profile(settings, profile, output)
+        else:
+            progress.train_run(settings, place, output, force=force)
 
 
-def _check_resume(run: Path | None, resume: bool, given: list[str]) -> None:
+def _check_resume(ctx: typer.Context, run: Path | None, resume: bool) -> None:
     if not resume:
         raise UsageError(f"{run}: a run is named to go on with it; add --resume, or leave it out")
+    given = [
+        param.opts[0]
+        for param in ctx.command.params
+        if (source := ctx.get_parameter_source(param.name or "")) is not None
+        and source.name == "COMMANDLINE"
+        and param.name not in ("run", "resume", "as_json", "quiet")
+    ]
     if given:
         raise UsageError(
             f"{', '.join(given)}: settled by the run that --resume goes on with; leave it out"
         )
 
 
-def _alone(flag: str, settings: "Settings", view: TrainView, show: Callable[..., None]) -> None:
-    """Show something that is measured in one process and keeps no run."""
-    from slrctl.core.data.splits import load_splits
-
-    if launched_count() > 1:
-        raise UsageError(f"{flag}: takes one process; start it without a launcher")
-    splits = load_splits(settings, cache_for(settings.data))
-    show_header(view.console, settings, splits)
-    show(settings, splits, view.console, as_json=view.as_json)
-
-
-def _train(
-    settings: "Settings",
-    view: TrainView,
-    given: Path | None,
-    force: bool,
-    dry_run: bool,
-) -> None:
-    # Imported late: torch takes seconds, and neither --help nor a wrong setting needs it.
-    from slrctl.core.data.splits import load_splits
-    from slrctl.runs.folder import check_run_dir
-
-    workers = view.workers
-    if given is not None and not dry_run:  # before the data, which may take long to read
-        first_only(workers, lambda: check_run_dir(given, force=force))
-    splits = workers.together(lambda: load_splits(settings, cache_for(settings.data)))
-    if view.console.quiet and workers.rank == 0:
-        print_lines(console_for(as_json=True), [n for n in splits.notes if "warning: " in n])
-    show_header(view.console, settings, splits)
-    if dry_run:
-        _try(settings, splits, view)
-        return
-    from slrctl.training.run import run_training
-
-    place = given or _default_run_dir(settings, splits, workers)
-    show_run(
-        run_training(settings, splits, place, force=force, stop=view.stop, workers=workers),
-        place,
-        settings.train.epochs,
-        view,
-    )
-
-
-def _given_place(name: str | None, run_dir: Path | None) -> Path | None:
+def _place(name: str | None, run_dir: Path | None) -> Path | None:
     if name is not None and run_dir is not None:
         raise UsageError(f"--name {name} and --run-dir {run_dir}: both name the folder; give one")
     if name is not None and (Path(name).name != name or name in ("", ".", "..")):
@@ -259,31 +186,25 @@ def _given_place(name: str | None, run_dir: Path | None) -> Path | None:
     return RUNS_DIR / name if name is not None else run_dir
 
 
-def _default_run_dir(settings: "Settings", splits: "Splits", workers: Workers) -> Path:
-    from slrctl.runs.folder import free_run_dir
-
-    loss = cmcl_name(settings).replace(" ", "-") if settings.cmcl.is_on else "ce"
-    name = f"{splits.train.name}-{loss}-seed{settings.seed}"
-    made = first_only(workers, lambda: free_run_dir(RUNS_DIR, name))
-    return Path(*workers.names([str(made)] if made else []))
-
-
-def _try(settings: "Settings", splits: "Splits", view: TrainView) -> None:
-    from slrctl.core.model import num_parameters
-    from slrctl.training.run_batches import try_one_batch
-
-    trial = try_one_batch(settings, splits, view.workers)
-    facts = {
-        "parameters": num_parameters(settings.model, len(splits.train.classes)),
-        "batches_per_epoch": trial.report.num_batches,
-        "clips_in_batch": trial.report.num_clips,
-        "seconds": trial.seconds,
-        **trial.report.means,
-    }
-    view.console.print(
-        f"one batch of {trial.report.num_clips} clips: {describe_terms(trial.report.means)}; "
-        f"{trial.report.num_batches} such batches an epoch, {settings.train.epochs} epochs. "
-        "No run was saved."
+def _show_settings(resolved: Resolved, *, as_json: bool) -> None:
+    values = flatten(resolved.settings.model_dump(mode="json"))
+    if as_json:
+        print_json(
+            {
+                key: {"value": value, "origin": resolved.origins[key]}
+                for key, value in values.items()
+            }
+        )
+        return
+    rows = [(key, _written(value), resolved.origins[key]) for key, value in values.items()]
+    widths = [max(len(row[column]) for row in rows) for column in range(2)]
+    print_lines(
+        console_for(),
+        [f"{key:<{widths[0]}}  {value:<{widths[1]}}  {origin}" for key, value, origin in rows],
     )
-    if view.as_json:
-        print_json(facts)
+
+
+def _written(value: object) -> str:
+    if value is None:
+        return "-"
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -3,7 +3,7 @@
 import statistics
 from collections import defaultdict
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -41,6 +41,24 @@ class LambdaReport(NamedTuple):
     alignment: TermScale
     steps: int
     measured: int
+
+    @property
+    def terms(self) -> dict[str, TermScale]:
+        return {"consistency": self.consistency, "alignment": self.alignment}
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "steps": self.steps,
+            "measured": self.measured,
+            **{
+                name: {
+                    "gradient_ratio": scale.ratio,
+                    "cosine": scale.cosine,
+                    "lambdas": {f"{share:g}": value for share, value in scale.lambdas.items()},
+                }
+                for name, scale in self.terms.items()
+            },
+        }
 
 
 def find_lambdas(

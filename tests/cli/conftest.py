@@ -1,10 +1,12 @@
-"""What tests of commands share."""
+"""Fixtures of the tests of commands."""
 
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from calls import call
+from calls import TINY, call
 from commands import Commands, commands_in
 from typer.testing import Result
 
@@ -27,6 +29,32 @@ def tiny_path(tmp_path: Path, tiny_dataset: SignDataset) -> Path:
     path = tmp_path / "tiny.parquet"
     write_parquet(tiny_dataset, path)
     return path
+
+
+@pytest.fixture(scope="session")
+def finished(
+    tmp_path_factory: pytest.TempPathFactory, tiny_dataset: SignDataset
+) -> tuple[Path, Result]:
+    """A folder with a run `runs/one` of the tiny set, and what its training printed."""
+    folder = tmp_path_factory.mktemp("finished")
+    write_parquet(tiny_dataset, folder / "tiny.parquet")
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        result = call(
+            *("train", "--train=tiny.parquet", "--cmcl=balanced", "--name=one", "--json", *TINY)
+        )
+    finally:
+        os.chdir(before)
+    assert result.exit_code == 0, result.output
+    return folder, result
+
+
+@pytest.fixture
+def trained(run: Run, finished: tuple[Path, Result]) -> Path:
+    """A copy of the finished run in the test's own folder."""
+    shutil.copytree(finished[0] / "runs", "runs")
+    return Path("runs/one")
 
 
 @pytest.fixture(scope="module")

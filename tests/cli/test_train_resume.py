@@ -203,7 +203,7 @@ def test_a_resumed_run_stopped_before_it_trains_says_how_to_go_on(tiny_path, tmp
     def stop(*_, **__):
         os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr("slrctl.core.data.splits.load_splits", stop)
+    monkeypatch.setattr("slrctl.cli.progress.load_splits", stop)
 
     result = call("train", "--resume", "runs/one")
 

@@ -2,25 +2,21 @@
 
 from pathlib import Path
 
+import typer
+
 from slrctl.cli.ablate.ending import conclude
 from slrctl.cli.ablate.options import (
     DryRunOption,
-    EpochsOption,
     FoldsOption,
     GridOption,
     JobsOption,
     OutputOption,
     PlanOption,
     QuickOption,
-    QuietOption,
     RayOption,
     SeedsOption,
     StudyOption,
-    TestOption,
     ThreadsOption,
-    TrainOption,
-    TrainSignersOption,
-    ValOption,
     VariantOption,
 )
 from slrctl.cli.ablate.overview import announce
@@ -32,12 +28,23 @@ from slrctl.cli.ablate.request import (
     study_place,
 )
 from slrctl.cli.ablate.running import interruptible, run_remaining
-from slrctl.cli.console import console_for, print_json, report_errors
-from slrctl.cli.interruption import stopping_on_signals
-from slrctl.cli.options import ConfigOption, JsonOption, SetOption, command, setting_layers
+from slrctl.cli.console import console_for, print_json, report_errors, stopping_on_signals
+from slrctl.cli.options import (
+    ConfigPath,
+    Epochs,
+    Json,
+    Overrides,
+    Quiet,
+    TestPath,
+    TrainPath,
+    TrainSigners,
+    ValPath,
+    command,
+    config_layers,
+    flag_layers,
+)
 from slrctl.errors import UsageError
 from slrctl.layers import Layer
-from slrctl.training.stopping import StopRequest
 
 # A study's own, shorter schedule, below everything the user says: the 72 trials of the default one
 # end within an hour on two cores.
@@ -48,30 +55,31 @@ SEEDS, QUICK_SEEDS = 9, 2
 
 @command()
 def ablate(
+    ctx: typer.Context,
     study: StudyOption = "cmcl",
     variants: VariantOption = None,
     grids: GridOption = None,
     seeds: SeedsOption = None,
-    train_path: TrainOption = None,
-    val_path: ValOption = None,
-    test_path: TestOption = None,
+    train_path: TrainPath = None,
+    val_path: ValPath = None,
+    test_path: TestPath = None,
     folds: FoldsOption = None,
-    train_signers: TrainSignersOption = None,
-    epochs: EpochsOption = None,
+    train_signers: TrainSigners = None,
+    epochs: Epochs = None,
     quick: QuickOption = False,
     plan: PlanOption = None,
     jobs: JobsOption = None,
     threads: ThreadsOption = 1,
     ray: RayOption = None,
-    config: ConfigOption = None,
-    overrides: SetOption = None,
+    config: ConfigPath = None,
+    overrides: Overrides = None,
     output: OutputOption = None,
     dry_run: DryRunOption = False,
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train variants against a baseline over paired seeds, and say what was shown."""  # fmt: skip
-    with report_errors(), stopping_on_signals(StopRequest()):
+    with report_errors(), stopping_on_signals():
         console = console_for(as_json=as_json, quiet=quiet)
         from slrctl.studies.ablation.study import (
             built_in,
@@ -91,19 +99,8 @@ def ablate(
             )
         chosen = with_grid(with_variants(chosen, variants or []), grids or [])
         schedule = Layer(f"schedule of study {chosen.name}", QUICK if quick else SCHEDULE)
-        signers = _names(train_signers)
-        above = setting_layers(
-            None,
-            overrides,
-            flags={
-                "--train": ("data.train", _absolute(train_path)),
-                "--val": ("data.val", _absolute(val_path)),
-                "--test": ("data.test", _absolute(test_path)),
-                "--train-signers": ("data.train_signers", signers),
-                "--epochs": ("train.epochs", epochs),
-            },
-        )
-        below = [schedule, *setting_layers(config, None)]
+        above = [_absolute(layer) for layer in flag_layers(ctx)]
+        below = [schedule, *config_layers(ctx)]
         trials = plan_trials_of(
             chosen, seeds or (QUICK_SEEDS if quick else SEEDS), folds, below, above
         )
@@ -129,9 +126,10 @@ def ablate(
             conclude(request, results, failures, console, as_json=as_json)
 
 
-def _names(text: str | None) -> tuple[str, ...] | None:
-    return None if text is None else tuple(name.strip() for name in text.split(",") if name.strip())
-
-
-def _absolute(path: Path | None) -> Path | None:
-    return None if path is None else path.absolute()
+def _absolute(layer: Layer) -> Layer:
+    """Make the paths of clips absolute, for the processes of trials."""
+    data = {
+        name: Path(value).absolute() if name in ("train", "val", "test") else value
+        for name, value in layer.values.get("data", {}).items()
+    }
+    return Layer(layer.origin, {**layer.values, "data": data}) if data else layer

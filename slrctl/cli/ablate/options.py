@@ -30,24 +30,10 @@ GridOption = Annotated[
 SeedsOption = Annotated[
     int | None, typer.Option("--seeds", min=1, help="Paired seeds; 9 unless said.")
 ]
-TrainOption = Annotated[
-    Path | None,
-    typer.Option("--train", metavar="PATH", help="Training clips; the demo set if absent."),
-]
-ValOption = Annotated[
-    Path | None,
-    typer.Option("--val", metavar="PATH", help="Validation clips; else a part of --train."),
-]
-TestOption = Annotated[Path | None, typer.Option("--test", metavar="PATH", help="Test clips.")]
 FoldsOption = Annotated[
     str | None,
     typer.Option("--folds", metavar="signer", help="Leave one signer out, each in turn."),
 ]
-TrainSignersOption = Annotated[
-    str | None,
-    typer.Option("--train-signers", metavar="A,B", help="Train on these, test on the others."),
-]
-EpochsOption = Annotated[int | None, typer.Option("--epochs", help="Passes over the clips.")]
 QuickOption = Annotated[
     bool, typer.Option("--quick", help="Two seeds of three epochs: a look, no verdict.")
 ]
@@ -79,4 +65,3 @@ OutputOption = Annotated[
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Say what would be run, and how long, and stop.")
 ]
-QuietOption = Annotated[bool, typer.Option("--quiet", help="Print errors only.")]

@@ -8,9 +8,8 @@ from rich.console import Console
 
 from slrctl.cli.ablate.request import StudyRequest
 from slrctl.cli.ablate.study_view import study_view
-from slrctl.cli.interruption import stopping_on_signals
+from slrctl.cli.console import stopping_on_signals
 from slrctl.errors import Interrupted
-from slrctl.training.stopping import StopRequest
 
 if TYPE_CHECKING:
     from slrctl.studies.ablation.trials import Trial, TrialResult
@@ -53,7 +52,7 @@ def interruptible(request: StudyRequest, finished: Collection[str]) -> Iterator[
         finished: keys of its finished trials, looked at when the signal comes.
     """
     try:
-        with stopping_on_signals(StopRequest()):
+        with stopping_on_signals():
             yield
     except KeyboardInterrupt:
         total = len({trial.key for trial in request.trials})

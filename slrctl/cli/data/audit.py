@@ -7,14 +7,8 @@ import typer
 
 from slrctl.cli.console import console_for, print_json, print_lines, report_errors
 from slrctl.cli.data.audit_views import audit_facts, show_audit, show_fixed
-from slrctl.cli.data.options import (
-    ForceOption,
-    FrameSizeOption,
-    GlossNamesOption,
-    SkipBadClipsOption,
-    reading_settings,
-)
-from slrctl.cli.options import JsonOption, SetOption, command
+from slrctl.cli.data.options import Force, reading_settings
+from slrctl.cli.options import FrameSize, GlossNames, Json, Overrides, SkipBadClips, command
 from slrctl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,6 +19,7 @@ _GROUPS = ("signer", "session")
 
 @command()
 def audit(
+    ctx: typer.Context,
     sources: Annotated[
         list[str],
         typer.Argument(
@@ -52,12 +47,12 @@ def audit(
         ),
     ] = "drop",
     most: Annotated[int, typer.Option("--most", min=1, help="Rows shown of each table.")] = 20,
-    gloss_names: GlossNamesOption = None,
-    frame_size: FrameSizeOption = None,
-    skip_bad_clips: SkipBadClipsOption = False,
-    force: ForceOption = False,
-    overrides: SetOption = None,
-    as_json: JsonOption = False,
+    gloss_names: GlossNames = None,
+    frame_size: FrameSize = None,
+    skip_bad_clips: SkipBadClips = None,
+    force: Force = False,
+    overrides: Overrides = None,
+    as_json: Json = False,
 ) -> None:
     """Look for leaks between the splits of a set; exit 1 where there are any.
 
@@ -66,12 +61,7 @@ def audit(
     sessions in two parts unless --allow names them. Glosses that a part lacks are told too.
     """
     with report_errors():
-        settings = reading_settings(
-            overrides,
-            gloss_names=gloss_names,
-            frame_size=frame_size,
-            skip_bad_clips=skip_bad_clips,
-        )
+        settings = reading_settings(ctx)
         allowed = _allowed(allow)
         from slrctl.core.data.audit import audit_parts, fix, part_file, read_parts
         from slrctl.core.data.writers import check_output

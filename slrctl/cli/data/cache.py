@@ -8,9 +8,9 @@ from rich.console import Console
 
 from slrctl.cli.console import console_for, print_json, print_lines, print_table, report_errors
 from slrctl.cli.options import (
-    ConfigOption,
-    JsonOption,
-    SetOption,
+    ConfigPath,
+    Json,
+    Overrides,
     command,
     data_cache,
     setting_layers,
@@ -24,19 +24,20 @@ if TYPE_CHECKING:
 
 @command()
 def cache(
+    ctx: typer.Context,
     info: Annotated[
         bool, typer.Option("--info", help="Show what is kept; so without any option.")
     ] = False,
     clear: Annotated[bool, typer.Option("--clear", help="Remove all of it.")] = False,
-    config: ConfigOption = None,
-    overrides: SetOption = None,
-    as_json: JsonOption = False,
+    config: ConfigPath = None,
+    overrides: Overrides = None,
+    as_json: Json = False,
 ) -> None:
     """Show or clear the clips that are kept so that no file is read twice."""
     with report_errors():
         if info and clear:
             raise UsageError("--info and --clear: one shows what the other removes; give one")
-        settings = resolve(setting_layers(config, overrides)).settings
+        settings = resolve(setting_layers(ctx)).settings
         kept, console = data_cache(settings.data), console_for(as_json=as_json)
         if clear:
             _clear(kept, console, as_json)

@@ -7,14 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from slrctl.cli.console import console_for, print_json, print_lines, report_errors
-from slrctl.cli.data.options import (
-    ForceOption,
-    FrameSizeOption,
-    GlossNamesOption,
-    SkipBadClipsOption,
-    reading_settings,
-)
-from slrctl.cli.options import JsonOption, SetOption, command
+from slrctl.cli.data.options import Force, reading_settings
+from slrctl.cli.options import FrameSize, GlossNames, Json, Overrides, SkipBadClips, command
 from slrctl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -27,6 +21,7 @@ _MOST_SHOWN = 10
 
 @command()
 def convert(
+    ctx: typer.Context,
     sources: Annotated[
         list[Path],
         typer.Argument(metavar="SRC...", help="Clips in any format we read; several are joined."),
@@ -42,12 +37,12 @@ def convert(
             help="Mark the clips as train, val or test; with several SRC, once for each in turn.",
         ),
     ] = None,
-    gloss_names: GlossNamesOption = None,
-    frame_size: FrameSizeOption = None,
-    skip_bad_clips: SkipBadClipsOption = False,
-    force: ForceOption = False,
-    overrides: SetOption = None,
-    as_json: JsonOption = False,
+    gloss_names: GlossNames = None,
+    frame_size: FrameSize = None,
+    skip_bad_clips: SkipBadClips = None,
+    force: Force = False,
+    overrides: Overrides = None,
+    as_json: Json = False,
 ) -> None:
     """Convert clips of any format to our Parquet, or to the SPOTER CSV.
 
@@ -55,12 +50,7 @@ def convert(
     otherwise left as they are; what was done is said in one line each.
     """
     with report_errors():
-        settings = reading_settings(
-            overrides,
-            gloss_names=gloss_names,
-            frame_size=frame_size,
-            skip_bad_clips=skip_bad_clips,
-        )
+        settings = reading_settings(ctx)
         from slrctl.core.data.selection import read_sources
         from slrctl.core.data.writers import check_output, write_clips
 

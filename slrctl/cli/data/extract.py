@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from slrctl.cli.console import console_for, print_json, print_lines, report_errors
-from slrctl.cli.options import JsonOption, command
+from slrctl.cli.options import Json, command
 from slrctl.errors import SlrctlError
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def extract(
     force: Annotated[
         bool, typer.Option("--force", help="Write over a file that is there.")
     ] = False,
-    as_json: JsonOption = False,
+    as_json: Json = False,
 ) -> None:
     """Turn videos into clips of landmarks with MediaPipe Holistic.
 

@@ -9,14 +9,9 @@ from rich.console import Console
 
 from slrctl.cli.console import console_for, print_json, print_lines, report_errors
 from slrctl.cli.data.info_views import show_overview
-from slrctl.cli.data.options import (
-    FrameSizeOption,
-    GlossNamesOption,
-    SkipBadClipsOption,
-    reading_settings,
-)
+from slrctl.cli.data.options import reading_settings
 from slrctl.cli.data.rectification_view import show_rectification
-from slrctl.cli.options import JsonOption, SetOption, command
+from slrctl.cli.options import FrameSize, GlossNames, Json, Overrides, SkipBadClips, command
 from slrctl.errors import SlrctlError
 
 if TYPE_CHECKING:
@@ -27,6 +22,7 @@ if TYPE_CHECKING:
 
 @command()
 def info(
+    ctx: typer.Context,
     path: Annotated[Path, typer.Argument(metavar="PATH", help="Clips in any format we read.")],
     output: Annotated[
         Path | None,
@@ -45,20 +41,15 @@ def info(
         float,
         typer.Option(min=0, max=1, help="With --rectify: share of the excess that is turned back."),
     ] = 0.4,
-    gloss_names: GlossNamesOption = None,
-    frame_size: FrameSizeOption = None,
-    skip_bad_clips: SkipBadClipsOption = False,
-    overrides: SetOption = None,
-    as_json: JsonOption = False,
+    gloss_names: GlossNames = None,
+    frame_size: FrameSize = None,
+    skip_bad_clips: SkipBadClips = None,
+    overrides: Overrides = None,
+    as_json: Json = False,
 ) -> None:
     """Say what a file of clips holds, and draw some of it."""
     with report_errors():
-        settings = reading_settings(
-            overrides,
-            gloss_names=gloss_names,
-            frame_size=frame_size,
-            skip_bad_clips=skip_bad_clips,
-        )
+        settings = reading_settings(ctx)
         from slrctl.core.data.overview import describe_clips
         from slrctl.core.data.selection import read_sources
 

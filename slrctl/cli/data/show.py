@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from slrctl.cli.console import console_for, print_json, print_lines, report_errors
-from slrctl.cli.data.options import ForceOption, SkipBadClipsOption, reading_settings
+from slrctl.cli.data.options import Force, reading_settings
 from slrctl.cli.data.playback import play
-from slrctl.cli.options import JsonOption, SetOption, command
+from slrctl.cli.options import Json, Overrides, SkipBadClips, command
 from slrctl.errors import SlrctlError, UsageError
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 @command()
 def show(
+    ctx: typer.Context,
     path: Annotated[Path, typer.Argument(metavar="PATH", help="Clips in any format we read.")],
     which: Annotated[
         str | None,
@@ -35,17 +36,17 @@ def show(
         typer.Option("--fps", min=0.1, max=1000, help="Frames a second; the clip's if absent."),
     ] = None,
     loop: Annotated[bool, typer.Option("--loop", help="Play until interrupted.")] = False,
-    skip_bad_clips: SkipBadClipsOption = False,
-    force: ForceOption = False,
-    overrides: SetOption = None,
-    as_json: JsonOption = False,
+    skip_bad_clips: SkipBadClips = None,
+    force: Force = False,
+    overrides: Overrides = None,
+    as_json: Json = False,
 ) -> None:
     """Play a clip in the terminal, or draw it.
 
     In a pipe a few frames are printed in plain letters.
     """
     with report_errors():
-        settings = reading_settings(overrides, skip_bad_clips=skip_bad_clips)
+        settings = reading_settings(ctx)
         _check_output(output, force=force)
         from slrctl.core.data.selection import find_clip, read_sources
 

@@ -8,8 +8,8 @@ import typer
 from rich.console import Console
 
 from slrctl.cli.console import console_for, print_json, print_lines, print_table, report_errors
-from slrctl.cli.data.options import ForceOption, SkipBadClipsOption, reading_settings
-from slrctl.cli.options import JsonOption, SetOption, command
+from slrctl.cli.data.options import Force, reading_settings
+from slrctl.cli.options import Json, Overrides, SkipBadClips, command
 from slrctl.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def _names_option(part: str, unit: str) -> Any:
 
 @command()
 def split(
+    ctx: typer.Context,
     path: Annotated[Path, typer.Argument(metavar="PATH", help="Clips in any format we read.")],
     by: Annotated[
         Literal["signer", "session", "random"] | None,
@@ -52,10 +53,10 @@ def split(
     train_sessions: Annotated[str | None, _names_option("train", "session")] = None,
     val_sessions: Annotated[str | None, _names_option("val", "session")] = None,
     test_sessions: Annotated[str | None, _names_option("test", "session")] = None,
-    skip_bad_clips: SkipBadClipsOption = False,
-    force: ForceOption = False,
-    overrides: SetOption = None,
-    as_json: JsonOption = False,
+    skip_bad_clips: SkipBadClips = None,
+    force: Force = False,
+    overrides: Overrides = None,
+    as_json: Json = False,
 ) -> None:
     """Divide clips into train, val and test, and write that into the split column.
 
@@ -63,7 +64,7 @@ def split(
     go where they are named for; all others are divided by --by, and without it they train.
     """
     with report_errors():
-        settings = reading_settings(overrides, skip_bad_clips=skip_bad_clips)
+        settings = reading_settings(ctx)
         chosen = _chosen(
             {"train": train_signers, "val": val_signers, "test": test_signers},
             {"train": train_sessions, "val": val_sessions, "test": test_sessions},

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from slrctl.cli.console import console_for, print_json, print_lines, report_errors
-from slrctl.cli.data.options import ForceOption
-from slrctl.cli.options import JsonOption, command
+from slrctl.cli.data.options import Force
+from slrctl.cli.options import Json, command
 from slrctl.errors import SlrctlError, UsageError
 
 if TYPE_CHECKING:
@@ -65,8 +65,8 @@ def synth(
             "--truth", metavar="FILE", help="Also write what is true of each clip, as JSON."
         ),
     ] = None,
-    force: ForceOption = False,
-    as_json: JsonOption = False,
+    force: Force = False,
+    as_json: Json = False,
 ) -> None:
     """Generate synthetic signing whose truth is known, and save it.
 
