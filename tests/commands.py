@@ -141,6 +141,7 @@ def _serve() -> None:
     import sklearn.metrics  # noqa: F401
     import torch._dynamo
 
+    import slrctl.cli.progress
     import slrctl.core.model.fast.kernels.attention
     import slrctl.core.model.fast.kernels.divergence
     import slrctl.core.model.fast.kernels.hidden_units
