@@ -77,7 +77,7 @@ def test_a_file_of_somebody_elses_stays(run, trained, tmp_path):
         (["runs/one", "--data", "none.csv"], 3, "none.csv"),
     ],
 )
-def test_what_is_wrong_is_named_on_one_line(run, trained, arguments, code, named):
+def test_what_is_wrong_is_named_on_one_line(run, trained, tiny_path, arguments, code, named):
     result = run("evaluate", *arguments)
 
     assert result.exit_code == code
