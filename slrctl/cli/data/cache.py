@@ -81,21 +81,22 @@ def _show(kept: "ClipCache", console: Console, as_json: bool) -> None:
 
 def _row(entry: "CacheEntry") -> list[str]:
     size, used = _size(entry.num_bytes), _used(entry).isoformat(" ", "minutes")
-    if entry.about is None:
-        return [entry.key, "damaged", "", "", size, used]
-    source, kind = entry.about["source"], entry.about["kind"]
+    if entry.clips is None:
+        return [entry.path.stem, "damaged", "", "", size, used]
+    source, kind = entry.clips.about["source"], entry.clips.about["kind"]
     source = source if source.isprintable() else repr(source)
-    return [source, kind, f"{entry.num_clips:,}", f"{entry.num_frames:,}", size, used]
+    num_frames = int(entry.clips.lengths.sum())
+    return [source, kind, f"{len(entry.clips):,}", f"{num_frames:,}", size, used]
 
 
 def _as_json(entry: "CacheEntry") -> dict[str, object]:
-    about = entry.about or {"kind": "damaged"}
+    clips = entry.clips
     return {
-        "key": entry.key,
-        "source": about.get("source"),
-        "kind": about["kind"],
-        "clips": entry.num_clips if entry.about else None,
-        "frames": entry.num_frames if entry.about else None,
+        "key": entry.path.stem,
+        "source": None if clips is None else clips.about["source"],
+        "kind": "damaged" if clips is None else clips.about["kind"],
+        "clips": None if clips is None else len(clips),
+        "frames": None if clips is None else int(clips.lengths.sum()),
         "bytes": entry.num_bytes,
         "last_used": _used(entry).isoformat(timespec="seconds"),
     }

@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, SupportsIndex, overload
 
@@ -140,19 +140,13 @@ def _checksum(path: Path) -> int:
     return checksum
 
 
-@dataclass(frozen=True)
-class CacheEntry:
-    """One file of the cache; `about` is None if it is damaged.
+class CacheEntry(NamedTuple):
+    """One file of the cache; `clips` is None if it is damaged."""
 
-    `used_seconds` is the time of its last use, in seconds since 1970.
-    """
-
-    key: str
-    about: dict[str, Any] | None
-    num_clips: int
-    num_frames: int
+    path: Path
     num_bytes: int
-    used_seconds: float
+    used_seconds: float  # time of the last use, in seconds since 1970
+    clips: StoredClips | None
 
 
 @dataclass(frozen=True)
@@ -206,10 +200,13 @@ class ClipCache:
 
     def entries(self) -> list[CacheEntry]:
         """List the files, the last used first."""
-        entries = []
+        entries: list[CacheEntry] = []
         for path in self._files():
             with suppress(FileNotFoundError):  # removed by another process
-                entries.append(_describe(path))
+                state, clips = path.stat(), None
+                with suppress(pa.ArrowException, OSError, KeyError, TypeError, ValueError):
+                    clips = StoredClips.from_file(path) if path.is_file() else None
+                entries.append(CacheEntry(path, state.st_size, state.st_mtime, clips))
         return sorted(entries, key=lambda entry: entry.used_seconds, reverse=True)
 
     def unfinished(self) -> list[Path]:
@@ -252,18 +249,6 @@ class ClipCache:
                 room -= state.st_size
                 if room < 0:
                     path.unlink(missing_ok=True)
-
-
-def _describe(path: Path) -> CacheEntry:
-    state = path.stat()
-    describe = partial(CacheEntry, path.stem, num_bytes=state.st_size, used_seconds=state.st_mtime)
-    try:
-        if not path.is_file():
-            raise OSError("a pipe, say, which would be waited for")
-        stored = StoredClips.from_file(path)
-        return describe(stored.about, len(stored), int(stored.lengths.sum()))
-    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError):
-        return describe(None, 0, 0)
 
 
 FileStates = list[tuple[str, int, int, int]]

@@ -183,7 +183,7 @@ def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(cache):
     path.unlink()
     os.mkfifo(path)
 
-    assert [entry.about for entry in cache.entries()] == [None]
+    assert [entry.clips for entry in cache.entries()] == [None]
     assert cache.find(KEY) is None
     assert not path.exists()
 
@@ -215,7 +215,7 @@ def test_the_least_recently_used_files_make_room(cache):
 
     ClipCache(cache.folder, gigabytes=2.5e-9 * size).store(keys[3], CLIPS, ABOUT)
 
-    assert {entry.key for entry in cache.entries()} == {keys[0], keys[3]}
+    assert {entry.path.stem for entry in cache.entries()} == {keys[0], keys[3]}
 
 
 def test_the_file_written_last_stays_even_if_it_is_too_large(cache):
@@ -224,7 +224,7 @@ def test_the_file_written_last_stays_even_if_it_is_too_large(cache):
     tiny.store(KEY, CLIPS, ABOUT)
     tiny.store(OTHER, CLIPS, ABOUT)
 
-    assert [entry.key for entry in tiny.entries()] == [OTHER]
+    assert [entry.path.stem for entry in tiny.entries()] == [OTHER]
 
 
 def test_unfinished_files_are_removed_when_they_are_old(cache):
@@ -265,9 +265,11 @@ def test_entries_describe_the_files(cache):
 
     first, second = cache.entries()
 
-    assert (first.key, first.about, first.num_clips, first.num_frames) == (KEY, ABOUT, 4, 11)
-    assert first.num_bytes == (cache.clips_dir / f"{KEY}.arrow").stat().st_size
-    assert (second.key, second.about, second.used_seconds) == (OTHER, None, 1)
+    assert first.clips is not None
+    assert (first.path.stem, first.clips.about) == (KEY, ABOUT)
+    assert_same_clips(first.clips, CLIPS)
+    assert first.num_bytes == first.path.stat().st_size
+    assert (second.path.stem, second.clips, second.used_seconds) == (OTHER, None, 1)
 
 
 SLOW_WRITER = """

@@ -8,6 +8,7 @@ by the size of the image, NaN where a landmark is missing.
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 
@@ -19,9 +20,8 @@ from slrctl.core.data.readers.reading import ClipProblem, Reading, quote
 from slrctl.errors import DataError
 from slrctl.settings import DataSettings
 
-# The first that recognises a file reads it, so the particular stand before the general: our own
-# Parquet claims any Parquet file, the CSV reader any file whose name ends in .csv.
-READERS = (competition, mediapipe, pose, parquet, spoter_csv)
+# The first that recognises a file reads it. Our own Parquet claims any Parquet file, so it is last.
+READERS = (spoter_csv, competition, mediapipe, pose, parquet)
 
 _KINDS = (
     "a SPOTER/WLASL CSV, our own Parquet, a folder of MediaPipe vectors as "
@@ -53,13 +53,13 @@ def read_clips(path: Path, settings: DataSettings, classes: Sequence[str] | None
     if settings.gloss_names is not None:  # a wrong path is an error even if no label needs a name
         read_gloss_names(settings.gloss_names)
     try:
-        start = _first_bytes(path) if path.is_file() else None
-        if start == b"":
+        if path.is_file() and path.stat().st_size == 0:
             raise DataError(f"{path}: is empty (0 bytes); fetch or write it again")
-        for reader in READERS:
-            if reader.recognises(path):
-                reading = reader.read(path, settings, classes)
-                return replace(reading, notes=[*reading.notes, *_absent_hands(reading.clips)])
+        reader = _reader_of(path)
+        if reader is None:
+            raise DataError(f"{path}: {_describe_unknown(path)}")
+        reading = reader.read(path, settings, classes)
+        return replace(reading, notes=[*reading.notes, *_absent_hands(reading.clips)])
     except ClipProblem as problem:
         raise DataError(f"{path}: {problem}") from problem
     except OSError as error:
@@ -67,7 +67,19 @@ def read_clips(path: Path, settings: DataSettings, classes: Sequence[str] | None
             f"{error.filename or path}: cannot be read: {error.strerror or error}; "
             "check its permissions"
         ) from error
-    raise DataError(f"{path}: {_describe_unknown(path, start)}")
+
+
+def _reader_of(path: Path) -> ModuleType | None:
+    reader = next((reader for reader in READERS if reader.recognises(path)), None)
+    if reader is None and path.suffix.lower() == ".csv" and _kind_of(path) is None:
+        return spoter_csv  # which says what the file lacks
+    return reader
+
+
+def _kind_of(path: Path) -> str | None:
+    """Describe a file that has to be unpacked or fetched first."""
+    start = _first_bytes(path)
+    return next((kind for magic, kind in _STARTS.items() if start.startswith(magic)), None)
 
 
 def _first_bytes(path: Path) -> bytes:
@@ -92,20 +104,19 @@ def _absent_hands(clips: Iterable[Clip]) -> list[str]:
     ]
 
 
-def _describe_unknown(path: Path, start: bytes | None) -> str:
+def _describe_unknown(path: Path) -> str:
     """Describe a file or folder that no reader recognises, and the next step."""
-    if start is None:
+    if path.is_dir():
         return f"is a folder without clips we can read; name one of: {_KINDS}"
-    for magic, kind in _STARTS.items():
-        if start.startswith(magic):
-            return f"is {kind}; we read {_KINDS}"
+    if (kind := _kind_of(path)) is not None:
+        return f"is {kind}; we read {_KINDS}"
+    start = f"starts with {quote(_first_bytes(path)[:8])}"
     if path.suffix.lower() in (".parquet", ".pq"):
-        return (
-            f"is not Parquet: it starts with {quote(start[:8])}, expected b'PAR1'; fetch it again"
-        )
-    return f"is of a type we do not know, it starts with {quote(start[:8])}; we read {_KINDS}"
+        return f"is not Parquet: it {start}, expected b'PAR1'; fetch it again"
+    return f"is of a type we do not know, it {start}; we read {_KINDS}"
 
 
 def folder_of(path: Path) -> Path:
     """Return the file or folder that holds everything a reading of `path` looks at."""
-    return path.parent if competition.is_index(path) else path
+    is_index = path.is_file() and _reader_of(path) is competition
+    return path.parent if is_index else path

@@ -1,7 +1,6 @@
 """Glosses of the integer labels of a CSV: the base they count from, and their names."""
 
 import csv
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -75,45 +74,37 @@ def read_gloss_names(path: Path) -> dict[int, str]:
         ) from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: is not UTF-8 text; save it again as UTF-8") from error
-    is_json = text.lstrip().startswith(("{", "["))
-    pairs = _json_pairs(path, text) if is_json else _csv_pairs(path, text)
+    pairs = _pairs_in(path, text)
     if not pairs:
         raise DataError(f"{path}: names no label; expected lines such as 0,book")
     names: dict[int, str] = {}
-    labels: dict[str, int] = {}
-    for label, name in pairs:
-        if label in names or name in labels:
-            other = label if label in names else labels[name]
+    labels: dict[str, str] = {}
+    for row, (label, name) in enumerate(pairs):
+        if not (isinstance(name, str) and label.strip().isdecimal()):
             raise DataError(
-                f"{path}: label {label} ({quote(name)}) and label {other} "
-                f"({quote(names[other])}) clash; every label has one name, and no name two labels"
+                f"{path}: row {row + 1}: found {quote(label)}: {quote(name)}; expected an integer "
+                'and a name, such as 0,book, an object such as {"0": "book"}, or a list of names'
             )
-        names[label], labels[name] = name, label
+        if int(label) in names or name in labels:
+            raise DataError(
+                f"{path}: row {row + 1}: found {quote(label)}: {quote(name)} beside "
+                f"{quote(labels.get(name, label))}: {quote(names.get(int(label), name))}; "
+                "every label has one name, and no name two labels"
+            )
+        names[int(label)], labels[name] = name, label
     return names
 
 
-def _json_pairs(path: Path, text: str) -> list[tuple[int, str]]:
-    expected = 'expected an object such as {"0": "book"}, or a list of names'
-    try:
-        content: Any = parse_json(text)
-    except ValueError as error:
-        place = f"line {error.lineno}: " if isinstance(error, json.JSONDecodeError) else ""
-        raise DataError(f"{path}: {place}is not JSON; {expected}") from error
-    pairs = list(content.items() if isinstance(content, dict) else enumerate(content))
-    for label, name in pairs:
-        if not isinstance(name, str) or not str(label).strip().isdecimal():
-            raise DataError(f"{path}: found {quote(label)}: {quote(name)}; {expected}")
-    return [(int(label), name) for label, name in pairs]
-
-
-def _csv_pairs(path: Path, text: str) -> list[tuple[int, str]]:
+def _pairs_in(path: Path, text: str) -> list[tuple[str, Any]]:
+    """Return the labels and names of a JSON object, a JSON list or a CSV, unchecked."""
+    if text.lstrip().startswith(("{", "[")):
+        try:
+            content = parse_json(text)
+        except ValueError as error:
+            raise DataError(f"{path}: is not JSON ({error}); correct it") from error
+        pairs = content.items() if isinstance(content, dict) else enumerate(content)
+        return [(str(label), name) for label, name in pairs]
     lines = [line for line in csv.reader(text.splitlines()) if any(cell.strip() for cell in line)]
     if lines and not lines[0][0].strip().isdecimal():
-        lines = lines[1:]
-    for row, line in enumerate(lines):
-        if len(line) != 2 or not line[0].strip().isdecimal():
-            raise DataError(
-                f"{path}: row {row + 1}: found {quote(','.join(line))}, "
-                "expected an integer and a name, such as 0,book"
-            )
-    return [(int(label), name.strip()) for label, name in lines]
+        lines = lines[1:]  # the header
+    return [(line[0], line[1].strip() if len(line) == 2 else None) for line in lines]

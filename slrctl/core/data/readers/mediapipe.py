@@ -159,22 +159,18 @@ def _numbered_frames(folder: Path) -> list[Path]:
     """List the files of a clip in the order of their numbers, which have no gap."""
     frames = files_of(folder, _SUFFIX)
     if not frames:
-        raise ClipProblem(
-            "no frame", f"holds no frame; expected a file for each: 0{_SUFFIX}, 1{_SUFFIX}, ..."
-        )
+        raise ClipProblem("no frame", "holds no frame; expected 0.npy, 1.npy, ...")
     strange = next((frame.name for frame in frames if not frame.stem.isdecimal()), None)
     if strange is not None:
         raise ClipProblem(
             "frame without a number",
-            f"found the file {quote(strange)}, expected the frame's number as its name, "
-            f"such as 0{_SUFFIX}",
+            f"found the file {quote(strange)}, expected the frame's number as its name: 0.npy",
         )
     frames.sort(key=lambda frame: int(frame.stem))
     for before, after in pairwise(frames):
-        step = int(after.stem) - int(before.stem)
-        if step != 1:
+        if int(after.stem) != int(before.stem) + 1:
             raise ClipProblem(
-                "frame there twice" if step == 0 else "gap between frames",
+                "gap between frames",
                 f"found frame {quote(before.name)} followed by {quote(after.name)}, expected "
                 "every number once; fetch what is missing, or number the frames anew",
             )

@@ -10,12 +10,12 @@ import math
 import re
 import struct
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float32
 
 from slrctl.core import skeleton
 from slrctl.core.clip import Clip
@@ -39,89 +39,94 @@ from slrctl.core.data.readers.reading import (
 from slrctl.errors import SlrctlError
 from slrctl.settings import DataSettings
 
+_SIDES = ("right", "left")
+# The joints of a hand in the order of the other layouts: thumb first, each finger from its base.
+_HAND = (
+    "wrist",
+    *(f"thumb{joint}" for joint in ("CMC", "MP", "IP", "Tip")),
+    *(
+        f"{finger}{joint}"
+        for finger in ("index", "middle", "ring", "little")
+        for joint in ("MCP", "PIP", "DIP", "Tip")
+    ),
+)
+_HOLISTIC_HAND = (
+    *("WRIST", "THUMB_CMC", "THUMB_MCP", "THUMB_IP", "THUMB_TIP"),
+    *(
+        f"{finger}_{joint}"
+        for finger in ("INDEX_FINGER", "MIDDLE_FINGER", "RING_FINGER", "PINKY")
+        for joint in ("MCP", "PIP", "DIP", "TIP")
+    ),
+)
+# pose-format calls the four points of a finger, from its base, after other bones than we do.
+_OPENPOSE_HAND = (
+    *("BASE", "T_STT", "T_BCMC", "T_MCP", "T_IP"),
+    *(f"{finger}_{joint}" for finger in "IMRP" for joint in ("CMC", "MCP", "PIP", "DIP")),
+)
+_OPENPOSE_135_HAND = (
+    *("Wrist", "Thumb1CMC", "Thumb2Knuckles", "Thumb3IP", "Thumb4FingerTip"),
+    *(
+        f"{finger}{joint}"
+        for finger in ("Index", "Middle", "Ring", "Pinky")
+        for joint in ("1Knuckles", "2PIP", "3DIP", "4FingerTip")
+    ),
+)
+
 # A component and the points of it whose mean is a landmark.
 Source = tuple[str, tuple[str, ...]]
 # The sources of each of our landmarks in one layout, the best first.
-Sources = dict[str, tuple[Source, ...]]
-
-_FINGERS = ("index", "middle", "ring", "little")
+Layout = dict[str, tuple[Source, ...]]
 
 
-def _by_hand(wrist: str, names: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Pair our hand landmarks with the names of a layout: thumb first, each from base to tip."""
-    yield "wrist", wrist
-    joints = [f"thumb{joint}" for joint in ("CMC", "MP", "IP", "Tip")]
-    joints += [f"{finger}{joint}" for finger in _FINGERS for joint in ("MCP", "PIP", "DIP", "Tip")]
-    yield from zip(joints, names, strict=True)
+def _hands(component: str, names: Sequence[str]) -> Layout:
+    """Return the sources of both hands; `{SIDE}`, `{side}`, `{S}` in a text stand for the side."""
 
+    def of_side(text: str, side: str) -> str:
+        return text.format(SIDE=side.upper(), side=side, S=side[0].upper())
 
-def _holistic() -> Sources:
-    pose, face = "POSE_LANDMARKS", "FACE_LANDMARKS"
-    # Points of the face mesh that lie nearest to those of the pose, over eye distance: nose 0.06
-    # (mesh 1, the other candidate, 0.11), eye corners 0.06, ears 0.17. Measured on two portraits
-    # and their mirror images with mediapipe 0.10.21. Corners stay where they are in a blink.
-    sources: Sources = {
-        "nose": ((pose, ("NOSE",)), (face, ("4",)), (face, ("1",))),
-        "rightEye": ((pose, ("RIGHT_EYE",)), (face, ("33", "133"))),
-        "leftEye": ((pose, ("LEFT_EYE",)), (face, ("362", "263"))),
-        "rightEar": ((pose, ("RIGHT_EAR",)), (face, ("234",))),
-        "leftEar": ((pose, ("LEFT_EAR",)), (face, ("454",))),
+    return {
+        f"{ours}_{side}": ((of_side(component, side), (of_side(name, side),)),)
+        for side in _SIDES
+        for ours, name in zip(_HAND, names, strict=True)
     }
-    for side in ("right", "left"):
-        for joint in ("Shoulder", "Elbow", "Wrist"):
-            sources[f"{side}{joint}"] = ((pose, (f"{side}_{joint}".upper(),)),)
-        fingers = ("INDEX_FINGER", "MIDDLE_FINGER", "RING_FINGER", "PINKY")
-        names = [f"THUMB_{joint}" for joint in ("CMC", "MCP", "IP", "TIP")]
-        names += [
-            f"{finger}_{joint}" for finger in fingers for joint in ("MCP", "PIP", "DIP", "TIP")
-        ]
-        for ours, name in _by_hand("WRIST", names):
-            sources[f"{ours}_{side}"] = ((f"{side.upper()}_HAND_LANDMARKS", (name,)),)
-    return sources
 
 
-def _openpose_body(component: str) -> Sources:
-    sources: Sources = {"nose": ((component, ("Nose",)),)}
-    for side in ("right", "left"):
-        for joint in ("Eye", "Ear", "Shoulder", "Elbow", "Wrist"):
-            sources[f"{side}{joint}"] = ((component, (f"{side[0].upper()}{joint}",)),)
-    return sources
+def _openpose_body(component: str) -> Layout:
+    return {"nose": ((component, ("Nose",)),)} | {
+        f"{side}{joint}": ((component, (f"{side[0].upper()}{joint}",)),)
+        for side in _SIDES
+        for joint in ("Eye", "Ear", "Shoulder", "Elbow", "Wrist")
+    }
 
 
-def _openpose() -> Sources:
-    body = "pose_keypoints_2d"
-    sources = _openpose_body(body) | {"neck": ((body, ("Neck",)),)}
-    # pose-format calls the four points of a finger, from its base, after other bones than we do.
-    names = ["T_STT", "T_BCMC", "T_MCP", "T_IP"]
-    names += [f"{finger}_{joint}" for finger in "IMRP" for joint in ("CMC", "MCP", "PIP", "DIP")]
-    for side in ("right", "left"):
-        for ours, name in _by_hand("BASE", names):
-            sources[f"{ours}_{side}"] = ((f"hand_{side}_keypoints_2d", (name,)),)
-    return sources
-
-
-def _openpose_135() -> Sources:
-    body = "BODY_135"
-    sources = _openpose_body(body)
-    for side in ("right", "left"):
-        letter = side[0].upper()
-        names = [f"{letter}Thumb{j}" for j in ("1CMC", "2Knuckles", "3IP", "4FingerTip")]
-        names += [
-            f"{letter}{finger}{joint}"
-            for finger in ("Index", "Middle", "Ring", "Pinky")
-            for joint in ("1Knuckles", "2PIP", "3DIP", "4FingerTip")
-        ]
-        for ours, name in _by_hand(f"{letter}Wrist", names):
-            sources[f"{ours}_{side}"] = ((body, (name,)),)
-    return sources
-
-
-LAYOUTS = {
-    "MediaPipe Holistic": _holistic(),
-    "OpenPose": _openpose(),
-    "OpenPose (135 points)": _openpose_135(),
+_POSE, _FACE = "POSE_LANDMARKS", "FACE_LANDMARKS"
+LAYOUTS: dict[str, Layout] = {
+    "MediaPipe Holistic": {
+        # Points of the face mesh that lie nearest to those of the pose, over eye distance: nose
+        # 0.06 (mesh 1, the other candidate, 0.11), eye corners 0.06, ears 0.17. Measured on two
+        # portraits and their mirror images with mediapipe 0.10.21. Corners stay put in a blink.
+        "nose": ((_POSE, ("NOSE",)), (_FACE, ("4",)), (_FACE, ("1",))),
+        "rightEye": ((_POSE, ("RIGHT_EYE",)), (_FACE, ("33", "133"))),
+        "leftEye": ((_POSE, ("LEFT_EYE",)), (_FACE, ("362", "263"))),
+        "rightEar": ((_POSE, ("RIGHT_EAR",)), (_FACE, ("234",))),
+        "leftEar": ((_POSE, ("LEFT_EAR",)), (_FACE, ("454",))),
+        **{
+            f"{side}{joint}": ((_POSE, (f"{side}_{joint}".upper(),)),)
+            for side in _SIDES
+            for joint in ("Shoulder", "Elbow", "Wrist")
+        },
+        **_hands("{SIDE}_HAND_LANDMARKS", _HOLISTIC_HAND),
+    },
+    "OpenPose": {
+        **_openpose_body("pose_keypoints_2d"),
+        "neck": (("pose_keypoints_2d", ("Neck",)),),
+        **_hands("hand_{side}_keypoints_2d", _OPENPOSE_HAND),
+    },
+    "OpenPose (135 points)": {
+        **_openpose_body("BODY_135"),
+        **_hands("BODY_135", [f"{{S}}{name}" for name in _OPENPOSE_135_HAND]),
+    },
 }
-
 
 _SUFFIX = ".pose"
 _LABELS = "labels.csv"
@@ -129,14 +134,9 @@ _VERSIONS = {struct.pack("<f", version) for version in (0.0, 0.1, 0.2)}
 _NUMBER_AT_END = re.compile(r"(.+?)[ _-]+\(?\d+\)?")
 _LARGEST_BYTES = 1 << 30
 _MOST_VALUES_V0 = 1 << 25
-
-
-class _Place(NamedTuple):
-    """The index of a point among all points, and those of x and y among its coordinates."""
-
-    point: int
-    x: int
-    y: int
+# The index of each point among all points, by component and name, and those of x and y among its
+# coordinates.
+Places = dict[tuple[str, str], tuple[int, int, int]]
 
 
 class _PoseFile(NamedTuple):
@@ -285,10 +285,15 @@ def _read_pose(path: Path, frame_size: tuple[int, int] | None) -> _PoseClip:
             f"holds {count_of(body.data.shape[0], 'frame')} of {body.data.shape[1]} people; "
             "expected one frame and one person at least",
         )
-    data, confidence = np.ma.getdata(body.data)[:, 0], np.asarray(body.confidence)[:, 0]
+    confidence = np.asarray(body.confidence)[:, 0]
+    with np.errstate(invalid="ignore"):  # a damaged file has NaNs that signal
+        data = np.ma.getdata(body.data)[:, 0].astype(np.float64)
     landmarks = np.full((len(data), skeleton.NUM_LANDMARKS, 2), np.nan, np.float32)
     for name, (component, points) in sources.items():
-        tracks = [_track(places[component, point], data, confidence) for point in points]
+        tracks = []
+        for index, x, y in (places[component, point] for point in points):
+            is_present = confidence[:, index, None] > 0
+            tracks.append(np.where(is_present, data[:, index, [x, y]], np.nan))
         with np.errstate(over="ignore"):  # numbers beyond float32 become infinite, see below
             landmarks[:, skeleton.LANDMARK_NAMES.index(name)] = np.mean(tracks, axis=0) / size
     if "neck" not in sources:
@@ -336,22 +341,22 @@ def _read_file(path: Path) -> tuple[Any, Any]:
     return header, body
 
 
-def _places(header: Any) -> dict[tuple[str, str], _Place]:
-    """Find x and y of each point, by the names of its component and its own."""
-    places, first = {}, 0
+def _places(header: Any) -> Places:
+    places: Places = {}
+    first = 0
     for component in header.components:
         axes = component.format[:-1]  # the last letter stands for the confidence
         if "X" in axes and "Y" in axes:
             for index, point in enumerate(component.points, first):
-                places[component.name, point] = _Place(index, axes.index("X"), axes.index("Y"))
+                places[component.name, point] = (index, axes.index("X"), axes.index("Y"))
         first += len(component.points)
     return places
 
 
-def _find_sources(places: Mapping[tuple[str, str], _Place]) -> tuple[str, dict[str, Source]]:
+def _find_sources(places: Places) -> tuple[str, dict[str, Source]]:
     """Find the layout of a file, and the source of each landmark that the file holds."""
 
-    def found_in(layout: Sources) -> dict[str, Source]:
+    def found_in(layout: Layout) -> dict[str, Source]:
         return {
             name: source
             for name, sources in layout.items()
@@ -368,12 +373,3 @@ def _find_sources(places: Mapping[tuple[str, str], _Place]) -> tuple[str, dict[s
             f"of {' or '.join(LAYOUTS)}, hands included",
         )
     return best, found[best]
-
-
-def _track(
-    place: _Place, data: Float[np.ndarray, "T V C"], confidence: Float[np.ndarray, "T V"]
-) -> Float[np.ndarray, "T 2"]:
-    """Return x and y of one point, NaN where its confidence is 0."""
-    with np.errstate(invalid="ignore"):  # a damaged file has NaNs that signal
-        point = data[:, place.point, [place.x, place.y]].astype(np.float64)
-    return np.where(confidence[:, place.point, None] > 0, point, np.nan)

@@ -79,17 +79,14 @@ def _coordinates(landmark: str) -> tuple[str, str]:
 
 
 def recognises(path: Path) -> bool:
-    """True if the first line names coordinates in this layout, or the file's name ends in .csv."""
+    """True if the first line names coordinates in this layout."""
     if not path.is_file():
         return False
     with path.open("rb") as file:
-        start = file.read(_HEADER_BYTES)
-    if start.startswith((b"PAR1", b"PK\x03\x04", b"\x1f\x8b")):
-        return False
-    lines = start.decode("utf-8-sig", "replace").splitlines()
+        lines = file.read(_HEADER_BYTES).decode("utf-8-sig", "replace").strip().splitlines()
     names = next(csv.reader(lines[:1]), []) if lines and len(lines[0]) < _HEADER_BYTES else []
     known = {name for landmark in skeleton.LANDMARK_NAMES for name in _coordinates(landmark)}
-    return not known.isdisjoint(map(_common_spelling, names)) or path.suffix.lower() == ".csv"
+    return not known.isdisjoint(map(_common_spelling, names))
 
 
 def read(path: Path, settings: DataSettings, classes: Sequence[str] | None) -> Reading:

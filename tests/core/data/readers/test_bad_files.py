@@ -305,7 +305,7 @@ BAD_CLIPS: dict[str, tuple[Make, str, str, tuple[str, ...]]] = {
     "gap": (frames(lambda clip: (clip / "1.npy").unlink()), "clip 'bye/1'",
             "gap between frames", ("'0.npy'", "'2.npy'")),
     "frame twice": (frame(np.zeros(1662), "02.npy"), "clip 'bye/1'",
-                    "frame there twice", ("'02.npy'", "'2.npy'")),
+                    "gap between frames", ("'02.npy'", "'2.npy'")),
     "name of no number": (frame(np.zeros(1662), "last.npy"), "clip 'bye/1'",
                           "frame without a number", ("'last.npy'",)),
     "no frame": (frames(lambda clip: [path.unlink() for path in clip.iterdir()]),
