@@ -75,7 +75,8 @@ def main() -> None:
         modules = modules_of_a_step(path)
         os.chdir(ROOT)
     print("\n".join(modules))
-    print(f"{len(modules)} modules, {sum(name.startswith('cli') for name in modules)} of them in cli")
+    num_cli = sum(name.startswith("cli") for name in modules)
+    print(f"{len(modules)} modules, {num_cli} of them in cli")
 
 
 if __name__ == "__main__":
