@@ -18,10 +18,11 @@ from types import FrameType
 import slrctl
 from slrctl.cli import main as run_slrctl
 
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
+from spoter_files import person, write_csv
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = str(Path(slrctl.__file__).parent) + os.sep
-sys.path.append(str(ROOT / "tests"))
-from spoter_files import person, write_csv
 
 
 class FirstStep(BaseException):
