@@ -32,8 +32,7 @@ from slrctl.core.data.batches import evaluation_batches, prepare_clips
 from slrctl.core.data.prepare import prepare_clip
 from slrctl.core.data.splits import load_splits
 from slrctl.core.data.synthetic import synthesise
-from slrctl.core.devices import arithmetic, keep_freed_memory, map_in_threads, one_thread
-from slrctl.core.model import fast
+from slrctl.core.devices import keep_freed_memory, map_in_threads, one_thread
 from slrctl.core.skeleton import BODY_WIDTH, HAND_WIDTH
 from slrctl.evaluation.predictions import predict
 from slrctl.layers import read_overrides, resolve
@@ -128,11 +127,12 @@ def steps_of(
 
 def flop_of_step(settings: Settings) -> int:
     """Multiplications and additions of a step's matrix products, counted on the plain path."""
-    step = steps_of(settings)
+    plain = settings.train.model_copy(update={"cpu_kernels": False})
+    step = steps_of(settings.model_copy(update={"train": plain}))
     step()  # the first one also measures the terms' gradients
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the counter sees one thread
-    with fast.plain_path(), FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False) as counter:
         step()
     torch.set_num_threads(num_threads)
     return counter.get_total_flops()
@@ -191,21 +191,18 @@ def training_steps(rounds: int) -> float:
 def evaluation(rounds: int) -> None:
     """Clips a second through the model, batched."""
     print("\n| evaluation, batches of 64 | clips/s |\n|---|---|")
-    for precision in ("fp32", "bf16"):
-        for num_frames in (NUM_FRAMES, 20):
-            state = TrainingState.initial(settings_with(), tuple(map(str, range(NUM_CLASSES))), CPU)
-            model = state.model.eval()
-            batches = [random_batch(64, num_frames, seed) for seed in range(4)]
+    for num_frames in (NUM_FRAMES, 20):
+        state = TrainingState.initial(settings_with(), tuple(map(str, range(NUM_CLASSES))), CPU)
+        model = state.model.eval()
+        batches = [random_batch(64, num_frames, seed) for seed in range(4)]
 
-            @torch.no_grad()
-            def logits(batch: ClipBatch, model: Any = model, precision: str = precision):
-                with arithmetic(precision, CPU):
-                    return model(batch).logits.softmax(-1)
+        @torch.no_grad()
+        def logits(batch: ClipBatch, model: Any = model):
+            return model(batch).logits.softmax(-1)
 
-            work = partial(_all, logits, batches)
-            (figure,) = beside_peak([work], [torch.float32], rounds)
-            clips = len(batches) * 64 / figure.seconds
-            print(f"| {precision}, {num_frames} frames | {clips:,.0f} |", flush=True)
+        work = partial(_all, logits, batches)
+        (figure,) = beside_peak([work], [torch.float32], rounds)
+        print(f"| {num_frames} frames | {len(batches) * 64 / figure.seconds:,.0f} |", flush=True)
 
 
 def _all(predict: Callable[[ClipBatch], object], batches: Sequence[ClipBatch]) -> None:

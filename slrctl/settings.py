@@ -232,6 +232,8 @@ class TrainSettings(Section):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic of the training step; auto takes bf16 where the device computes faster in it.
     A run keeps what it took. Evaluation is fp32, so that a batch changes nothing."""
+    cpu_kernels: bool = True
+    """On a CPU, compute attention and feed-forward of a training step with compiled kernels."""
 
 
 class EvaluateSettings(Section):

@@ -10,10 +10,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import copy_context
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
-from llvmlite.binding import get_host_cpu_features, get_host_cpu_name
 from torch.profiler import record_function
 
 from slrctl.errors import UsageError
@@ -51,24 +50,18 @@ def _is_fast_in_bf16(device: torch.device) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type != "cpu":
         return False
-    name, features = processor()
+    processor = cpu_capabilities()
     # Matrix units, or AMD's way with AVX-512: products are twice as fast as in fp32 and more. On an
     # Intel processor that has the instructions of AVX-512 alone they take twice the time.
     return bool(
-        features.get("amx-bf16", False)
-        or (features.get("avx512bf16", False) and name.startswith("znver"))
+        processor.get("amx_bf16", False)
+        or (processor.get("avx512_bf16", False) and processor["cpu_name"].startswith("AMD"))
     )
 
 
-def processor() -> tuple[str, Mapping[str, bool]]:
-    """This processor's kind and what it has instructions for, in LLVM's names.
-
-    Nothing where LLVM cannot tell.
-    """
-    try:
-        return get_host_cpu_name(), get_host_cpu_features()
-    except RuntimeError:
-        return "", {}
+def cpu_capabilities() -> Mapping[str, Any]:
+    """The name of this processor and its instruction sets; nothing from an older torch."""
+    return getattr(torch.cpu, "get_capabilities", dict)()
 
 
 def settled(settings: Settings, device: torch.device) -> Settings:
@@ -78,9 +71,14 @@ def settled(settings: Settings, device: torch.device) -> Settings:
     return settings.model_copy(update={"train": train})
 
 
-def arithmetic(precision: str, device: torch.device) -> AbstractContextManager[object]:
-    """The context a training step runs in: nothing for fp32, bfloat16 autocast for bf16."""
-    if precision == "bf16":
+def has_cpu_kernels(settings: Settings, device: torch.device) -> bool:
+    """True if a training computes with the compiled kernels of `core.model.cpu`."""
+    return settings.train.cpu_kernels and device.type == "cpu" and settings.model.dropout > 0
+
+
+def arithmetic(settings: Settings, device: torch.device) -> AbstractContextManager[object]:
+    """The context of a training step: bfloat16 autocast for bf16, unless kernels do without."""
+    if settings.train.precision == "bf16" and not has_cpu_kernels(settings, device):
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return nullcontext()
 

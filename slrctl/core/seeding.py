@@ -14,6 +14,7 @@ from contextvars import ContextVar
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, UInt64
+from torch import Tensor, nn
 
 _STEP = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
@@ -62,6 +63,31 @@ def scoped_seed(seed: int, device: torch.device) -> Iterator[None]:
 def scoped_generator(device: torch.device) -> torch.Generator | None:
     """Where draws on a device come from: None, which is torch's global generator, outside."""
     return _scoped.get() if device.type == "cpu" else None
+
+
+# Torch's layers draw initial values from the global generator as they are built. `initialise` draws
+# ours afterwards; around a constructor this decorator restores the generator.
+own_draws = torch.random.fork_rng(devices=[])
+
+
+def initialise(module: nn.Module, seed: int) -> None:
+    """Draw every weight matrix Xavier-uniform from (seed, its name); biases start at 0.
+
+    Removing a part of a model leaves the initial values of all others as they were. Position
+    tables and the scales of LayerNorm keep the values their module gave them.
+    """
+    for module_name, part in module.named_modules():
+        if isinstance(part, nn.Linear):
+            _draw(part.weight, seed, f"{module_name}.weight")
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+    for name, parameter in module.named_parameters():
+        if name.endswith("class_query"):
+            _draw(parameter, seed, name)
+
+
+def _draw(weight: Tensor, seed: int, name: str) -> None:
+    nn.init.xavier_uniform_(weight, generator=generator_for(seed, "initial value", name))
 
 
 def keys_for(keys: UInt64[np.ndarray, " B"], name: str) -> UInt64[np.ndarray, " B"]:

@@ -17,8 +17,9 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim.adamw import adamw
 
 from slrctl.core.cmcl.loss import CrossModalConsistencyLoss, build_loss
-from slrctl.core.devices import map_on, one_thread, settled
+from slrctl.core.devices import has_cpu_kernels, map_on, one_thread, settled
 from slrctl.core.model import SiFormer, Spoter, build_model
+from slrctl.core.model.cpu import use_kernels
 from slrctl.runs.checkpoint import check_tensor, load_module, named_tensors
 from slrctl.settings import Settings
 
@@ -223,6 +224,8 @@ class TrainingState:
         """A training before its first step; its settings name the precision it takes."""
         settings = settled(settings, device)
         model = build_model(settings.model, len(classes), seed=settings.seed).to(device)
+        if has_cpu_kernels(settings, device):
+            use_kernels(model, settings.train.precision)
         loss = build_loss(settings).to(device)
         weights = (*model.parameters(), *loss.parameters())
         optimizer = AdamW(weights, settings.train.weight_decay)

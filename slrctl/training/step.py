@@ -64,13 +64,13 @@ class StepModule(nn.Module):
     def __init__(self, state: TrainingState) -> None:
         super().__init__()
         self.model, self.loss = state.model, state.loss
-        self.precision, self.device = state.settings.train.precision, state.device
+        self.settings, self.device = state.settings, state.device
 
     def forward(
         self, batch: ClipBatch, epoch: int, weights: TermWeights, workers: Workers
     ) -> tuple[LossTerms, Tensor]:
         """The loss of a part of a batch, and the logits of its clips."""
-        with arithmetic(self.precision, self.device), phase("forward"):
+        with arithmetic(self.settings, self.device), phase("forward"):
             output = self.model(
                 batch,
                 return_hand_attention=self.loss.needs_attention,

@@ -6,9 +6,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from slrctl.core.model import fast
-from slrctl.core.model.fast.divergence import kl_of_rows
-
 # The floor under a weight before its logarithm. A whole disagreement costs ln(1e9) = 20.7.
 FLOOR = 1e-9
 Divergence = Literal["kl", "symmetric", "js"]
@@ -48,33 +45,14 @@ def consistency_loss(
         raise ValueError(f"divergence {divergence!r} is not one of {get_args(Divergence)}")
     if not temperature > 0:
         raise ValueError(f"temperature ({temperature}) must be above 0")
-    presence = left_is_present, right_is_present
-    if divergence == "kl" and _are_for_the_kernel(left_to_right, right_to_left, *presence):
-        per_row = kl_of_rows(left_to_right, right_to_left, right_is_present, FLOOR, temperature)
-    else:
-        support = right_is_present[:, None, :].expand(-1, left_is_present.shape[1], -1)
-        back = mean_over_heads(right_to_left).transpose(1, 2)
-        log_p = log_distribution(mean_over_heads(left_to_right), support, temperature)
-        log_q = log_distribution(back, support, temperature)
-        per_row = row_divergence(log_p, log_q, support, divergence)
+    support = right_is_present[:, None, :].expand(-1, left_is_present.shape[1], -1)
+    back = mean_over_heads(right_to_left).transpose(1, 2)
+    log_p = log_distribution(mean_over_heads(left_to_right), support, temperature)
+    log_q = log_distribution(back, support, temperature)
+    per_row = row_divergence(log_p, log_q, support, divergence)
     rows = left_is_present & right_is_present.any(-1, keepdim=True)
     per_clip = (per_row * rows).sum(-1) / rows.sum(-1).clamp(min=1)
     return per_clip.sum() / rows.any(-1).sum().clamp(min=1)
-
-
-def _are_for_the_kernel(
-    left_to_right: Tensor, right_to_left: Tensor, left_is_present: Tensor, right_is_present: Tensor
-) -> bool:
-    """Whether the maps take the fast path: not what has to be broadcast, nor what does not fit."""
-    if left_to_right.ndim != 4:
-        return False
-    num_clips, num_heads, num_rows, num_columns = left_to_right.shape
-    return (
-        fast.applies_to(left_to_right, right_to_left)
-        and right_to_left.shape == (num_clips, num_heads, num_columns, num_rows)
-        and left_is_present.shape == (num_clips, num_rows)
-        and right_is_present.shape == (num_clips, num_columns)
-    )
 
 
 def mean_over_heads(weights: Tensor) -> Float[Tensor, "B T T"]:

@@ -18,8 +18,8 @@ from slrctl.core.cmcl.projections import StreamProjections, stream_means
 from slrctl.core.cmcl.schedule import adaptive_factor, default_warmup
 from slrctl.core.cmcl.temporal import temporal_loss
 from slrctl.core.model.fusion import HandAttention, Streams
-from slrctl.core.model.initial_values import initialise, own_draws
 from slrctl.core.model.siformer import SiFormerOutput
+from slrctl.core.seeding import initialise, own_draws
 from slrctl.settings import CMCLSettings, Settings
 
 

@@ -5,20 +5,89 @@ import math
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from slrctl.core.model import fast
-from slrctl.core.model.dropout import dropout_of_weights
-from slrctl.core.model.fast.attention import Projections, attend
-from slrctl.core.model.fast.random_words import weights_fit
 from slrctl.core.seeding import scoped_generator
 
 
-class MultiHeadAttention(nn.Module):
-    """Scaled dot-product attention with its weights in reach (Vaswani et al. 2017, sec. 3.2).
+def dropout(features: Tensor, rate: float, is_training: bool) -> Tensor:
+    """Zero each feature with probability `rate` in training and scale up the others.
 
-    It is split into steps so that SiFormer's kinds of attention and the cross-modal maps share one
-    implementation. The key bias is kept, as in the published parameter count, although softmax
-    removes it: it has no gradient.
+    Under `scoped_seed` a CPU draws from the generator of its thread and block, which
+    `torch.nn.functional.dropout` cannot take.
+    """
+    generator = scoped_generator(features.device)
+    if generator is None or not is_training or rate == 0:
+        return F.dropout(features, rate, is_training)
+    is_kept = torch.rand(features.shape, generator=generator) >= rate
+    return features * is_kept.to(features.dtype).div_(1 - rate)
+
+
+def attend(
+    query: Float[Tensor, "B Q D"],
+    key: Float[Tensor, "B T D"],
+    value: Float[Tensor, "B T D"],
+    key_mask: Bool[Tensor, "B T"],
+    num_heads: int,
+    rate: float,
+) -> Float[Tensor, "B Q D"]:
+    """Average the values of each head under the softmax of its scores.
+
+    Args:
+        query: the heads beside one another, as in `key` and `value`.
+        key: of the frames that are read.
+        value: of the same frames.
+        key_mask: True = attend. A clip without such a key gets a finite result.
+        num_heads: a divisor of D.
+        rate: of dropout on the weights.
+    """
+    if rate == 0 or query.device.type != "cpu":
+        # Softmax over no key at all would be NaN.
+        mask = key_mask | ~key_mask.any(-1, keepdim=True)
+        heads = F.scaled_dot_product_attention(
+            *(split_heads(x, num_heads) for x in (query, key, value)),
+            attn_mask=mask[:, None, None],
+            dropout_p=rate,
+        )
+    else:
+        # Torch's fused attention has no dropout on a CPU.
+        weights = attention_weights(attention_scores(query, key, num_heads), key_mask)
+        kept = dropout(weights, rate, is_training=True)
+        heads = kept.to(value.dtype) @ split_heads(value, num_heads)
+    return join_heads(heads)
+
+
+def split_heads(features: Float[Tensor, "B T D"], num_heads: int) -> Float[Tensor, "B H T d"]:
+    return features.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+
+
+def join_heads(heads: Float[Tensor, "B H T d"]) -> Float[Tensor, "B T D"]:
+    return heads.transpose(1, 2).flatten(2)
+
+
+def attention_scores(
+    query: Float[Tensor, "B Q D"], key: Float[Tensor, "B T D"], num_heads: int
+) -> Float[Tensor, "B H Q T"]:
+    """Scaled dot products, in float32 at least."""
+    query, key = split_heads(query, num_heads), split_heads(key, num_heads)
+    scores = (query / math.sqrt(query.shape[-1])) @ key.transpose(-2, -1)
+    return scores.to(torch.promote_types(scores.dtype, torch.float32))
+
+
+def attention_weights(
+    scores: Float[Tensor, "B H Q T"], key_mask: Bool[Tensor, "B T"]
+) -> Float[Tensor, "B H Q T"]:
+    """Softmax over the keys of the mask; all 0 where there is none."""
+    mask = key_mask[:, None, None, :]
+    # A finite floor: -inf in a whole row would give NaN, and NaN gradients everywhere.
+    return scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(-1) * mask
+
+
+class MultiHeadAttention(nn.Module):
+    """Scaled dot-product attention (Vaswani et al. 2017, sec. 3.2).
+
+    The key bias is kept, as in the published parameter count, although softmax removes it: it has
+    no gradient. `attend` is the function between the projections, which `core.model.cpu` replaces.
     """
 
     def __init__(self, embed_dim: int, num_heads: int, dropout: float) -> None:
@@ -29,98 +98,43 @@ class MultiHeadAttention(nn.Module):
             )
         self.num_heads = num_heads
         self.dropout = dropout
+        self.attend = attend
         self.query_projection = nn.Linear(embed_dim, embed_dim)
         self.key_projection = nn.Linear(embed_dim, embed_dim)
         self.value_projection = nn.Linear(embed_dim, embed_dim)
         self.output_projection = nn.Linear(embed_dim, embed_dim)
 
-    def projections(self) -> Projections:
-        """The linear maps, for the fast path."""
-        return Projections(
-            self.query_projection,
-            self.key_projection,
-            self.value_projection,
-            self.output_projection,
-        )
-
-    def project(
-        self, queries: Float[Tensor, "B Q D"], keys: Float[Tensor, "B T D"]
-    ) -> tuple[Float[Tensor, "B H Q d"], Float[Tensor, "B H T d"], Float[Tensor, "B H T d"]]:
-        """Project and split into heads; the queries are scaled already."""
-        query = self._split(self.query_projection(queries))
-        key = self._split(self.key_projection(keys))
-        value = self._split(self.value_projection(keys))
-        return query / math.sqrt(query.shape[-1]), key, value
-
-    def combine(
-        self,
-        weights: Float[Tensor, "B H Q T"],
-        value: Float[Tensor, "B H T d"],
-        is_attended: Bool[Tensor, "B T"] | None = None,
-    ) -> Float[Tensor, "B H Q d"]:
-        """Average the values under the weights, some of which dropout removes in training."""
-        kept = dropout_of_weights(weights, self.dropout, self.training, is_attended)
-        return kept.to(value.dtype) @ value
-
-    def output(self, heads: Float[Tensor, "B H Q d"]) -> Float[Tensor, "B Q D"]:
-        """Join the heads and project them."""
-        return self.output_projection(heads.transpose(1, 2).flatten(2))
-
     def forward(
         self,
         queries: Float[Tensor, "B Q D"],
         keys: Float[Tensor, "B T D"],
-        is_attended: Bool[Tensor, "B T"],
+        key_mask: Bool[Tensor, "B T"],
         *,
-        return_weights: bool = True,
+        return_weights: bool = False,
     ) -> tuple[Float[Tensor, "B Q D"], Float[Tensor, "B H Q T"] | None]:
         """Return the messages and, if asked for, the weights before dropout.
 
-        A clip without a key to attend to gets weights of 0 and a message of 0.
+        The weights are computed in addition: the messages have the same bits without them. A clip
+        without a key to attend to gets weights of 0 and a message of 0.
         """
-        fits_together = is_attended.shape == keys.shape[:2] and len(keys) == len(queries)
-        if fast.applies_to(queries) and fits_together and weights_fit(keys.shape[1]):
-            rate = self.dropout if self.training else 0.0
-            return attend(
-                queries,
-                keys,
-                is_attended,
-                self.projections(),
-                self.num_heads,
-                rate,
-                return_weights=return_weights,
-            )
-        query, key, value = self.project(queries, keys)
-        # Masks that hide nothing change no bit. An accelerator would have to wait for the answer.
-        can_ask = fits_together and keys.shape[1] > 0 and is_attended.device.type == "cpu"
-        shown = None if can_ask and bool(is_attended.all()) else is_attended
-        weights = attention_weights(query @ key.transpose(-2, -1), shown)
-        messages = self.output(self.combine(weights, value, shown))
-        if shown is not None:
-            # The output projection has a bias, which must not speak for a part that is not there.
-            messages = messages * shown.any(-1)[:, None, None].to(messages.dtype)
-        return messages, weights if return_weights else None
+        query, key = self.query_projection(queries), self.key_projection(keys)
+        value = self.value_projection(keys)
+        rate = self.dropout if self.training else 0.0
+        heads = self.attend(query, key, value, key_mask, self.num_heads, rate)
+        messages = self.output_projection(heads)
+        # The output projection has a bias, which must not speak for a stream that is absent.
+        messages = messages * key_mask.any(-1)[:, None, None].to(messages.dtype)
+        return messages, self.weights(queries, keys, key_mask) if return_weights else None
 
-    def _split(self, features: Float[Tensor, "B T D"]) -> Float[Tensor, "B H T d"]:
-        num_clips, num_frames, width = features.shape
-        heads = features.view(num_clips, num_frames, self.num_heads, width // self.num_heads)
-        return heads.transpose(1, 2)
-
-
-def attention_weights(
-    scores: Float[Tensor, "B H Q T"], is_attended: Bool[Tensor, "B T"] | None
-) -> Float[Tensor, "B H Q T"]:
-    """Softmax over the attended keys, in float32 at least; all 0 where there is none.
-
-    Without a mask every key is attended to.
-    """
-    scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
-    if is_attended is None:
-        return scores.softmax(-1)
-    mask = is_attended[:, None, None, :]
-    # A finite floor: -inf in a whole row would give NaN, and NaN gradients everywhere.
-    floored = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-    return floored.softmax(-1) * mask
+    def weights(
+        self,
+        queries: Float[Tensor, "B Q D"],
+        keys: Float[Tensor, "B T D"],
+        key_mask: Bool[Tensor, "B T"],
+    ) -> Float[Tensor, "B H Q T"]:
+        """The weights with which `forward` averages the values, before dropout."""
+        query, key = self.query_projection(queries), self.key_projection(keys)
+        return attention_weights(attention_scores(query, key, self.num_heads), key_mask)
 
 
 class SelfAttention(nn.Module):
@@ -133,7 +147,13 @@ class SelfAttention(nn.Module):
     def forward(
         self, frames: Float[Tensor, "B T D"], is_valid: Bool[Tensor, "B T"]
     ) -> Float[Tensor, "B T D"]:
-        return self.attention(frames, frames, is_valid, return_weights=False)[0]
+        return self.attention(frames, frames, is_valid)[0]
+
+    def weights(
+        self, frames: Float[Tensor, "B T D"], is_valid: Bool[Tensor, "B T"]
+    ) -> Float[Tensor, "B H T T"]:
+        """The weights with which `forward` averages the values, before dropout."""
+        return self.attention.weights(frames, frames, is_valid)
 
 
 class FirstFrameAttention(SelfAttention):
@@ -147,6 +167,12 @@ class FirstFrameAttention(SelfAttention):
         self, frames: Float[Tensor, "B T D"], is_valid: Bool[Tensor, "B T"]
     ) -> Float[Tensor, "B T D"]:
         return super().forward(frames, is_valid)[:, :1].expand_as(frames)
+
+    def weights(
+        self, frames: Float[Tensor, "B T D"], is_valid: Bool[Tensor, "B T"]
+    ) -> Float[Tensor, "B H T T"]:
+        weights = super().weights(frames, is_valid)
+        return weights[:, :, :1].expand_as(weights)
 
 
 class ProbSparseAttention(nn.Module):
@@ -166,8 +192,21 @@ class ProbSparseAttention(nn.Module):
     def forward(
         self, frames: Float[Tensor, "B T D"], is_valid: Bool[Tensor, "B T"]
     ) -> Float[Tensor, "B T D"]:
-        query, key, value = self.attention.project(frames, frames)
-        scores = query @ key.transpose(-2, -1)
+        attention = self.attention
+        value = split_heads(attention.value_projection(frames), attention.num_heads)
+        weights = self.weights(frames, is_valid, rate=attention.dropout if self.training else 0.0)
+        return attention.output_projection(join_heads(weights.to(value.dtype) @ value))
+
+    def weights(
+        self, frames: Float[Tensor, "B T D"], is_valid: Bool[Tensor, "B T"], *, rate: float = 0.0
+    ) -> Float[Tensor, "B H T T"]:
+        """The weights with which `forward` averages the values, after dropout of this rate.
+
+        Queries that do not attend weigh all valid frames alike, without dropout.
+        """
+        attention = self.attention
+        query, key = attention.query_projection(frames), attention.key_projection(frames)
+        scores = attention_scores(query, key, attention.num_heads)
         is_valid_key = is_valid[:, None, None, :]
         num_active = num_active_queries(is_valid.sum(-1))
         sampled = is_valid_key.expand(-1, 1, frames.shape[1], -1)
@@ -181,20 +220,18 @@ class ProbSparseAttention(nn.Module):
             peakedness(scores.detach(), sampled).masked_fill(~is_valid[:, None], -torch.inf),
             num_active[:, None, None],
         )
-        weights = attention_weights(scores, is_valid)
-        attended = self.attention.combine(weights, value)
-        count = is_valid_key.sum(-1, keepdim=True).clamp(min=1)
-        mean = (value * is_valid[:, None, :, None]).sum(2, keepdim=True) / count
-        return self.attention.output(torch.where(active[..., None], attended, mean))
+        weights = dropout(attention_weights(scores, is_valid), rate, is_training=True)
+        mean = is_valid_key / is_valid_key.sum(-1, keepdim=True).clamp(min=1)
+        return torch.where(active[..., None], weights, mean)
 
 
-def num_active_queries(num_frames: Float[Tensor, " B"] | Tensor) -> Tensor:
+def num_active_queries(num_frames: Tensor) -> Tensor:
     """U = min(n, 5 ceil(ln n)) for each clip's n valid frames."""
     return torch.minimum(num_frames, 5 * num_frames.clamp(min=1).log().ceil().long())
 
 
 def is_among_top(values: Float[Tensor, "*rows T"], count: Tensor) -> Bool[Tensor, "*rows T"]:
-    """Whether each value is among the `count` largest of its row; the earlier one wins a tie."""
+    """Mark the `count` largest values of each row; the earlier one wins a tie."""
     order = values.argsort(dim=-1, descending=True, stable=True)
     return order.argsort(dim=-1) < count
 

@@ -5,8 +5,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from slrctl.core.model.attention import MultiHeadAttention
-from slrctl.core.model.encoder import FeedForward
-from slrctl.core.model.residual import residual
+from slrctl.core.model.encoder import FeedForward, residual
 from slrctl.settings import ModelSettings
 
 
@@ -29,7 +28,7 @@ class DecoderLayer(nn.Module):
         is_valid: Bool[Tensor, "B T"],
     ) -> Float[Tensor, "B 1 D"]:
         query = residual(query, query, self.norm_query, self.dropout, self.training)
-        message, _ = self.attention(query, memory, is_valid, return_weights=False)
+        message, _ = self.attention(query, memory, is_valid)
         query = residual(query, message, self.norm_attention, self.dropout, self.training)
         changed = self.feed_forward(query)
         return residual(query, changed, self.norm_feed_forward, self.dropout, self.training)

@@ -7,33 +7,41 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from slrctl.core.model import fast
-from slrctl.core.model.attention import build_self_attention
-from slrctl.core.model.dropout import dropout
-from slrctl.core.model.fast.feed_forward import feed_forward
-from slrctl.core.model.residual import residual
+from slrctl.core.model.attention import build_self_attention, dropout
 from slrctl.settings import ModelSettings
 
 
+def feed_forward(
+    features: Float[Tensor, "B T D"], expand: nn.Linear, contract: nn.Linear, rate: float
+) -> Float[Tensor, "B T D"]:
+    """Two linear layers with a ReLU between them, and dropout of this rate on the hidden units."""
+    return contract(dropout(F.relu(expand(features)), rate, is_training=True))
+
+
 class FeedForward(nn.Module):
-    """Two linear layers with a ReLU between them; dropout on the hidden units."""
+    """The feed-forward of a layer. `compute` is the function that `core.model.cpu` replaces."""
 
     def __init__(self, embed_dim: int, ffn_dim: int, dropout: float) -> None:
         super().__init__()
         self.expand = nn.Linear(embed_dim, ffn_dim)
         self.contract = nn.Linear(ffn_dim, embed_dim)
         self.dropout = dropout
+        self.compute = feed_forward
 
     def forward(self, features: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
-        if fast.applies_to(features, predicts_with_kernels=self.training):
-            return feed_forward(
-                features,
-                (self.expand.weight, self.expand.bias),
-                (self.contract.weight, self.contract.bias),
-                self.dropout if self.training else 0.0,
-            )
-        hidden = dropout(F.relu(self.expand(features)), self.dropout, self.training)
-        return self.contract(hidden)
+        rate = self.dropout if self.training else 0.0
+        return self.compute(features, self.expand, self.contract, rate)
+
+
+def residual(
+    features: Float[Tensor, "B T D"],
+    change: Float[Tensor, "B T D"],
+    norm: nn.LayerNorm,
+    rate: float,
+    is_training: bool,
+) -> Float[Tensor, "B T D"]:
+    """Add a change after dropout, and normalise the sum."""
+    return norm(features + dropout(change, rate, is_training))
 
 
 class EncoderLayer(nn.Module):
@@ -79,7 +87,7 @@ class StreamEncoder(nn.Module):
     def forward(
         self, frames: Float[Tensor, "B T D"], is_valid: Bool[Tensor, "B T"]
     ) -> tuple[Float[Tensor, "B T D"], list[Float[Tensor, "B T D"]]]:
-        """Return the encoded frames, and what every layer gave."""
+        """Return the encoded frames, and the frames after every layer."""
         num_frames, max_frames = frames.shape[1], len(self.positions)
         if num_frames > max_frames:
             raise ValueError(
@@ -103,8 +111,8 @@ def sinusoid(num_frames: int, embed_dim: int, amplitude: float = 0.1) -> Float[T
     device = torch.get_default_device()
     with torch.device("cpu"):
         frames = torch.arange(num_frames, dtype=torch.float64)[:, None]
-        rates = torch.exp(torch.arange(0, embed_dim, 2) * (-math.log(10_000.0) / embed_dim))
+        frequencies = torch.exp(torch.arange(0, embed_dim, 2) * (-math.log(10_000.0) / embed_dim))
         table = torch.zeros(num_frames, embed_dim, dtype=torch.float64)
-        table[:, 0::2] = torch.sin(frames * rates)
-        table[:, 1::2] = torch.cos(frames * rates[: embed_dim // 2])
+        table[:, 0::2] = torch.sin(frames * frequencies)
+        table[:, 1::2] = torch.cos(frames * frequencies[: embed_dim // 2])
         return (amplitude * table).float().to(device)

@@ -7,15 +7,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from slrctl.core.model import fast
 from slrctl.core.model.attention import MultiHeadAttention
-from slrctl.core.model.fast.fusion import fuse
-from slrctl.core.model.fast.fusion_weights import Direction, Update
-from slrctl.core.model.fast.random_words import weights_fit
 
 
 class Streams(NamedTuple):
-    """One tensor per body part."""
+    """One tensor per stream."""
 
     left_hand: Float[Tensor, "B T L"]
     right_hand: Float[Tensor, "B T R"]
@@ -23,7 +19,7 @@ class Streams(NamedTuple):
 
 
 class StreamPresence(NamedTuple):
-    """Where each part can be attended to; the body wherever a frame is real."""
+    """Frames in which each stream can be attended to; the body wherever a frame is real."""
 
     left_hand: Bool[Tensor, "B T"]
     right_hand: Bool[Tensor, "B T"]
@@ -34,7 +30,7 @@ class CrossModalAttention(NamedTuple):
     """The six maps, before dropout.
 
     Row i of `left_to_right` is what left-hand frame i takes from the frames of the right hand. Rows
-    sum to 1 over the frames where the other part is present and are 0 where there is none.
+    sum to 1 over the frames where the other stream is present and are 0 where there is none.
     """
 
     left_to_right: Float[Tensor, "B H T T"]
@@ -52,8 +48,37 @@ class HandAttention(NamedTuple):
     right_to_left: Float[Tensor, "B H T T"]
 
 
+class GatedMessages(NamedTuple):
+    """A stream before the fusion, and its messages: `LayerNorm(own + gate * (first + second))`.
+
+    The messages are in the order of `CrossModalAttention`: for a hand the other hand, then the
+    body; for the body the left hand, then the right one.
+    """
+
+    own: Float[Tensor, "B T D"]
+    gate: Float[Tensor, "B T D"]
+    first_message: Float[Tensor, "B T D"]
+    second_message: Float[Tensor, "B T D"]
+
+
+class StreamMessages(NamedTuple):
+    """The gated messages of each stream."""
+
+    left_hand: GatedMessages
+    right_hand: GatedMessages
+    body: GatedMessages
+
+
+class FusionOutput(NamedTuple):
+    """The fused streams, the maps that were asked for, by name, and the messages."""
+
+    streams: Streams
+    maps: dict[str, Float[Tensor, "B H T T"]]
+    messages: StreamMessages
+
+
 class DirectedAttention(nn.Module):
-    """What one stream takes from another: the other's features, projected to its own width."""
+    """Attention from one stream to another, whose features are projected to the own width."""
 
     def __init__(self, embed_dim: int, other_dim: int, num_heads: int, dropout: float) -> None:
         super().__init__()
@@ -66,14 +91,14 @@ class DirectedAttention(nn.Module):
         other: Float[Tensor, "B T O"],
         other_is_present: Bool[Tensor, "B T"],
         *,
-        return_attention: bool = True,
+        return_attention: bool = False,
     ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B H T T"] | None]:
         other = self.other_projection(other)
         return self.attention(own, other, other_is_present, return_weights=return_attention)
 
 
 class GatedUpdate(nn.Module):
-    """Add both messages to a stream, as far as a learned gate lets them through."""
+    """Add two messages to a stream through a learned gate, and normalise."""
 
     def __init__(self, embed_dim: int) -> None:
         super().__init__()
@@ -83,15 +108,15 @@ class GatedUpdate(nn.Module):
     def forward(
         self,
         own: Float[Tensor, "B T D"],
-        message: Float[Tensor, "B T D"],
-        other_message: Float[Tensor, "B T D"],
-    ) -> Float[Tensor, "B T D"]:
-        gate = torch.sigmoid(self.gate(torch.cat([own, message, other_message], dim=-1)))
-        return self.norm(own + gate * (message + other_message))
+        first: Float[Tensor, "B T D"],
+        second: Float[Tensor, "B T D"],
+    ) -> tuple[Float[Tensor, "B T D"], GatedMessages]:
+        gate = torch.sigmoid(self.gate(torch.cat([own, first, second], dim=-1)))
+        return self.norm(own + gate * (first + second)), GatedMessages(own, gate, first, second)
 
 
 class CrossModalAttentionFusion(nn.Module):
-    """Six directed attentions and a gated update per stream (SPEC, section 4)."""
+    """Six directed attentions and a gated update per stream (docs/method.md, the fusion)."""
 
     def __init__(self, hand_dim: int, body_dim: int, num_heads: int, dropout: float) -> None:
         super().__init__()
@@ -111,73 +136,29 @@ class CrossModalAttentionFusion(nn.Module):
         present: StreamPresence,
         *,
         wanted: Collection[str] = CrossModalAttention._fields,
-    ) -> tuple[Streams, dict[str, Float[Tensor, "B H T T"]]]:
-        """Return the fused streams, of the same widths, and the maps that are wanted, by name."""
-        if fast.applies_to(*streams) and self._fit_together(streams, present):
-            return self._fast(streams, present, wanted)
-        messages, maps = [], {}
-        for name, (own, other, directed) in self._directions().items():
-            message, maps[name] = directed(
-                streams[own], streams[other], present[other], return_attention=name in wanted
-            )
-            messages.append(message)
-        fused = Streams(
-            *(
-                update(own, *messages[2 * number : 2 * number + 2])
-                for number, (update, own) in enumerate(zip(self._updates(), streams, strict=True))
-            )
-        )
-        return fused, {name: maps[name] for name in wanted}
-
-    def _directions(self) -> dict[str, tuple[int, int, DirectedAttention]]:
-        """Of each map: the number of the stream that reads, of the one that is read, and how."""
-        left, right, body = range(len(Streams._fields))
-        return {
-            "left_to_right": (left, right, self.left_from_right),
-            "left_to_body": (left, body, self.left_from_body),
-            "right_to_left": (right, left, self.right_from_left),
-            "right_to_body": (right, body, self.right_from_body),
-            "body_to_left": (body, left, self.body_from_left),
-            "body_to_right": (body, right, self.body_from_right),
+    ) -> FusionOutput:
+        """Fuse the streams; `wanted` names the maps to return, which change no bit of the rest."""
+        left, right, body = streams
+        directions = {
+            "left_to_right": (self.left_from_right, left, right, present.right_hand),
+            "left_to_body": (self.left_from_body, left, body, present.body),
+            "right_to_left": (self.right_from_left, right, left, present.left_hand),
+            "right_to_body": (self.right_from_body, right, body, present.body),
+            "body_to_left": (self.body_from_left, body, left, present.left_hand),
+            "body_to_right": (self.body_from_right, body, right, present.right_hand),
         }
-
-    def _updates(self) -> tuple[GatedUpdate, GatedUpdate, GatedUpdate]:
-        return self.update_left, self.update_right, self.update_body
-
-    def _fit_together(self, streams: Streams, present: StreamPresence) -> bool:
-        """Whether all are of the same clips and frames: kernels do not look where they write.
-
-        A batch without clips takes the plain path too.
-        """
-        sizes = {tuple(tensor.shape[:2]) for tensor in (*streams, *present)}
-        widths = [update.gate.out_features for update in self._updates()]
-        return (
-            len(sizes) == 1
-            and streams.body.numel() > 0
-            and [stream.shape[-1] for stream in streams] == widths
-            and weights_fit(streams.body.shape[1])
+        messages, maps = {}, {}
+        for name, (attention, own, other, is_present) in directions.items():
+            messages[name], maps[name] = attention(
+                own, other, is_present, return_attention=name in wanted
+            )
+        left, of_left = self.update_left(left, messages["left_to_right"], messages["left_to_body"])
+        right, of_right = self.update_right(
+            right, messages["right_to_left"], messages["right_to_body"]
         )
-
-    def _fast(
-        self, streams: Streams, present: StreamPresence, wanted: Collection[str]
-    ) -> tuple[Streams, dict[str, Float[Tensor, "B H T T"]]]:
-        directions = self._directions()
-        fused, maps = fuse(
-            streams,
-            present,
-            [
-                Direction(
-                    own,
-                    other,
-                    directed.other_projection,
-                    directed.attention.projections(),
-                    directed.attention.num_heads,
-                    directed.attention.dropout if directed.attention.training else 0.0,
-                )
-                for own, other, directed in directions.values()
-            ],
-            [Update(one.gate, one.norm) for one in self._updates()],
-            [number for number, name in enumerate(directions) if name in wanted],
+        body, of_body = self.update_body(body, messages["body_to_left"], messages["body_to_right"])
+        return FusionOutput(
+            Streams(left, right, body),
+            {name: maps[name] for name in wanted},
+            StreamMessages(of_left, of_right, of_body),
         )
-        by_name = dict(zip(directions, maps, strict=True))
-        return Streams(*fused), {name: by_name[name] for name in wanted}  # pyright: ignore[reportReturnType]

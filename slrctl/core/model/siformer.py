@@ -16,7 +16,7 @@ from slrctl.core.model.fusion import (
     StreamPresence,
     Streams,
 )
-from slrctl.core.model.initial_values import initialise, own_draws
+from slrctl.core.seeding import initialise, own_draws
 from slrctl.core.skeleton import BODY_WIDTH, HAND_WIDTH
 from slrctl.settings import ModelSettings
 
@@ -83,20 +83,20 @@ class SiFormer(nn.Module):
         left, left_layers = self.left_encoder(batch.left_hand, batch.is_valid)
         right, right_layers = self.right_encoder(batch.right_hand, batch.is_valid)
         body, body_layers = self.body_encoder(batch.body, batch.is_valid)
-        streams = Streams(left, right, body)
-        layers = zip(left_layers, right_layers, body_layers, strict=True)
-        wanted = CrossModalAttention._fields if return_attention else ()
-        if return_hand_attention and not return_attention:
-            wanted = HandAttention._fields
-        maps = {}
+        streams, maps = Streams(left, right, body), {}
         if self.fusion is not None:
+            wanted = CrossModalAttention._fields if return_attention else ()
+            if return_hand_attention and not return_attention:
+                wanted = HandAttention._fields
             present = StreamPresence(batch.left_is_present, batch.right_is_present, batch.is_valid)
-            streams, maps = self.fusion(streams, present, wanted=wanted)
+            streams, maps, _ = self.fusion(streams, present, wanted=wanted)
         clip_features = self.decoder(torch.cat(streams, dim=-1), batch.is_valid)
         return SiFormerOutput(
             logits=self.classifier(clip_features),
             attention=CrossModalAttention(**maps) if return_attention else None,
             features=streams if return_features else None,
-            layer_features=tuple(map(Streams._make, layers)) if return_layer_features else None,
+            layer_features=tuple(map(Streams, left_layers, right_layers, body_layers, strict=True))
+            if return_layer_features
+            else None,
             hand_attention=HandAttention(*map(maps.get, HandAttention._fields)) if maps else None,
         )

@@ -6,8 +6,8 @@ from torch import nn
 from slrctl.core.clip import ClipBatch
 from slrctl.core.model.decoder import ClassDecoder
 from slrctl.core.model.encoder import StreamEncoder
-from slrctl.core.model.initial_values import initialise, own_draws
 from slrctl.core.model.siformer import SiFormerOutput
+from slrctl.core.seeding import initialise, own_draws
 from slrctl.core.skeleton import BODY_WIDTH, HAND_WIDTH
 from slrctl.settings import ModelSettings
 

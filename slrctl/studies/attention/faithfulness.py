@@ -17,7 +17,7 @@ from torch import Tensor
 
 from slrctl.core.clip import ClipBatch
 from slrctl.core.model import SiFormer, Spoter
-from slrctl.core.model.explanation import Explanation, explain
+from slrctl.core.model.explain import Explanation, explain
 from slrctl.core.model.fusion import CrossModalAttention, Streams
 from slrctl.core.seeding import generator_for, stable_seed
 from slrctl.studies.attention.measures import Interval, Units, mean_interval

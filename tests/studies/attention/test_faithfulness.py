@@ -13,7 +13,7 @@ from slrctl.core.data.dataset import SignDataset
 from slrctl.core.data.splits import choose_splits
 from slrctl.core.data.synthetic import SynthesisParameters, synthesise
 from slrctl.core.model import build_model
-from slrctl.core.model.explanation import explain
+from slrctl.core.model.explain import explain
 from slrctl.runs.load import load_run
 from slrctl.settings import Settings
 from slrctl.studies.attention.faithfulness import (
