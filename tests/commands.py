@@ -142,10 +142,7 @@ def _serve() -> None:
     import torch._dynamo
 
     import slrctl.cli.progress
-    import slrctl.core.model.fast.kernels.attention
-    import slrctl.core.model.fast.kernels.divergence
-    import slrctl.core.model.fast.kernels.hidden_units
-    import slrctl.core.model.fast.kernels.residual
+    import slrctl.core.model.cpu
     import slrctl.reports.figures  # noqa: F401
 
     torch.set_num_threads(1)

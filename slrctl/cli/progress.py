@@ -21,7 +21,12 @@ from slrctl.cli.console import (
 )
 from slrctl.cli.options import RUNS_DIR, cache_for
 from slrctl.core.data.splits import Splits, load_splits, missing_hand_share
-from slrctl.core.devices import choose_device, choose_precision, describe_device
+from slrctl.core.devices import (
+    choose_device,
+    choose_precision,
+    describe_device,
+    has_cpu_kernels,
+)
 from slrctl.core.model import num_parameters
 from slrctl.errors import DataError, Interrupted, SlrctlError, UsageError
 from slrctl.evaluation.bootstrap import Evaluation
@@ -276,6 +281,7 @@ def _resumption(saved: SavedRun, workers: Workers) -> Iterator[str]:
 def _show_header(console: Console, settings: Settings, splits: Splits) -> None:
     device = choose_device(settings.train.device)
     precision = choose_precision(settings.train.precision, device)
+    kernels = ", compiled kernels" if has_cpu_kernels(settings, device) else ""
     parameters = num_parameters(settings.model, len(splits.train.classes))
     counts = ", ".join(f"{len(split)} {name}" for name, split in splits.by_name.items())
     signers = {clip.signer for split in splits.by_name.values() for clip in split} - {None}
@@ -295,7 +301,7 @@ def _show_header(console: Console, settings: Settings, splits: Splits) -> None:
             + (f" or {patience} without a better one" if patience else "")
             + f", batch {train.batch_size}, learning rate {train.learning_rate:g}, recipe "
             f"{settings.recipe}, seed {settings.seed}, {precision} on {device} "
-            f"({describe_device(device)})",
+            f"({describe_device(device)}{kernels})",
         },
     )
     print_lines(console, splits.notes)

@@ -8,6 +8,7 @@ from run_contents import contents
 
 from slrctl.core import devices as runtime
 from slrctl.core.devices import choose_precision, settled
+from slrctl.core.model import cpu
 from slrctl.settings import Settings
 from slrctl.training.loop import train_epochs
 from slrctl.training.processes import Alone
@@ -24,7 +25,7 @@ def processor(monkeypatch):
     """Let the processor be one with units for bfloat16, or one without."""
 
     def become(*, has_bf16):
-        monkeypatch.setattr(runtime, "processor", lambda: ("some", {"amx-bf16": has_bf16}))
+        monkeypatch.setattr(runtime, "cpu_capabilities", lambda: {"amx_bf16": has_bf16})
 
     return become
 
@@ -39,19 +40,18 @@ def test_precision_is_auto_unless_it_is_named():
 
 
 @pytest.mark.parametrize(
-    ("name", "features", "taken"),
+    ("processor", "taken"),
     [
-        ("sapphirerapids", {"avx512bf16": True, "amx-bf16": True}, "bf16"),
-        ("sapphirerapids", {"avx512bf16": True, "amx-bf16": False}, "fp32"),
-        ("emeraldrapids", {"avx512bf16": True}, "fp32"),
-        ("znver4", {"avx512bf16": True}, "bf16"),
-        ("znver5", {"avx512bf16": True, "amx-bf16": False}, "bf16"),
-        ("znver3", {"avx2": True}, "fp32"),
-        ("", {}, "fp32"),
+        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": True}, "bf16"),
+        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": False}, "fp32"),
+        ({"cpu_name": "AMD EPYC", "avx512_bf16": True, "amx_bf16": False}, "bf16"),
+        ({"cpu_name": "AMD EPYC", "avx512_bf16": False}, "fp32"),
+        ({"architecture": "arm64"}, "fp32"),
+        ({}, "fp32"),
     ],
 )
-def test_auto_takes_bf16_where_the_processor_is_faster_in_it(monkeypatch, name, features, taken):
-    monkeypatch.setattr(runtime, "processor", lambda: (name, features))
+def test_auto_takes_bf16_where_the_processor_is_faster_in_it(monkeypatch, processor, taken):
+    monkeypatch.setattr(runtime, "cpu_capabilities", lambda: processor)
 
     assert choose_precision("auto", CPU) == taken
 
@@ -79,19 +79,30 @@ def test_the_processor_says_of_bf16_what_the_system_says(flag):
     flags = next((line.split() for line in lines if line.startswith("flags")), None)
     if flags is None:
         pytest.skip("the system names no flags of this kind of processor")
-    _, features = runtime.processor()
 
-    feature = {"avx512_bf16": "avx512bf16", "amx_bf16": "amx-bf16"}[flag]
-    assert features.get(feature, False) == (flag in flags)
+    assert runtime.cpu_capabilities().get(flag, False) == (flag in flags)
 
 
-def test_a_processor_that_cannot_be_asked_trains_in_fp32(monkeypatch):
-    def fail():
-        raise RuntimeError("LLVM does not know")
-
-    monkeypatch.setattr(runtime, "get_host_cpu_features", fail)
+def test_an_older_torch_that_cannot_be_asked_trains_in_fp32(monkeypatch):
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
 
     assert choose_precision("auto", CPU) == "fp32"
+
+
+@pytest.mark.parametrize(
+    ("cpu_kernels", "dropout", "device", "used"),
+    [
+        (True, 0.1, "cpu", True),
+        (False, 0.1, "cpu", False),
+        (True, 0.0, "cpu", False),
+        (True, 0.1, "meta", False),
+    ],
+)
+def test_kernels_are_for_dropout_on_a_cpu(tiny_settings, cpu_kernels, dropout, device, used):
+    changes = {"train": {"cpu_kernels": cpu_kernels}, "model": {"dropout": dropout}}
+    settings = Settings.layered(tiny_settings.model_dump(), changes)
+
+    assert runtime.has_cpu_kernels(settings, torch.device(device)) == used
 
 
 def test_settling_changes_nothing_else(processor, settings):
@@ -104,8 +115,23 @@ def test_settling_changes_nothing_else(processor, settings):
 @pytest.mark.parametrize(("has_bf16", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
 def test_a_step_computes_in_what_was_taken(processor, settings, tiny_splits, has_bf16, dtype):
     processor(has_bf16=has_bf16)
+    settings = Settings.layered(settings.model_dump(), {"train": {"cpu_kernels": False}})
     state, seen = TrainingState.initial(settings, tiny_splits.train.classes, CPU), set()
     state.model.classifier.register_forward_hook(lambda *call: seen.add(call[2].dtype))
+
+    next(train_epochs(state, training_data(settings, tiny_splits)))
+
+    assert seen == {dtype}
+
+
+@pytest.mark.parametrize(("has_bf16", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_kernels_multiply_in_what_was_taken(
+    processor, settings, tiny_splits, monkeypatch, has_bf16, dtype
+):
+    processor(has_bf16=has_bf16)
+    state = TrainingState.initial(settings, tiny_splits.train.classes, CPU)
+    seen, multiply = set(), cpu._multiply
+    monkeypatch.setattr(cpu, "_multiply", lambda *x: seen.add(x[0].dtype) or multiply(*x))
 
     next(train_epochs(state, training_data(settings, tiny_splits)))
 

@@ -13,7 +13,6 @@ import torch
 from torch.testing import assert_close
 
 from slrctl.core.data.dataset import canonical_dataset
-from slrctl.core.model import fast
 from slrctl.errors import TrainingDiverged
 from slrctl.settings import Settings
 from slrctl.training.loop import BatchReport, EpochReport, train_epochs
@@ -221,9 +220,10 @@ def test_models_without_cross_attention_train_too(tiny_settings, tiny_splits, ch
     assert math.isfinite(reports[-1].metrics["val_loss"])
 
 
-def test_bf16_training_follows_fp32(settings, tiny_splits):
-    # Without dropout, for masks of bf16 are other draws.
-    settings = Settings.layered(settings.model_dump(), {"model": {"dropout": 0.0}})
+# Where nothing is dropped, for masks of bf16 are other draws; 0.0 is torch's autocast, not kernels.
+@pytest.mark.parametrize("dropout", [0.0, 1e-9])
+def test_bf16_training_follows_fp32(settings, tiny_splits, dropout):
+    settings = Settings.layered(settings.model_dump(), {"model": {"dropout": dropout}})
     half = Settings.layered(settings.model_dump(), {"train": {"precision": "bf16"}})
 
     _, plain = trained(settings, tiny_splits, steps=2)
@@ -313,7 +313,7 @@ def test_a_step_that_would_break_the_model_is_not_taken(settings, tiny_splits):
 
 
 def test_the_first_five_losses_are_the_golden_ones(settings, tiny_splits):
-    longer = Settings.layered(settings.model_dump(), {"train": {"epochs": 3}})
+    longer = Settings.layered(settings.model_dump(), {"train": {"epochs": 3, "cpu_kernels": False}})
     _, reports = trained(longer, tiny_splits, steps=7)
     curve = [report.means["loss"] for report in reports if isinstance(report, BatchReport)]
 
@@ -326,10 +326,19 @@ def test_the_first_five_losses_are_the_golden_ones(settings, tiny_splits):
     assert_close(torch.tensor(curve), torch.tensor(golden), rtol=1e-4, atol=0)
 
 
-def test_the_plain_path_takes_the_same_steps(settings, tiny_splits):
-    state, reports = trained(settings, tiny_splits, steps=5)
-    with fast.plain_path():
-        plain, plain_reports = trained(settings, tiny_splits, steps=5)
+def test_kernels_take_the_steps_of_the_plain_model(settings, tiny_splits):
+    # A rate at which nothing is dropped, for their masks are other draws.
+    (state, reports), (plain, plain_reports) = (
+        trained(
+            Settings.layered(
+                settings.model_dump(),
+                {"model": {"dropout": 1e-9}, "train": {"cpu_kernels": wanted}},
+            ),
+            tiny_splits,
+            steps=5,
+        )
+        for wanted in (True, False)
+    )
 
     losses, expected = (
         [report.means["loss"] for report in these if isinstance(report, BatchReport)]

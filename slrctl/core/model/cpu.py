@@ -10,6 +10,7 @@ Flood, OOPSLA 2014), a counter-based generator that a processor computes in its 
 bits a number: a rate is rounded to a multiple of 2^-16. The masks are never written to memory.
 """
 
+import inspect
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -20,7 +21,6 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from slrctl.core.model import attention, encoder
@@ -33,15 +33,17 @@ LANES = 16  # queries at once, and the widest head: float32 numbers in a vector 
 _BYTES_OF_BLOCK = 2**21  # of hidden units at once: they and their gradient stay in the cache
 _LEVELS = 2**16
 
-# A compiler may take sums in any order. It must not assume that there is no NaN, by which a
-# training that diverges is noticed.
-_OPTIONS = {
-    "nogil": True,
-    "fastmath": {"contract", "nsz", "arcp"},
-    "error_model": "numpy",
-}
-# Inlined, so that a process that compiles a kernel and one that loads it run the same code.
-inline: Any = numba.njit(forceinline=True, **_OPTIONS)
+# The compiler may not assume that there is no NaN, by which a diverging training is noticed.
+_OPTIONS: Any = {"nogil": True, "fastmath": {"contract", "arcp"}, "error_model": "numpy"}
+
+
+def inline(function: Callable[..., Any]) -> Any:
+    """Make a function code of each kernel that calls it.
+
+    So a process that compiles a kernel runs the same code as one that loads it.
+    """
+    # A checker of shapes may have wrapped it.
+    return numba.njit(forceinline=True, **_OPTIONS)(inspect.unwrap(function))
 
 
 def use_kernels(model: nn.Module, precision: str) -> None:
@@ -69,7 +71,9 @@ def attend(
     rate: float,
 ) -> Float[Tensor, "B Q D"]:
     """`attention.attend`, 16 queries at a time."""
-    if rate == 0:
+    # Kernels do not look where they read: torch broadcasts or refuses sizes that do not fit.
+    fits = key_mask.shape == key.shape[:2] and len(query) == len(key)
+    if rate == 0 or not fits:
         return attention.attend(query, key, value, key_mask, num_heads, rate)
     return _Attention.apply(query, key, value, key_mask.contiguous(), num_heads, rate)  # pyright: ignore[reportReturnType]
 
@@ -113,13 +117,13 @@ class _Attention(torch.autograd.Function):
         return heads
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Float[Tensor, "B Q D"]) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *gradients: Float[Tensor, "B Q D"]) -> tuple[Tensor | None, ...]:
+        _refuse_second_derivative()
         *tensors, heads, logsums = ctx.saved_tensors
-        gradients = [torch.empty_like(x) for x in tensors[:3]]
-        outputs = heads, logsums, gradient.contiguous()
-        _attend_backward(*_arrays(*tensors), *ctx.options, *_arrays(*outputs), *_arrays(*gradients))
-        return *gradients, None, None, None
+        outputs = heads, logsums, gradients[0].contiguous()
+        of_inputs = [torch.empty_like(x) for x in tensors[:3]]
+        _attend_backward(*_arrays(*tensors), *ctx.options, *_arrays(*outputs), *_arrays(*of_inputs))
+        return *of_inputs, None, None, None
 
 
 class _FeedForward(torch.autograd.Function):
@@ -150,26 +154,33 @@ class _FeedForward(torch.autograd.Function):
             hidden.append(units)
             outputs.append(_multiply(units, contract))
         ctx.save_for_backward(inputs, expand, contract, *hidden)
-        ctx.size, ctx.scale, ctx.width = size, scale, rows.shape[1]
-        return torch.add(contract_bias, torch.cat(outputs), alpha=scale)
+        ctx.size, ctx.scale = size, float(scale)
+        return torch.add(contract_bias, torch.cat(outputs), alpha=ctx.scale)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Float[Tensor, "N D"]) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *gradients: Float[Tensor, "N D"]) -> tuple[Tensor | None, ...]:
+        _refuse_second_derivative()
+        (gradient,) = gradients
         inputs, expand, contract, *hidden = ctx.saved_tensors
         scaled = (gradient * ctx.scale).to(expand.dtype)
-        of_expand, of_contract, of_rows = 0, 0, []
+        of_expand = torch.zeros(inputs.shape[1], len(expand))
+        of_contract = torch.zeros(contract.shape)
+        of_rows = []
         blocks = zip(inputs.split(ctx.size), hidden, scaled.split(ctx.size), strict=True)
         for block, units, of_outputs in blocks:
             of_units = _multiply(of_outputs, contract.t())
             _let_through(_bits(of_units), _bits(units))
-            of_expand = of_expand + _multiply(block.t(), of_units.t()).float()
-            of_contract = of_contract + _multiply(of_outputs.t(), units.t()).float()
+            of_expand += _multiply(block.t(), of_units.t())
+            of_contract += _multiply(of_outputs.t(), units.t())
             of_rows.append(_multiply(of_units, expand.t()))
-        width = ctx.width
-        of_rows = torch.cat(of_rows)[:, :width].to(gradient.dtype)
+        width = gradient.shape[1]
         of_weights = of_expand[:width].t(), of_expand[width], of_contract, gradient.sum(0)
-        return of_rows, *of_weights, None, None
+        return torch.cat(of_rows)[:, :width].float(), *of_weights, None, None
+
+
+def _refuse_second_derivative() -> None:
+    if torch.is_grad_enabled():  # by create_graph=True
+        raise RuntimeError("kernels have no second derivative; set train.cpu_kernels to false")
 
 
 def _multiply(left: Float[Tensor, "N D"], right: Float[Tensor, "M D"]) -> Float[Tensor, "N M"]:
@@ -191,7 +202,7 @@ def _pad(rows: Float[Tensor, "N D"]) -> Float[Tensor, "N P"]:
 def _draw_mask(rate: float) -> tuple[np.uint64, np.uint16, np.float32]:
     """A key to the bits of a mask, the lowest 16 that are kept, and the factor for what is kept."""
     key = torch.randint(2**63 - 1, (1,), generator=scoped_generator(torch.device("cpu")))
-    lowest = round(rate * _LEVELS)
+    lowest = min(round(rate * _LEVELS), _LEVELS - 1)
     return np.uint64(key.item()), np.uint16(lowest), np.float32(_LEVELS / (_LEVELS - lowest))
 
 
@@ -209,8 +220,9 @@ def _kernel(function: Callable[..., Any]) -> Any:
 
     Code that cannot be kept (a full disk) or read again is compiled anew.
     """
+    function = inspect.unwrap(function)
     try:
-        compiled = numba.njit(cache=True, **_OPTIONS)(function)
+        compiled: Any = numba.njit(cache=True, **_OPTIONS)(function)
     except RuntimeError:  # there is no folder that can be written
         return numba.njit(**_OPTIONS)(function)
     for name in ("load_overload", "save_overload"):

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from slrctl.core.clip import ClipBatch
-from slrctl.core.model.fusion import CrossModalAttention, FusionOutput, StreamMessages, Streams
+from slrctl.core.model.fusion import CrossModalAttention, FusionOutput, StreamMessages
 from slrctl.core.model.siformer import SiFormer
 from slrctl.core.model.spoter import Spoter
 
@@ -40,14 +40,12 @@ def explain(model: SiFormer | Spoter, batch: ClipBatch) -> Explanation:
     """
     if model.training:
         raise ValueError("explain needs a model in evaluation mode; call model.eval() first")
-    encoders = (
-        {"clip": model.encoder}
-        if isinstance(model, Spoter)
-        else Streams(model.left_encoder, model.right_encoder, model.body_encoder)._asdict()
-    )
+    if isinstance(model, SiFormer):
+        encoders, fusion = model.encoders(), model.fusion
+    else:
+        encoders, fusion = {"clip": model.encoder}, None
     by_stream = {name: _attentions(encoder.layers) for name, encoder in encoders.items()}
     decoder = _attentions(model.decoder.layers)
-    fusion = model.fusion if isinstance(model, SiFormer) else None
     weights: dict[nn.Module, Tensor] = {}
     messages: list[StreamMessages] = []
 

@@ -60,6 +60,11 @@ class SiFormer(nn.Module):
         self.classifier = nn.Linear(memory_width, num_classes)
         initialise(self, seed)
 
+    def encoders(self) -> dict[str, StreamEncoder]:
+        """The encoder of each stream, by the name of the stream."""
+        encoders = self.left_encoder, self.right_encoder, self.body_encoder
+        return dict(zip(Streams._fields, encoders, strict=True))
+
     def forward(
         self,
         batch: ClipBatch,
@@ -95,7 +100,7 @@ class SiFormer(nn.Module):
             logits=self.classifier(clip_features),
             attention=CrossModalAttention(**maps) if return_attention else None,
             features=streams if return_features else None,
-            layer_features=tuple(map(Streams, left_layers, right_layers, body_layers, strict=True))
+            layer_features=tuple(map(Streams, left_layers, right_layers, body_layers))
             if return_layer_features
             else None,
             hand_attention=HandAttention(*map(maps.get, HandAttention._fields)) if maps else None,

@@ -1,7 +1,6 @@
 """Attention against plain loops."""
 
 import math
-from contextlib import nullcontext
 
 import pytest
 import torch
@@ -12,11 +11,12 @@ from slrctl.core.model.attention import (
     MultiHeadAttention,
     ProbSparseAttention,
     SelfAttention,
+    attention_scores,
     attention_weights,
+    dropout,
     num_active_queries,
 )
-from slrctl.core.model.fast import plain_path
-from slrctl.core.model.initial_values import initialise
+from slrctl.core.seeding import initialise, scoped_seed
 
 B, T, D, H = 2, 7, 6, 3
 
@@ -89,18 +89,20 @@ def test_full_attention_equals_a_plain_loop(frames, is_valid):
 
 
 def test_rows_sum_to_one_over_the_attended_keys_and_are_zero_elsewhere(frames, is_valid):
-    _, weights = built(MultiHeadAttention(D, H, 0.1))(frames, frames, is_valid)
+    weights = built(MultiHeadAttention(D, H, 0.1)).weights(frames, frames, is_valid)
 
     assert_close(weights.sum(-1), torch.ones(B, H, T))
     assert not weights.masked_select(~is_valid[:, None, None, :]).any()
 
 
-def test_without_a_key_the_message_and_the_weights_are_zero(frames):
+@pytest.mark.parametrize("is_training", [True, False])
+def test_without_a_key_the_message_and_the_weights_are_zero(frames, is_training):
     nothing = torch.zeros(B, T, dtype=torch.bool)
-    attention = built(MultiHeadAttention(D, H, 0.1))
+    attention = built(MultiHeadAttention(D, H, 0.1)).train(is_training)
     frames.requires_grad_()
 
-    messages, weights = attention(frames, frames, nothing)
+    with scoped_seed(1, frames.device):
+        messages, weights = attention(frames, frames, nothing, return_weights=True)
     messages.sum().backward()
 
     assert not messages.any()
@@ -167,38 +169,94 @@ def test_a_width_that_heads_do_not_divide_is_refused():
         MultiHeadAttention(42, 5, 0.0)
 
 
-def test_a_mask_that_hides_nothing_changes_no_bit(rng):
-    scores = torch.randn(B, H, T, T, generator=rng, requires_grad=True)
-    gradient = torch.randn(B, H, T, T, generator=rng)
-
-    masked = attention_weights(scores, torch.ones(B, T, dtype=torch.bool))
-    plain = attention_weights(scores, None)
-
-    assert torch.equal(masked, plain)
-    (of_masked,) = torch.autograd.grad(masked, scores, gradient)
-    (of_plain,) = torch.autograd.grad(plain, scores, gradient)
-    assert torch.equal(of_masked, of_plain)
-
-
-@pytest.mark.parametrize("path", [nullcontext, plain_path])
-def test_a_clip_with_all_its_frames_is_the_same_beside_one_without(frames, path):
-    attention = built(MultiHeadAttention(D, H, 0.0))
+@pytest.mark.parametrize("is_training", [True, False])
+def test_a_clip_is_the_same_beside_one_that_lacks_a_frame(frames, is_training):
+    attention = built(MultiHeadAttention(D, H, 1e-9)).train(is_training)
     lacks_one = torch.ones(B, T, dtype=torch.bool)
     lacks_one[1, 2] = False
 
-    with path():
-        alone, weights = attention(frames[:1], frames[:1], lacks_one[:1])
-        beside, of_both = attention(frames, frames, lacks_one)
+    with scoped_seed(1, frames.device):
+        alone, weights = attention(frames[:1], frames[:1], lacks_one[:1], return_weights=True)
+        beside, of_both = attention(frames, frames, lacks_one, return_weights=True)
 
     assert_close(alone[0], beside[0], atol=1e-6, rtol=0)
     assert_close(weights[0], of_both[0], atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("path", [nullcontext, plain_path])
-def test_clips_without_frames_say_nothing(frames, path):
+def test_a_key_that_is_masked_may_hold_anything(frames, is_valid):
     attention = built(MultiHeadAttention(D, H, 0.0))
+    elsewhere = torch.where(is_valid[..., None], frames, 1e4)
 
-    with path():
-        messages, _ = attention(frames, frames[:, :0], torch.ones(B, 0, dtype=torch.bool))
+    one, other = (
+        attention(frames, keys, is_valid, return_weights=True) for keys in (frames, elsewhere)
+    )
 
-    assert torch.equal(messages, torch.zeros(B, T, D))
+    assert torch.equal(one[0], other[0])
+    assert torch.equal(one[1], other[1])
+
+
+@pytest.mark.parametrize("size", [1.0, 1e3, 1e6])
+def test_weights_sum_to_one_however_large_the_scores(frames, is_valid, size):
+    scores = attention_scores(size * frames, size * frames, H)
+
+    weights = attention_weights(scores, is_valid)
+
+    assert_close(weights.sum(-1), torch.ones(B, H, T), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.4])
+def test_gradients_match_finite_differences(frames, is_valid, rate):
+    attention = MultiHeadAttention(D, H, rate).double()
+
+    def call(queries, keys, *parameters):
+        with scoped_seed(1, frames.device):
+            return attention(queries, keys, is_valid, return_weights=True)
+
+    queries, keys = (x.double().requires_grad_() for x in (frames[:, :3], frames))
+    assert torch.autograd.gradcheck(call, (queries, keys, *attention.parameters()))
+
+
+def test_dropout_of_weights_keeps_their_mean(rng):
+    frames, length = torch.randn(1, 400, D, generator=rng), 400
+    attention = built(MultiHeadAttention(D, H, 0.2))
+    everywhere = torch.ones(1, length, dtype=torch.bool)
+    expected, _ = attention(frames, frames, everywhere)
+
+    with scoped_seed(1, frames.device):
+        messages, _ = attention.train()(frames, frames, everywhere)
+
+    assert not torch.equal(messages, expected)
+    assert_close(messages.mean(1), expected.mean(1), atol=0.01, rtol=0.01)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_dropout_zeroes_its_share_and_scales_up_the_rest(dtype):
+    features = torch.ones(1000, 1000, dtype=dtype, requires_grad=True)
+
+    with scoped_seed(1, features.device):
+        result = dropout(features, 0.25, is_training=True)
+    result.sum().backward()
+
+    deviation = (0.25 * 0.75 / 1e6) ** 0.5
+    assert result.dtype == dtype
+    assert_close(result.unique().float(), torch.tensor([0, 4 / 3]), atol=1e-2, rtol=0)
+    assert abs((result == 0).double().mean().item() - 0.25) < 4 * deviation
+    assert torch.equal(features.grad, result.detach())
+
+
+def test_dropout_follows_the_seed_of_its_scope():
+    def drawn(seed):
+        with scoped_seed(seed, torch.device("cpu")):
+            return dropout(torch.ones(50, 50), 0.5, is_training=True)
+
+    before = torch.get_rng_state()
+    assert torch.equal(drawn(1), drawn(1))
+    assert not torch.equal(drawn(1), drawn(2))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(("rate", "is_training"), [(0.5, False), (0.0, True)])
+def test_nothing_is_dropped_at_evaluation_or_at_rate_0(rate, is_training):
+    features = torch.ones(8)
+
+    assert torch.equal(dropout(features, rate, is_training), features)

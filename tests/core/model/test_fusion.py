@@ -6,7 +6,7 @@ from torch.testing import assert_close
 
 from slrctl.core.model import SiFormer
 from slrctl.core.model.fusion import CrossModalAttentionFusion, StreamPresence, Streams
-from slrctl.core.model.initial_values import initialise
+from slrctl.core.seeding import initialise
 
 B, T, HAND, BODY, HEADS = 2, 5, 6, 3, 3
 
@@ -53,8 +53,7 @@ DIRECTIONS = {
 def test_a_map_spreads_over_the_frames_where_the_other_part_is_present(
     fusion, streams, present, direction, other
 ):
-    _, attention = fusion(streams, present)
-    weights, keys = attention[direction], getattr(present, other)
+    weights, keys = fusion(streams, present).maps[direction], getattr(present, other)
 
     expected = keys.any(-1).float()[:, None, None].expand(B, HEADS, T)
     assert_close(weights.sum(-1), expected)
@@ -62,7 +61,7 @@ def test_a_map_spreads_over_the_frames_where_the_other_part_is_present(
 
 
 def test_a_stream_is_its_own_plus_the_gated_messages(fusion, streams, present):
-    fused, _ = fusion(streams, present)
+    fused = fusion(streams, present).streams
     left, right, body = streams
 
     from_right, _ = fusion.left_from_right(left, right, present.right_hand)
@@ -80,7 +79,7 @@ def test_a_stream_is_its_own_plus_the_gated_messages(fusion, streams, present):
 
 def test_a_hand_that_never_shows_sends_a_message_of_zero(fusion, streams, present):
     message, weights = fusion.right_from_left(
-        streams.right_hand, streams.left_hand, present.left_hand
+        streams.right_hand, streams.left_hand, present.left_hand, return_attention=True
     )
 
     assert not message[1].any()
@@ -91,8 +90,8 @@ def test_a_hand_that_never_shows_sends_a_message_of_zero(fusion, streams, presen
 def test_what_an_absent_hand_would_hold_changes_nothing(fusion, streams, present):
     hidden = torch.where(present.left_hand[..., None], streams.left_hand, 50.0)
 
-    fused, _ = fusion(streams, present)
-    changed, _ = fusion(streams._replace(left_hand=hidden), present)
+    fused = fusion(streams, present).streams
+    changed = fusion(streams._replace(left_hand=hidden), present).streams
 
     assert_close(changed.right_hand, fused.right_hand)
     assert_close(changed.body, fused.body)
@@ -106,8 +105,8 @@ def test_swapping_hands_and_their_weights_swaps_the_results(fusion, streams, pre
     weights["update_body.gate.weight"] = torch.cat([own, right, left], dim=1)
     swapped.load_state_dict(weights)
 
-    fused, attention = fusion(streams, present)
-    mirrored, mirrored_attention = swapped(
+    fused, attention, _ = fusion(streams, present)
+    mirrored, mirrored_attention, _ = swapped(
         Streams(streams.right_hand, streams.left_hand, streams.body),
         StreamPresence(present.right_hand, present.left_hand, present.body),
     )

@@ -52,7 +52,7 @@ def test_changed_clips_are_another_trial(plan, tiny_dataset, tiny_path):
 def test_trials_that_may_run_anywhere_name_the_precision_chosen_here(
     plan, monkeypatch, has_bf16, precision
 ):
-    monkeypatch.setattr(devices, "processor", lambda: ("some", {"amx-bf16": has_bf16}))
+    monkeypatch.setattr(devices, "cpu_capabilities", lambda: {"amx_bf16": has_bf16})
     auto, named = (
         plan(below=[Layer("p", {"train": {"precision": value}})]) for value in ("auto", precision)
     )

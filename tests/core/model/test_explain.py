@@ -8,9 +8,10 @@ import torch
 from torch.testing import assert_close
 
 from slrctl.core.model import build_model
+from slrctl.core.model.attention import join_heads, split_heads
 from slrctl.core.model.decoder import DecoderLayer
 from slrctl.core.model.encoder import EncoderLayer
-from slrctl.core.model.explanation import explain
+from slrctl.core.model.explain import explain
 from slrctl.core.model.siformer import SiFormer
 
 KINDS = ["full", "prob", "first_frame"]
@@ -92,11 +93,11 @@ def test_an_encoder_map_averages_the_values_into_what_the_layer_attends(tiny_set
     layer = cast("EncoderLayer", model.body_encoder.layers[0])
     frames = batch.body + model.body_encoder.positions[: batch.body.shape[1]]
     attention = layer.attention.attention
-    value = attention.project(frames, frames)[2]
+    value = split_heads(attention.value_projection(frames), attention.num_heads)
 
     weights = explain(model, batch).encoders[0]["body"]
 
-    attended = attention.output(weights @ value)[batch.is_valid]
+    attended = attention.output_projection(join_heads(weights @ value))[batch.is_valid]
     assert_close(attended, layer.attention(frames, batch.is_valid)[batch.is_valid])
 
 
