@@ -19,8 +19,8 @@ from slrctl.core.data.dataset import SignDataset, canonical_dataset
 from slrctl.core.data.prepare import canonical_settings, resample_frames
 from slrctl.core.data.splits import load_splits
 from slrctl.core.devices import deterministic
-from slrctl.core.model.explain import Explanation, GatedMessages, StreamMessages, explain
-from slrctl.core.model.fusion import CrossModalAttention
+from slrctl.core.model.explain import Explanation, explain
+from slrctl.core.model.fusion import CrossModalAttention, GatedMessages, StreamMessages
 from slrctl.errors import DataError, UsageError
 from slrctl.evaluation.clips import ClipsToEvaluate, clips_of_file, clips_of_run
 from slrctl.layers import Layer

@@ -130,7 +130,9 @@ def test_attention_equals_the_plain_one_with_the_same_mask(
         return attention.join_heads((weights * mask.to(weights)) @ split_heads(value, num_heads))
 
     with scoped_seed(1, CPU):
-        results = attended(lambda *x: cpu.attend(*x, key_mask, num_heads, 0.2), inputs, gradient)
+        results = attended(
+            lambda q, k, v: cpu.attend(q, k, v, key_mask, num_heads, 0.2), inputs, gradient
+        )
     exact = attended(plain, [x.double() for x in inputs], gradient.double())
 
     for result, expected in zip(results, exact, strict=True):
@@ -201,7 +203,9 @@ def test_without_a_key_messages_and_gradients_are_zero(rng):
     inputs = [torch.randn(B, n, 12, generator=rng) for n in (5, 7, 7)]
     nothing = torch.zeros(B, 7, dtype=torch.bool)
 
-    results = attended(lambda *x: cpu.attend(*x, nothing, H, 0.2), inputs, torch.ones(B, 5, 12))
+    results = attended(
+        lambda q, k, v: cpu.attend(q, k, v, nothing, H, 0.2), inputs, torch.ones(B, 5, 12)
+    )
 
     assert [x.abs().max().item() for x in results] == [0, 0, 0, 0]
 
