@@ -1,12 +1,11 @@
-"""Lay settings over one another in one fixed order, and remember where each value came from.
+"""Layers of settings, laid over one another in one fixed order; every value knows its layer.
 
 Lowest first: defaults, recipe, `--config` file, `--cmcl` preset, ablation variant, `--set`, named
-flags (SPEC, section 6). A preset that a layer names is laid down just before that layer, so single
-values beside it win.
+flags. A preset that a layer names lies just below that layer, so single values beside it win.
 """
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +26,7 @@ CMCL_PRESETS: dict[str, dict[str, Any]] = {
 }
 
 RECIPES: dict[str, dict[str, Any]] = {
-    "slrctl": {},  # our own recipe is what the defaults say
+    "slrctl": {},  # the defaults
     "siformer": {
         "train": {
             "epochs": 100,
@@ -44,12 +43,12 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 
 
-# Dots in the key of a setting, of which no key has as many.
+# Dots in a key of `--set`; no setting has as many.
 _DEEPEST = 10
 
 
 class Layer(NamedTuple):
-    """Values that override what lies below, and what to call them when asked for their origin."""
+    """Values that override the layers below, and a name for where they come from."""
 
     origin: str
     values: Tree
@@ -69,30 +68,40 @@ def resolve(layers: Sequence[Layer]) -> Resolved:
         UsageError: a key that does not exist, with the nearest one that does; or a value its
             setting cannot take.
     """
-    expanded = [part for layer in layers for part in _with_preset(layer)]
-    recipe = next(
-        (layer.values["recipe"] for layer in reversed(expanded) if "recipe" in layer.values),
-        Settings().recipe,
-    )
-    stack = [Layer(f"recipe {recipe}", _recipe(recipe)), *expanded]
+    stack: list[Layer] = []
+    recipe: object = Settings().recipe
+    for layer in layers:
+        cmcl = layer.values.get("cmcl")
+        preset = cmcl.get("preset") if isinstance(cmcl, Mapping) else None
+        if isinstance(preset, str) and preset in CMCL_PRESETS:
+            values = {"cmcl": CMCL_PRESETS[preset]}
+            stack.append(Layer(f"{layer.origin} (preset {preset})", values))
+        stack.append(layer)
+        recipe = layer.values.get("recipe", recipe)
+    if not isinstance(recipe, str) or recipe not in RECIPES:
+        raise UsageError(f"recipe: {recipe!r} is not one of {', '.join(RECIPES)}")
+    stack.insert(0, Layer(f"recipe {recipe}", RECIPES[recipe]))
+
     origins = dict.fromkeys(flatten(Settings().model_dump()), "default")
-    for layer in stack:
-        for key, value in flatten(layer.values).items():
-            if isinstance(value, Mapping) and _is_section(key, origins):
-                continue  # an empty section of a config file says nothing
-            _check_key(key, origins, layer.origin)
-            if _holds_nul(value):
-                raise UsageError(f"{layer.origin}: {key} holds a NUL, which no name or path has")
-            origins[key] = layer.origin
+    for origin, values in stack:
+        for key, value in flatten(values).items():
+            if key in origins:
+                origins[key] = origin
+            elif not any(known.startswith(f"{key}.") for known in origins):
+                nearest = nearest_key(key, origins)
+                raise UsageError(f"{origin}: no setting {key!r}; the nearest is {nearest!r}")
+            elif not isinstance(value, Mapping):  # an empty section of a config file is fine
+                raise UsageError(
+                    f"{origin}: {key} is a section; set one of its keys, as {key}.name=value"
+                )
     try:
-        settings = Settings.layered(*(layer.values for layer in stack))
+        return Resolved(Settings.layered(*(layer.values for layer in stack)), origins)
     except ValidationError as error:
         raise UsageError(_explain(error, origins)) from None
-    return Resolved(settings, origins)
 
 
 def cmcl_name(settings: Settings) -> str:
-    """The preset in force; `own lambdas` where single values differ from every preset."""
+    """Return the preset in force; `own lambdas` where single values differ from every preset."""
     cmcl = settings.cmcl
     values = CMCL_PRESETS[cmcl.preset]
     is_preset = all(getattr(cmcl, key) == value for key, value in values.items())
@@ -100,7 +109,11 @@ def cmcl_name(settings: Settings) -> str:
 
 
 def read_config(path: Path) -> Layer:
-    """Read a TOML file of settings."""
+    """Read a TOML file of settings.
+
+    Raises:
+        UsageError: it cannot be read, or is not TOML.
+    """
     try:
         return Layer(f"config {path}", read_toml(path))
     except DataError as error:
@@ -108,29 +121,37 @@ def read_config(path: Path) -> Layer:
 
 
 def read_overrides(assignments: Iterable[str]) -> list[Layer]:
-    """Read `section.key=value` assignments; a value is TOML, or else plain text."""
+    """Read `section.key=value` assignments; a value is TOML, or else plain text.
+
+    Raises:
+        UsageError: one of them is not an assignment.
+    """
     layers = []
     for assignment in assignments:
-        key, separator, text = assignment.partition("=")
-        if not separator or not key.strip():
+        key, separator, text = (piece.strip() for piece in assignment.partition("="))
+        if not separator or not key:
             raise UsageError(
                 f"--set {assignment!r}: expected section.key=value, such as train.epochs=50"
             )
         if key.count(".") > _DEEPEST:
             raise UsageError(f"--set {key[:40]}...: no setting lies so deep")
-        layers.append(Layer(f"--set {key.strip()}", nested(key.strip(), _read_value(text.strip()))))
+        try:
+            value = parse_toml(f"value = {text}")["value"]
+        except ValueError:
+            value = text
+        layers.append(Layer(f"--set {key}", nested(key, value)))
     return layers
 
 
 def nested(key: str, value: Any) -> dict[str, Any]:
-    """A tree that holds one value: `nested("a.b", 1)` is `{"a": {"b": 1}}`."""
-    for part in reversed(key.split(".")):
-        value = {part: value}
+    """Return a tree that holds one value: `nested("a.b", 1)` is `{"a": {"b": 1}}`."""
+    for name in reversed(key.split(".")):
+        value = {name: value}
     return value
 
 
 def flatten(tree: Tree, prefix: str = "") -> dict[str, Any]:
-    """Dotted keys and their values; an empty section is a value of its own."""
+    """Return dotted keys and their values; an empty section is a value of its own."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping) and value:
@@ -141,10 +162,10 @@ def flatten(tree: Tree, prefix: str = "") -> dict[str, Any]:
 
 
 def nearest_key(key: str, known: Iterable[str]) -> str:
-    """The existing key that looks most like this one: its section, its name or its initials."""
+    """Return the existing key most similar to this one: by its section, its name or initials."""
     section, _, name = key.rpartition(".")
 
-    def likeness(candidate: str) -> float:
+    def similarity(candidate: str) -> float:
         its_section, _, its_name = candidate.rpartition(".")
         initials = "".join(word[0] for word in its_name.split("_"))
         return (
@@ -153,61 +174,21 @@ def nearest_key(key: str, known: Iterable[str]) -> str:
             + (name == initials)
         )
 
-    return max(known, key=likeness)
-
-
-def _with_preset(layer: Layer) -> Iterator[Layer]:
-    cmcl = layer.values.get("cmcl")
-    preset = cmcl.get("preset") if isinstance(cmcl, Mapping) else None
-    if isinstance(preset, str) and preset in CMCL_PRESETS:
-        yield Layer(f"{layer.origin} (preset {preset})", {"cmcl": CMCL_PRESETS[preset]})
-    yield layer
-
-
-def _recipe(name: object) -> dict[str, Any]:
-    if not isinstance(name, str) or name not in RECIPES:
-        raise UsageError(f"recipe: {name!r} is not one of {', '.join(RECIPES)}")
-    return RECIPES[name]
-
-
-def _check_key(key: str, known: Mapping[str, str], origin: str) -> None:
-    if key in known:
-        return
-    if _is_section(key, known):
-        raise UsageError(f"{origin}: {key} is a section; set one of its keys, as {key}.name=value")
-    raise UsageError(f"{origin}: no setting {key!r}; the nearest is {nearest_key(key, known)!r}")
-
-
-def _holds_nul(value: object) -> bool:
-    if isinstance(value, str | Path):
-        return "\0" in str(value)
-    if isinstance(value, Mapping):
-        return any(map(_holds_nul, (*value.keys(), *value.values())))
-    return isinstance(value, list | tuple) and any(map(_holds_nul, value))
-
-
-def _is_section(key: str, known: Iterable[str]) -> bool:
-    return any(candidate.startswith(f"{key}.") for candidate in known)
+    return max(known, key=similarity)
 
 
 def _explain(error: ValidationError, origins: Mapping[str, str]) -> str:
+    """Describe every problem in one line: key, rule, value and layer."""
     problems = []
     for problem in error.errors():
-        key = ".".join(str(part) for part in problem["loc"] if isinstance(part, str))
+        key = ".".join(name for name in problem["loc"] if isinstance(name, str))
         # A union reports one problem for each of its members, under the member's name.
-        while key and key not in origins and "." in key:
+        while "." in key and key not in origins:
             key = key.rpartition(".")[0]
-        message = problem["msg"].removeprefix("Value error, ")
-        value = (
-            "" if isinstance(problem["input"], BaseModel | dict) else f", not {problem['input']!r}"
-        )
-        origin = f" (from {origins[key]})" if key in origins else ""
-        problems.append(f"{key}: {message}{value}{origin}" if key else message)
+        text, value = problem["msg"].removeprefix("Value error, "), problem["input"]
+        if not isinstance(value, BaseModel | dict):
+            text += f", not {value!r}"
+        if key in origins:
+            text += f" (from {origins[key]})"
+        problems.append(f"{key}: {text}" if key else text)
     return "; ".join(dict.fromkeys(problems))
-
-
-def _read_value(text: str) -> Any:
-    try:
-        return parse_toml(f"value = {text}")["value"]
-    except ValueError:
-        return text

@@ -1,4 +1,4 @@
-"""The settings tree: sections of frozen values, merged once from layers, each with its origin.
+"""The settings: sections of frozen values, validated once after all layers are merged.
 
 A section goes whole to what it describes: `SiFormer(settings.model, num_classes=...)`. Facts of
 the data (classes, signers) are not settings; they come from the data set.
@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-# Larger numbers are slips of the hand, and would be taken for an order to fill the memory.
+# Larger numbers are typing errors, and would fill the memory.
 Positive = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
 Layers = Annotated[int, Field(strict=True, ge=1, le=1_000)]
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -25,21 +25,28 @@ class Section(BaseModel):
         extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
     )
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _has_no_nul(cls, value: Any) -> Any:
+        if any("\0" in str(text) for text in (value if isinstance(value, list) else [value])):
+            raise ValueError("holds a NUL, which no name or path has")
+        return value
+
 
 class DataSettings(Section):
     train: Path | None = None
     """Training clips; the demo set if absent."""
     val: Path | None = None
-    """Validation clips; if absent, the `val` rows of the training file, else a part split off."""
+    """Validation clips; if absent, the `val` rows of the training file, else a share split off."""
     test: Path | None = None
     """Test clips, used once at the end; if absent, the `test` rows of the training file."""
     train_signers: tuple[str, ...] | None = None
-    """People to train on, such as A,B, whatever the split column says; the others test, unless
+    """Signers to train on, such as A,B, whatever the split column says; the others test, unless
     named."""
     val_signers: tuple[str, ...] | None = None
-    """People to validate on; without any, a part of training is split off."""
+    """Signers to validate on; without any, a share of the training clips is split off."""
     test_signers: tuple[str, ...] | None = None
-    """People to test on; with none to train on named, the others train."""
+    """Signers to test on; the others train, unless `train_signers` names them."""
     val_share: Annotated[float, Field(gt=0, le=0.5)] = 0.15
     """Share of the training clips split off for validation where none are given."""
     frame_size: tuple[Positive, Positive] | None = None
@@ -51,11 +58,11 @@ class DataSettings(Section):
     skip_bad_clips: bool = False
     """Leave out clips that cannot be read, and report how many and why, instead of stopping."""
     cache: bool = True
-    """Whether clips, once read and cleaned, are kept for the next time."""
+    """Keep clips, once read and cleaned, for the next start."""
     cache_dir: Path | None = None
-    """Folder they are kept in; the user's cache folder if absent."""
+    """Folder of the cache; the user's cache folder if absent."""
     cache_gigabytes: NonNegative = 20.0
-    """What may lie in that folder; clips that were not used for longest are removed first."""
+    """Size limit of the cache; the clips unused for longest are removed first."""
 
     @field_validator("frame_size", mode="before")
     @classmethod
@@ -79,18 +86,18 @@ class PrepareSettings(Section):
     hand_box: Annotated[float, Field(ge=1)] = 1.2
     """Side of a hand's square box over the longer side of its landmarks' bounding box."""
     edge_hands: Literal["keep", "drop"] = "keep"
-    """drop: a hand at the edge of the image counts as missing; trackers guess at such hands."""
+    """drop: a hand at the edge of the image counts as missing, because trackers guess there."""
     dominant_hand: Literal["as_signed", "right"] = "as_signed"
     """right: clips whose left hand does more are mirrored, in training and evaluation alike."""
     rectify: bool = False
-    """Whether joints of the hands are turned back towards what a hand can do."""
+    """Clamp finger joints to anatomical ranges (kinematic rectification)."""
     rectify_alpha: Probability = 0.4
-    """Share of the excess by which a joint out of its range is turned back."""
+    """Share of the excess by which a joint out of its range is rotated back."""
 
 
 class AugmentSettings(Section):
     enabled: bool = True
-    """Whether training clips are augmented at all."""
+    """Augment training clips; false turns off everything in this section."""
     geometric: Probability = 0.5
     """Probability that a clip gets one of rotation, shear, squeeze and arm rotation."""
     rotation_degrees: NonNegative = 13.0
@@ -119,11 +126,11 @@ class AugmentSettings(Section):
 
 class ModelSettings(Section):
     name: Literal["siformer", "spoter"] = "siformer"
-    """siformer: an encoder per part; spoter: one encoder over all parts, the comparison."""
+    """siformer: an encoder per stream; spoter: one encoder over all features, the comparison."""
     attention: Literal["full", "prob", "first_frame"] = "full"
     """Self-attention of the encoders; first_frame does what the published code does."""
     cross_attention: bool = True
-    """The streams exchange messages after their encoders."""
+    """Fuse the streams by cross-modal attention after their encoders."""
     num_encoder_layers: Layers = 3
     num_decoder_layers: Layers = 2
     hand_heads: Positive = 3
@@ -139,28 +146,24 @@ class ModelSettings(Section):
     @model_validator(mode="after")
     def _heads_divide_their_width(self) -> Self:
         for key, widths in _WIDTHS_OF_HEADS.items():
-            heads = getattr(self, key)
+            heads, common = getattr(self, key), math.gcd(*widths)
             for width in widths:
                 if width % heads:
+                    possible = [str(n) for n in range(1, common + 1) if common % n == 0]
                     raise ValueError(
                         f"model.{key} is {heads}, which must divide the stream's width {width}; "
-                        f"take one of {_common_divisors(widths)}"
+                        f"take one of {', '.join(possible)}"
                     )
         return self
 
 
-# What the flattened landmarks of a hand, of the body and of all parts come to.
+# Widths of the flattened landmarks of a hand, of the body and of all three streams.
 _WIDTHS_OF_HEADS = {
     "hand_heads": (42,),
     "body_heads": (24,),
     "fusion_heads": (42, 24),
     "decoder_heads": (108,),
 }
-
-
-def _common_divisors(numbers: tuple[int, ...]) -> str:
-    common = math.gcd(*numbers)
-    return ", ".join(str(n) for n in range(1, common + 1) if common % n == 0)
 
 
 class CMCLSettings(Section):
@@ -174,23 +177,23 @@ class CMCLSettings(Section):
     temperature: Annotated[float, Field(ge=1e-3)] = 1.0
     """Softens both maps before they are compared, applied once."""
     divergence: Literal["kl", "symmetric", "js"] = "kl"
-    """How two rows are compared, in the kl form and by temporal; kl is the published formula."""
+    """Comparison of two rows, in the kl form and by temporal; kl is the published formula."""
     consistency: Literal["kl", "cycle"] = "kl"
     """Form of the consistency term; cycle cannot be satisfied by attending to nothing."""
     alignment: Literal["cosine", "contrastive"] = "cosine"
     """Form of the alignment term; contrastive cannot be satisfied by constant embeddings."""
     contrastive_temperature: Annotated[float, Field(ge=1e-3)] = 0.1
-    """What cosines are divided by in the contrastive form."""
+    """Divisor of the cosines in the contrastive form."""
     temporal: bool = False
-    """Adds to consistency that attention moves on by one frame from frame to frame."""
+    """Add to consistency that attention moves on by one frame from frame to frame."""
     multi_scale: bool = False
-    """Aligns the streams after every encoder layer as well, not only after the fusion."""
+    """Align the streams after every encoder layer as well, not only after the fusion."""
     projection_dim: Positive = 64
     """Common width the three streams are projected to for alignment."""
     adaptive: bool = False
-    """Both lambdas follow a warm-up and a decay over the epochs."""
+    """Let both lambdas follow a warm-up and a decay over the epochs."""
     warmup_epochs: Positive | None = None
-    """Warm-up of the adaptive schedule; 10, in runs under 100 epochs a tenth of them."""
+    """Warm-up of the adaptive schedule; if absent 10, in runs under 100 epochs a tenth of them."""
     decay: Annotated[float, Field(gt=0, le=1)] = 0.95
     """Factor per epoch after the warm-up of the adaptive schedule."""
 
@@ -203,12 +206,12 @@ class TrainSettings(Section):
     epochs: Positive = 36
     """Passes over the training clips."""
     patience: Annotated[int, Field(ge=0)] = 0
-    """Stop after so many epochs in a row without more validation clips right than ever, or as many
-    at a lower cross-entropy; 0: train all epochs."""
+    """Stop after so many epochs in a row without an improvement: more validation clips right than
+    ever, or as many at a lower cross-entropy. 0: train all epochs."""
     batch_size: Positive = 24
     """Clips in a step, of all processes together."""
     accumulate: Positive = 1
-    """Parts that each process computes its clips of a step in, to save memory."""
+    """Micro-batches that each process splits its clips of a step into, to save memory."""
     learning_rate: Annotated[float, Field(gt=0)] = 3e-4
     """Highest learning rate of the schedule."""
     weight_decay: NonNegative = 0.01
@@ -217,7 +220,7 @@ class TrainSettings(Section):
     warmup_epochs: NonNegative = 1.0
     """Epochs over which the learning rate rises from 0."""
     clip_gradient: NonNegative = 1.0
-    """Largest norm of the gradient; 0 leaves it as it is."""
+    """Largest norm of the gradient; 0: no limit."""
     label_smoothing: Share = 0.1
     diagnostics_every: Positive = 50
     """Steps between two measurements of each loss term's gradient norm."""
@@ -226,12 +229,12 @@ class TrainSettings(Section):
     save_seconds: NonNegative = 60.0
     """Seconds between two saved states within an epoch; the end of an epoch is always saved."""
     tracker: Literal["none", "tensorboard", "wandb", "mlflow"] = "none"
-    """Where epochs are shown beside metrics.jsonl, without a network; an extra of the same name."""
+    """Tracker that gets every epoch's metrics, offline; needs the extra of the same name."""
     device: str = "auto"
     """auto, cpu, cuda or mps; auto takes an accelerator where there is one."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic of the training step; auto takes bf16 where the device computes faster in it.
-    A run keeps what it took. Evaluation is fp32, so that a batch changes nothing."""
+    A run keeps its precision when it is resumed. Evaluation is always fp32."""
     cpu_kernels: bool = True
     """On a CPU, compute attention and feed-forward of a training step with compiled kernels."""
 
@@ -248,9 +251,8 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in above.items():
         lower = merged.get(key)
         if isinstance(value, Mapping) and isinstance(lower, Mapping):
-            merged[key] = merge(lower, value)
-        else:
-            merged[key] = value
+            value = merge(lower, value)
+        merged[key] = value
     return merged
 
 
@@ -273,11 +275,22 @@ class Settings(Section):
         return cls.model_validate(reduce(merge, layers, {}))
 
     @model_validator(mode="after")
-    def _schedule_has_lambdas(self) -> Self:
-        if self.cmcl.adaptive and not self.cmcl.is_on:
+    def _cmcl_has_what_it_needs(self) -> Self:
+        cmcl = self.cmcl
+        if cmcl.adaptive and not cmcl.is_on:
             raise ValueError(
                 "cmcl.adaptive is true but both lambdas are 0, so there is nothing to schedule; "
                 "pass --cmcl adaptive, or a lambda above 0"
+            )
+        if cmcl.is_on and self.model.name != "siformer":
+            raise ValueError(
+                f"cmcl compares three streams, but model.name {self.model.name!r} has one; set "
+                "model.name to 'siformer', or cmcl.preset to 'off'"
+            )
+        if cmcl.is_on and not self.model.cross_attention:
+            raise ValueError(
+                "cmcl compares cross-attention maps, but model.cross_attention is false; "
+                "pass --cross-attention, or --cmcl off"
             )
         return self
 
@@ -288,19 +301,5 @@ class Settings(Section):
             raise ValueError(
                 f"train.accumulate is {self.train.accumulate}, but contrastive alignment compares "
                 "all clips of a step; set train.accumulate=1, or cmcl.alignment=cosine"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _cmcl_has_what_it_needs(self) -> Self:
-        if self.cmcl.is_on and self.model.name != "siformer":
-            raise ValueError(
-                f"cmcl compares three streams, but model.name {self.model.name!r} has one; set "
-                "model.name to 'siformer', or cmcl.preset to 'off'"
-            )
-        if self.cmcl.is_on and not self.model.cross_attention:
-            raise ValueError(
-                "cmcl compares cross-attention maps, but model.cross_attention is false; "
-                "pass --cross-attention, or --cmcl off"
             )
         return self

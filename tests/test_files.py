@@ -1,10 +1,24 @@
+"""Small texts are read or refused in one line; files are written whole or not at all."""
+
+import json
 import os
 import stat
+from pathlib import Path
 
 import pytest
 
-from slrctl.errors import UsageError
-from slrctl.files import replacing
+from slrctl.errors import DataError, UsageError
+from slrctl.files import (
+    LARGEST_BYTES,
+    append_line,
+    parse_json,
+    parse_toml,
+    read_json,
+    read_text,
+    read_toml,
+    replacing,
+    user_cache_folder,
+)
 
 
 def test_the_new_content_takes_the_place_of_the_old(tmp_path):
@@ -115,3 +129,95 @@ def test_a_pipe_is_not_replaced_by_a_file(tmp_path, is_linked):
         pytest.fail("it was written to")
 
     assert stat.S_ISFIFO(path.stat().st_mode)
+
+
+def test_a_file_is_read_as_it_is(tmp_path):
+    (tmp_path / "a").write_bytes("ü\r\n".encode())
+
+    assert read_text(tmp_path / "a") == "ü\r\n"
+
+
+def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path):
+    (tmp_path / "a.toml").write_bytes(b"\xef\xbb\xbfseed = 5")
+
+    assert read_toml(tmp_path / "a.toml") == {"seed": 5}
+
+
+def make_large(path):
+    with path.open("wb") as file:
+        file.truncate(LARGEST_BYTES + 1)
+
+
+@pytest.mark.parametrize("read", [read_toml, read_json])
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda path: None, "No such file"),
+        (Path.mkdir, "Is a directory"),
+        (os.mkfifo, "a pipe"),  # it would be waited for
+        (make_large, "64 MB"),
+        (lambda path: path.write_bytes(b"\xff\xfe"), "utf-8"),
+        (lambda path: path.write_text("not at all"), "not a"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named_with_the_reason(tmp_path, read, make, reason):
+    make(tmp_path / "file")
+
+    with pytest.raises(DataError, match=reason) as caught:
+        read(tmp_path / "file")
+
+    assert str(caught.value).startswith(f"{tmp_path / 'file'}: ")
+    assert "\n" not in str(caught.value)
+
+
+DEEP = "[" * 100_000
+KEYS = ".".join(["a"] * 200_000)
+QUOTED = ".".join(['"a b"'] * 200_000)
+
+
+@pytest.mark.parametrize(
+    ("parse", "text"),
+    [
+        (parse_json, DEEP),
+        (parse_toml, f"a = {DEEP}"),
+        (parse_toml, f"{KEYS} = 1"),
+        (parse_toml, f"[{KEYS}]"),
+        (parse_toml, f"a = {{ {KEYS} = 1 }}"),
+        (parse_toml, f'{KEYS} = 1\n"b.c" = 2'),
+        (parse_toml, f"{QUOTED} = 1"),
+    ],
+    ids=lambda value: str(value)[:8] if isinstance(value, str) else value.__name__,
+)
+def test_text_that_is_nested_too_deeply_is_refused_in_little_memory(parse, text):
+    with pytest.raises(ValueError, match="nested too deeply"):
+        parse(text)
+
+
+def test_dots_that_join_no_keys_are_read():
+    values = {"numbers": [0.5] * 500, "text": "Two words. " * 200, "path": "../" * 60}
+    text = "\n".join(f"{name} = {json.dumps(value)}" for name, value in values.items())
+
+    assert parse_toml(text) == values
+
+
+@pytest.mark.parametrize("name", ["NaN", "Infinity", "-Infinity"])
+def test_a_number_that_is_none_is_not_json(name):
+    with pytest.raises(ValueError, match=name):
+        parse_json(f"[{name}]")
+
+
+def test_the_cache_folder_is_the_users(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+    assert user_cache_folder() == tmp_path / "slrctl"
+
+
+def test_lines_are_appended_and_never_through_a_link(tmp_path):
+    append_line(tmp_path / "lines", {"a": "ü"})
+    append_line(tmp_path / "lines", {"b": 2})
+    (tmp_path / "link").symlink_to("lines")
+
+    with pytest.raises(OSError, match="link"):
+        append_line(tmp_path / "link", {"c": 3})
+
+    assert (tmp_path / "lines").read_text() == '{"a": "ü"}\n{"b": 2}\n'

@@ -156,6 +156,12 @@ def test_a_typo_suggests_the_nearest_key(assignment, nearest):
         ("modle={}", r"no setting 'modle'"),
         ("cmcl.temperature=1e-38", r"cmcl\.temperature: .*greater than or equal to 0\.001"),
         ("seed=-1", r"seed: .*greater than or equal to 0"),
+        ("model.ffn_dim=9223372036854775807", r"model\.ffn_dim: .*1000000"),
+        ("model.num_encoder_layers=1000000000", r"model\.num_encoder_layers: .*1000"),
+        (f"train.epochs={'9' * 5000}", r"train\.epochs: "),
+        (".".join(["a"] * 20_000) + "=1", r"--set a\.a\..*deep"),
+        ('data.cache_dir="a\\u0000b"', r"data\.cache_dir: .*NUL"),
+        ('data.train_signers=["ann", "b\\u0000b"]', r"data\.train_signers: .*NUL"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_rule(assignment, message):
@@ -196,7 +202,7 @@ def test_a_config_file_is_toml(tmp_path):
     assert (settings.seed, settings.cmcl.lambda_alignment) == (4, 0.1)
 
 
-@pytest.mark.parametrize("content", [b"seed: 4", b"\xff\xfe", b"[train\n"])
+@pytest.mark.parametrize("content", [b"seed: 4", b"\xff\xfe", b"[train\n", b"a = " + b"[" * 99_999])
 def test_a_config_file_that_is_not_toml_is_refused(tmp_path, content):
     path = tmp_path / "run.toml"
     path.write_bytes(content)

@@ -250,6 +250,7 @@ def test_names_are_found_for_an_evaluation_file_that_counts_otherwise(tmp_path):
         ("0,book\n1,book\n", "names: row 2: found '1': 'book' beside '0': 'book'"),
         ("0,book\n0,tree\n", "names: row 2: found '0': 'tree' beside '0': 'book'"),
         ("", "names no label"),
+        ("[" * 100_000, "nested too deeply"),
     ],
 )
 def test_a_bad_mapping_file_is_explained(tmp_path, content, message):
