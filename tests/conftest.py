@@ -18,6 +18,13 @@ from slrctl.settings import Settings
 # Tiny tensors gain nothing from a second thread, and parallel test workers lose by it.
 torch.set_num_threads(1)
 
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    if config.option.markexpr == "not slow":
+        return "quick tests only; all: pytest -m 'slow or not slow'"
+    return None
+
+
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -34,7 +41,7 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Commands, and the processes that tests start, never see or fill the user's own cache.
+    """Give commands, and processes that tests start, a cache that is not the user's own.
 
     For all tests at once, because processes that several tests share start before any of them.
     """
@@ -55,7 +62,7 @@ def num_classes() -> int:
 
 @pytest.fixture(scope="session")
 def tiny_settings() -> Settings:
-    """A model small enough to train in a second, of the same make as the real one."""
+    """A model of the same structure as the real one, small enough to train in a second."""
     return Settings.layered(
         {
             "model": {
@@ -92,7 +99,7 @@ def batch(rng: torch.Generator) -> ClipBatch:
 
 @pytest.fixture(scope="session")
 def tiny_dataset() -> SignDataset:
-    """Four made signs of one and of two hands, by four signers: 8, 4 and 4 clips of 8-12 frames."""
+    """Four synthetic signs of one and of two hands, by four signers: 8, 4 and 4 clips of 8-12 frames."""
     parameters = SynthesisParameters(
         num_glosses=13,
         num_train_signers=2,
@@ -117,7 +124,7 @@ def tiny_splits(tiny_dataset: SignDataset) -> Splits:
 
 @pytest.fixture
 def threads():
-    """Sets the number of torch's threads, which is put back."""
+    """A function that sets the number of torch's threads for one test."""
     before = torch.get_num_threads()
     yield torch.set_num_threads
     torch.set_num_threads(before)

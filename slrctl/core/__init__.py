@@ -2,6 +2,6 @@
 
 One legend for every shape in this package, always batch first:
 
-**B** clips in a batch, **T** frames, **V** keypoints, **C** coordinates, **P** body parts,
+**B** clips in a batch, **T** frames, **V** keypoints, **C** coordinates, **P** streams,
 **D** embed_dim, **H** heads, **K** classes.
 """

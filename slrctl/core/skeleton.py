@@ -1,4 +1,4 @@
-"""The 54 landmarks of a clip: their names, their order, their parts and their mirror image.
+"""The 54 landmarks of a clip: their names, order, streams and mirror image.
 
 Left and right are the signer's own. Every array of landmarks in the project has this order.
 """
@@ -45,7 +45,7 @@ BODY = slice(0, NUM_BODY)
 LEFT_HAND = slice(NUM_BODY, NUM_BODY + NUM_HAND)
 RIGHT_HAND = slice(NUM_BODY + NUM_HAND, NUM_LANDMARKS)
 
-# The width of a stream is its flattened x and y (SPEC, section 3).
+# Features a frame: x and y of every landmark.
 HAND_WIDTH = 2 * NUM_HAND
 BODY_WIDTH = 2 * NUM_BODY
 
@@ -79,7 +79,7 @@ def _edges(chains: tuple[tuple[str, ...], ...], suffix: str = "") -> tuple[tuple
     )
 
 
-# Pairs of landmarks to join with a line in a picture; no computation rests on them.
+# Pairs of landmarks joined by a line in pictures.
 BODY_EDGES = _edges(_BODY_CHAINS)
 LEFT_HAND_EDGES = _edges(_HAND_CHAINS, "_left")
 RIGHT_HAND_EDGES = _edges(_HAND_CHAINS, "_right")

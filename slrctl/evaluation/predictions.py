@@ -1,12 +1,12 @@
-"""What a model said about each clip, beside what was true."""
+"""Predictions of a model for a set of clips, beside the truth."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Float, Int64
 from torch.nn import functional as F
@@ -19,20 +19,17 @@ from slrctl.core.model import SiFormer, Spoter
 from slrctl.files import replacing
 from slrctl.settings import Settings
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """The log-probabilities of N clips over K classes, with their truth and their origin.
+    """The log-probabilities of N clips over K classes, with their targets and signers.
 
     `target` holds labels, indices into `classes`. Signers and sessions are None where unknown.
     The log-probabilities are finite, as the log-softmax of finite logits always is: a probability
     may underflow to 0, its logarithm does not.
 
     Raises:
-        ValueError: the parts do not belong together, or a log-probability is not finite.
+        ValueError: lengths do not match, or a log-probability is not finite.
     """
 
     clip_ids: tuple[str, ...]
@@ -63,7 +60,7 @@ class Predictions:
         if is_bad.any():
             raise ValueError(
                 f"clip {self.clip_ids[int(is_bad.argmax())]!r}: a log-probability is not finite; "
-                "log_softmax of finite logits is, so look for NaN or inf in the model's weights"
+                "log_softmax of finite logits is, so look for NaN or inf in the model's parameters"
             )
 
     def __len__(self) -> int:
@@ -89,7 +86,7 @@ class Predictions:
 
     @cached_property
     def rank_of_truth(self) -> Int64[np.ndarray, " N"]:
-        """The place of the true label, 1 = most probable.
+        """The rank of the true label, 1 = most probable.
 
         Equally probable labels rank in the order of `classes`, as in `predicted`: so rank 1 and
         a correct prediction are the same thing.
@@ -101,10 +98,8 @@ class Predictions:
         )
         return 1 + is_ahead.sum(axis=1)
 
-    def to_frame(self) -> "pd.DataFrame":
-        """One row a clip: the predicted gloss, its probability, and the rank of the true one."""
-        import pandas as pd  # imported late: the metrics need none of it
-
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row a clip: predicted gloss, its probability, rank of the true one."""
         names = np.array(self.classes, dtype=object)
         return pd.DataFrame(
             {

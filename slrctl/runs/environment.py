@@ -1,4 +1,4 @@
-"""What a run was made with: versions, revision, hardware, data."""
+"""The environment of a run: versions, revision, hardware, data."""
 
 import os
 import platform
@@ -16,35 +16,24 @@ from slrctl.core.devices import describe_device
 from slrctl.launch import launched_count
 
 PACKAGES = ("slrctl", "torch", "numba", "numpy", "pandas", "pyarrow", "pydantic", "safetensors")
+# Beside the versions, all that may change the last bits of a result.
+_RELEVANT = ("git_revision", "processor", "threads", "device", "device_name", "processes")
 
 
-# What may decide the last bits of a result.
-_MATTERS = (
-    "versions",
-    "git_revision",
-    "processor",
-    "threads",
-    "device",
-    "device_name",
-    "processes",
-)
-
-
-def describe_environment(device: torch.device, parts: dict[str, SignDataset]) -> dict[str, Any]:
-    """Everything needed to say what a number was measured on, fit for JSON."""
-    first = next(iter(parts.values()))
+def describe_environment(device: torch.device, splits: dict[str, SignDataset]) -> dict[str, Any]:
+    """Describe the machine and the data of a run, fit for JSON."""
     return {
         **describe_machine(device),
         "data": {
-            name: {"clips": len(part), "fingerprint": part.fingerprint()}
-            for name, part in parts.items()
+            name: {"clips": len(split), "fingerprint": split.fingerprint()}
+            for name, split in splits.items()
         },
-        "classes": list(first.classes),
+        "classes": list(next(iter(splits.values())).classes),
     }
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
-    """Versions, revision, hardware and command of this process."""
+    """Return versions, revision, hardware and command of this process."""
     return {
         "versions": {
             "python": platform.python_version(),
@@ -63,22 +52,23 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What is not as it was and may change the last bits of a result, a line each."""
-    pairs = {name: (before.get(name), now.get(name)) for name in _MATTERS if name != "versions"}
+    """List, one a line, the differences that may change the last bits of a result."""
+    pairs = {name: (before.get(name), now.get(name)) for name in _RELEVANT}
     versions = before.get("versions") or {}
-    pairs |= {name: (versions.get(name), value) for name, value in now["versions"].items()}
+    pairs |= {name: (versions.get(name), version) for name, version in now["versions"].items()}
     return [
-        f"{name}: {was} before, {value} now" for name, (was, value) in pairs.items() if was != value
+        f"{name}: {was} before, {is_now} now"
+        for name, (was, is_now) in pairs.items()
+        if was != is_now
     ]
 
 
 def git_revision() -> str | None:
-    """The revision slrctl's own source is at, with + where it was changed since; None elsewhere."""
-    folder = Path(__file__).resolve().parent
+    """Return the revision of slrctl's own source, with + if it was changed; None without git."""
     try:
         answer = subprocess.run(
             ["git", "describe", "--always", "--dirty=+", "--abbrev=40", "--exclude=*"],  # noqa: S607
-            cwd=folder,
+            cwd=Path(__file__).resolve().parent,
             capture_output=True,
             text=True,
             timeout=10,
@@ -90,10 +80,10 @@ def git_revision() -> str | None:
 
 
 def _processor() -> str:
-    """The processor's name, where the system tells it."""
+    """Return the processor's name, as far as the system gives one."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
-        return platform.processor()
+        lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor()
