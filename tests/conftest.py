@@ -99,7 +99,7 @@ def batch(rng: torch.Generator) -> ClipBatch:
 
 @pytest.fixture(scope="session")
 def tiny_dataset() -> SignDataset:
-    """Four synthetic signs of one and of two hands, by four signers: 8, 4 and 4 clips of 8-12 frames."""
+    """Four signs of one and of two hands, by four signers: 8, 4 and 4 clips of 8-12 frames."""
     parameters = SynthesisParameters(
         num_glosses=13,
         num_train_signers=2,
