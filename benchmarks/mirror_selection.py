@@ -29,7 +29,8 @@ from slrctl.core.data.batches import (
 )
 from slrctl.core.data.dataset import SignDataset, load_dataset
 from slrctl.core.data.mirror import MIRRORED
-from slrctl.core.data.splits import choose_stratified, split_name, with_mirrored_copies
+from slrctl.core.data.splits import with_mirrored_copies
+from slrctl.core.data.splitter import choose_stratified, split_name
 from slrctl.core.data.synthetic import synthesise
 from slrctl.core.devices import deterministic
 from slrctl.evaluation.predictions import predict

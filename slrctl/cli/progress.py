@@ -20,7 +20,8 @@ from slrctl.cli.console import (
     stopping_on_signals,
 )
 from slrctl.cli.options import RUNS_DIR, cache_for
-from slrctl.core.data.splits import Splits, load_splits, missing_hand_share
+from slrctl.core.data.overview import missing_hand_share
+from slrctl.core.data.splits import Splits, load_splits
 from slrctl.core.devices import (
     choose_device,
     choose_precision,

@@ -7,7 +7,8 @@ import numpy as np
 
 from slrctl.core.data.cache import ClipCache
 from slrctl.core.data.dataset import SignDataset, load_dataset
-from slrctl.core.data.splits import load_splits, split_name
+from slrctl.core.data.splits import load_splits
+from slrctl.core.data.splitter import split_name
 from slrctl.errors import DataError, UsageError
 from slrctl.runs.folder import read_fingerprints
 from slrctl.runs.load import LoadedRun

@@ -136,8 +136,8 @@ def test_a_gloss_that_a_part_lacks_and_a_part_of_the_wrong_size_are_warned_of(ru
         (["--by=signer"], 2, "pass --force"),
         (["--by=signer", "--output=x.csv"], 2, "has no split column"),
         (["--test-signers=anna", "--force"], 3, "the nearest are 'ann'"),
-        (["--test-signers=ann", "--val-signers=ann,bob", "--force"], 2, "belongs to one part"),
-        (["--train-signers=ann", "--test-signers=bob", "--force"], 2, "are in no part"),
+        (["--test-signers=ann", "--val-signers=ann,bob", "--force"], 2, "belongs to one split"),
+        (["--train-signers=ann", "--test-signers=bob", "--force"], 2, "are in no split"),
         (["--test-signers=ann", "--val-sessions=bob-0", "--force"], 2, "one or the other"),
         (["--test-signers=,", "--force"], 2, "names nobody"),
         (["--by=random", "--val-share=0.6", "--test-share=0.5", "--force"], 2, "must be below 1"),
@@ -171,7 +171,7 @@ def test_too_few_people_for_the_parts_are_refused(run, tmp_path):
     two_parts = run("data", "split", "x.parquet", "--by=signer", "--val-share=0", "--force")
 
     assert refused.exit_code == 3
-    assert "found 2 signers for 3 parts" in refused.stderr
+    assert "found 2 signers for 3 splits" in refused.stderr
     assert two_parts.exit_code == 0
 
 

@@ -137,7 +137,6 @@ def _cores() -> int:
 def _signer_folds(settings: "Settings") -> "list[Fold]":
     """Every signer tests once, while all others train."""
     from slrctl.core.data.dataset import load_dataset
-    from slrctl.core.data.splits import signers_of
     from slrctl.core.data.synthetic import synthesise
     from slrctl.studies.ablation.trials import Fold, kept_clips
 
@@ -147,7 +146,7 @@ def _signer_folds(settings: "Settings") -> "list[Fold]":
         if data.train is None
         else load_dataset(data.train, data, cache=kept_clips(data))
     )
-    signers = signers_of(clips)
+    signers = sorted({clip.signer for clip in clips if clip.signer is not None})
     if len(signers) < 2:
         raise DataError(
             f"{clips.source}: {len(signers)} signers known, and --folds signer needs at least 2; "

@@ -12,7 +12,7 @@ from slrctl.cli.options import FrameSize, GlossNames, Json, Overrides, SkipBadCl
 from slrctl.errors import UsageError
 
 if TYPE_CHECKING:
-    from slrctl.core.data.audit import Audit, Fixed
+    from slrctl.core.data.audit.report import Audit, Fixed
 
 _GROUPS = ("signer", "session")
 
@@ -63,7 +63,7 @@ def audit(
     with report_errors():
         settings = reading_settings(ctx)
         allowed = _allowed(allow)
-        from slrctl.core.data.audit import audit_parts, fix, part_file, read_parts
+        from slrctl.core.data.audit.report import audit_parts, fix, part_file, read_parts
         from slrctl.core.data.writers import check_output
 
         if fix_path is not None:
@@ -101,7 +101,7 @@ def _check_fix(path: Path) -> None:
 
 
 def _write(fixed: "Fixed", path: Path) -> None:
-    from slrctl.core.data.audit import with_own_ids
+    from slrctl.core.data.audit.report import with_own_ids
     from slrctl.core.data.writers import write_clips
 
     write_clips(with_own_ids(fixed.clips), path)

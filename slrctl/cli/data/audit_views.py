@@ -13,8 +13,8 @@ from slrctl.cli.console import print_facts, print_lines, print_table
 if TYPE_CHECKING:
     import numpy as np
 
-    from slrctl.core.data.audit import Audit, Fixed, Leak
-    from slrctl.core.data.audit.report import SharedGroup
+    from slrctl.core.data.audit.duplicates import Leak
+    from slrctl.core.data.audit.report import Audit, Fixed, SharedGroup
 
 _KINDS = {
     "exact": "the same, landmark for landmark",
@@ -171,7 +171,7 @@ def _histogram(values: "np.ndarray") -> list[int]:
 
 
 def _threshold_line(audit: "Audit") -> str:
-    from slrctl.core.data.audit import COPY_THRESHOLD
+    from slrctl.core.data.audit.duplicates import COPY_THRESHOLD
 
     within = _quantiles(audit.within)
     line = f"below {COPY_THRESHOLD:g} two clips are copies"
@@ -244,7 +244,7 @@ def show_fixed(console: Console, audit: "Audit", fixed: "Fixed", path: Path) -> 
 
 
 def audit_facts(audit: "Audit", allowed: frozenset[str]) -> dict[str, Any]:
-    from slrctl.core.data.audit import COPY_THRESHOLD, LINEAGE_THRESHOLD
+    from slrctl.core.data.audit.duplicates import COPY_THRESHOLD, LINEAGE_THRESHOLD
 
     return {
         "parts": dict(Counter(audit.parts)),

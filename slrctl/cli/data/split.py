@@ -1,6 +1,5 @@
 """`slrctl data split`."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,15 +13,15 @@ from slrctl.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from slrctl.core.clip import Clip
-    from slrctl.core.data.resplit import PartCounts, Unit
+    from slrctl.core.data.splitter import SplitCounts, Unit
 
-# Names of people or sessions listed for a part; all of them are in --json.
+# Names of people or sessions listed for a split; all of them are in --json.
 _MOST_NAMED = 12
 
 
-def _names_option(part: str, unit: str) -> Any:
+def _names_option(split: str, unit: str) -> Any:
     return typer.Option(
-        f"--{part}-{unit}s", metavar="A,B", help=f"{unit.title()}s whose clips go to {part}."
+        f"--{split}-{unit}s", metavar="A,B", help=f"{unit.title()}s whose clips go to {split}."
     )
 
 
@@ -60,7 +59,7 @@ def split(
 ) -> None:
     """Divide clips into train, val and test, and write that into the split column.
 
-    Every gloss gets its share in each part as nearly as can be. People or sessions that are named
+    Every gloss gets its share in each split as nearly as can be. People or sessions that are named
     go where they are named for; all others are divided by --by, and without it they train.
     """
     with report_errors():
@@ -74,47 +73,55 @@ def split(
                 "say how to divide: --by signer, --by session or --by random, or name people with "
                 "--test-signers A,B"
             )
-        from slrctl.core.data.resplit import count_parts
         from slrctl.core.data.selection import read_sources
+        from slrctl.core.data.splitter import count_splits, split_clips, split_warnings
         from slrctl.core.data.writers import write_clips
 
         target = _target(path, output, force=force)
         read = read_sources([path], settings)
         if read.dropped and target == path:
             raise UsageError(f"{path}: its bad clips would be lost; write to another --output")
-        clips = _divide(read.clips, by, chosen, val_share, test_share, seed)
-        parts = count_parts(clips)
-        notes = [
-            *read.notes,
-            *_replaced(read.clips),
-            *_warnings(parts, by, chosen, val_share, test_share),
-        ]
+        unit, named = chosen or ("signer", {})
+        clips = split_clips(
+            read.clips,
+            by,
+            val_share=val_share,
+            test_share=test_share,
+            seed=seed,
+            unit=unit,
+            named=named,
+        )
+        counts = count_splits(clips)
+        # Where people are named, the others are fewer, and what was wanted is a share of those.
+        wanted = {"val": val_share, "test": test_share} if by and not named else {}
+        notes = [*read.notes, *_replaced(read.clips), *split_warnings(counts, wanted)]
         write_clips(clips, target)
         console = console_for(as_json=as_json)
-        _show(console, parts, chosen[0] if chosen else by)
+        _show(console, counts, unit if named else by)
         print_lines(console, [*notes, f"written to {target}"])
         if as_json:
             facts = {"path": str(path), "output": str(target), "by": by, "seed": seed}
-            print_json({**facts, "parts": [part._asdict() for part in parts], "notes": notes})
+            parts = [{"part": name, **split._asdict()} for name, split in counts.items()]
+            print_json({**facts, "parts": parts, "notes": notes})
 
 
 def _chosen(
     signers: dict[str, str | None], sessions: dict[str, str | None]
 ) -> "tuple[Unit, dict[str, list[str]]] | None":
-    """The unit that is named, and the names for each part."""
+    """The unit that is named, and the names for each split."""
     found: dict[Unit, dict[str, list[str]]] = {}
     units: tuple[tuple[Unit, dict[str, str | None]], ...] = (
         ("signer", signers),
         ("session", sessions),
     )
     for unit, texts in units:
-        for part, text in texts.items():
+        for split, text in texts.items():
             if text is None:
                 continue
             names = [name.strip() for name in text.split(",") if name.strip()]
             if not names:
-                raise UsageError(f"--{part}-{unit}s {text!r}: names nobody; expected A,B")
-            found.setdefault(unit, {})[part] = names
+                raise UsageError(f"--{split}-{unit}s {text!r}: names nobody; expected A,B")
+            found.setdefault(unit, {})[split] = names
     if len(found) > 1:
         raise UsageError("signers and sessions are both named; name one or the other")
     return next(iter(found.items()), None)
@@ -159,80 +166,32 @@ def _target(path: Path, output: Path | None, *, force: bool) -> Path:
     return path
 
 
-def _divide(
-    clips: "list[Clip]",
-    by: Literal["signer", "session", "random"] | None,
-    chosen: "tuple[Unit, dict[str, list[str]]] | None",
-    val_share: float,
-    test_share: float,
-    seed: int,
-) -> "list[Clip]":
-    from slrctl.core.data.resplit import assign_clips, split_clips
-
-    marked, others = ([], clips) if chosen is None else assign_clips(clips, *chosen)
-    if others and by is not None:
-        named = {} if chosen is None else chosen[1]
-        marked += split_clips(
-            others,
-            by,
-            val_share=0.0 if "val" in named else val_share,
-            test_share=0.0 if "test" in named else test_share,
-            seed=seed,
-        )
-    elif others and chosen is not None and "train" in chosen[1]:
-        unit = chosen[0]
-        left = ", ".join(sorted({getattr(clip, unit) for clip in others}))
-        raise UsageError(
-            f"--train-{unit}s: {left} are in no part; name them too, divide them with --by, or "
-            f"leave --train-{unit}s out, so that all others train"
-        )
-    else:
-        marked += [replace(clip, split="train") for clip in others]
-    part_of = {clip.clip_id: clip.split for clip in marked}
-    return [replace(clip, split=part_of[clip.clip_id]) for clip in clips]
-
-
 def _replaced(clips: "list[Clip]") -> list[str]:
     had = sum(clip.split is not None for clip in clips)
     return [f"the split column said something of {had:,} clips before: replaced"] if had else []
 
 
-def _warnings(
-    parts: "list[PartCounts]",
-    by: str | None,
-    chosen: "tuple[Unit, dict[str, list[str]]] | None",
-    val_share: float,
-    test_share: float,
-) -> list[str]:
-    from slrctl.core.data.resplit import split_warnings
-
-    # Where people are named, the others are fewer, and what was wanted is a share of those.
-    is_whole = by is not None and chosen is None
-    wanted = {"val": val_share, "test": test_share} if is_whole else {}
-    return split_warnings(parts, wanted)
-
-
-def _show(console: Console, parts: "list[PartCounts]", unit: str | None) -> None:
-    total = sum(part.clips for part in parts)
+def _show(console: Console, counts: "dict[str, SplitCounts]", unit: str | None) -> None:
+    total = sum(split.clips for split in counts.values())
     print_table(
         console,
         "",
-        ["part", "clips", "share", "glosses", "signers", "sessions"],
+        ["split", "clips", "share", "glosses", "signers", "sessions"],
         [
             (
-                part.part,
-                f"{part.clips:,}",
-                f"{100 * part.clips / total:.1f} %",
-                str(len(part.glosses)),
-                str(len(part.signers)) if part.signers else "-",
-                str(len(part.sessions)) if part.sessions else "-",
+                name,
+                f"{split.clips:,}",
+                f"{100 * split.clips / total:.1f} %",
+                str(len(split.glosses)),
+                str(len(split.signers)) if split.signers else "-",
+                str(len(split.sessions)) if split.sessions else "-",
             )
-            for part in parts
+            for name, split in counts.items()
         ],
     )
-    for part in parts:
-        names = {"signer": part.signers, "session": part.sessions}.get(unit or "", ())
+    for name, split in counts.items():
+        names = {"signer": split.signers, "session": split.sessions}.get(unit or "", ())
         if names:
             more = f" and {len(names) - _MOST_NAMED} more" * (len(names) > _MOST_NAMED)
             shown = ", ".join(names[:_MOST_NAMED])
-            print_lines(console, [f"{part.part}: {unit}s {shown}{more}"])
+            print_lines(console, [f"{name}: {unit}s {shown}{more}"])

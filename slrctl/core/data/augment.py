@@ -1,8 +1,8 @@
-"""Vary training clips: where the camera stood, how fast was signed, what the detector lost.
+"""Augmentation of training clips: camera, speed, mirror images, missing landmarks, noise.
 
-Hands and body move together, on the cleaned coordinates, before normalisation; only the noise comes
+Hands and body move together, on the cleaned coordinates, before normalisation; only noise comes
 after it. Every draw belongs to a clip's key and a purpose (`slrctl.core.seeding`), and all
-arithmetic on landmarks is elementwise, so a clip is varied alike to the bit whatever the clips
+arithmetic on landmarks is elementwise, so the augmented clip is bit-identical whatever the clips
 beside it, its place in the batch and the length it is padded to.
 """
 
@@ -12,24 +12,25 @@ from jaxtyping import Bool, Float, UInt64
 from torch import Tensor
 
 from slrctl.core import skeleton
+from slrctl.core.data.mirror import mirror_landmarks
 from slrctl.core.data.prepare import even_frames
 from slrctl.core.seeding import counter_events, counter_normal, counter_uniform, keys_for
 from slrctl.settings import AugmentSettings
 
-# The left arm, then the right one: the joints that turn, and what lies beyond each of them.
-ARM_JOINTS = (
-    (skeleton.LEFT_SHOULDER, skeleton.LEFT_ELBOW),
-    (skeleton.RIGHT_SHOULDER, skeleton.RIGHT_ELBOW),
+_HANDS = [list(range(*hand.indices(54))) for hand in (skeleton.LEFT_HAND, skeleton.RIGHT_HAND)]
+# The left arm, then the right one: shoulder, elbow, and what moves along.
+_ARMS = (
+    [skeleton.LEFT_SHOULDER, skeleton.LEFT_ELBOW, skeleton.LEFT_WRIST, *_HANDS[0]],
+    [skeleton.RIGHT_SHOULDER, skeleton.RIGHT_ELBOW, skeleton.RIGHT_WRIST, *_HANDS[1]],
 )
-BEYOND_SHOULDER = (
-    [skeleton.LEFT_ELBOW, skeleton.LEFT_WRIST, *range(*skeleton.LEFT_HAND.indices(54))],
-    [skeleton.RIGHT_ELBOW, skeleton.RIGHT_WRIST, *range(*skeleton.RIGHT_HAND.indices(54))],
-)
+_IS_HAND = np.zeros((2, skeleton.NUM_LANDMARKS), dtype=bool)
+_IS_HAND[0, skeleton.LEFT_HAND] = True
+_IS_HAND[1, skeleton.RIGHT_HAND] = True
 # Landmarks far outside a sheared image could cross its horizon; their depth stops short of it.
-NEAREST_DEPTH = 0.2
+_NEAREST_DEPTH = 0.2
+# The four geometric augmentations, in the order their numbers are drawn.
+_ROTATION, _SHEAR, _, _ARM_ROTATION = range(4)
 
-
-# One number for every clip, or one for all.
 _Entry = Float[np.ndarray, " B"] | float
 
 
@@ -80,10 +81,10 @@ def squeeze(
 def project(
     landmarks: Float[Tensor, "B T 54 2"], maps: Float[np.ndarray, "B 3 3"]
 ) -> Float[Tensor, "B T 54 2"]:
-    """Send every landmark through its clip's map; missing ones stay missing."""
+    """Map every landmark by its clip's homography; missing ones stay missing."""
     m = torch.from_numpy(maps).to(landmarks.dtype)[:, :, :, None, None]
     x, y = landmarks.movedim(-1, 0).contiguous()
-    depth = (m[:, 2, 0] * x + m[:, 2, 1] * y + m[:, 2, 2]).clamp(min=NEAREST_DEPTH)
+    depth = (m[:, 2, 0] * x + m[:, 2, 1] * y + m[:, 2, 2]).clamp(min=_NEAREST_DEPTH)
     return torch.stack(
         [
             (m[:, 0, 0] * x + m[:, 0, 1] * y + m[:, 0, 2]) / depth,
@@ -99,7 +100,7 @@ def _turn(
     degrees: Float[np.ndarray, " B"],
     aspect: Float[np.ndarray, " B"],
 ) -> Float[Tensor, "B T V 2"]:
-    """Rotate points about one of their frame; nothing moves where that is missing."""
+    """Rotate the points of each frame about a pivot; nothing moves where that is missing."""
     radians = np.radians(degrees)
     entries = np.stack([np.cos(radians), np.sin(radians), aspect])
     cos, sin, wide = torch.from_numpy(entries).to(points.dtype)[:, :, None, None]
@@ -115,7 +116,7 @@ def rotate_arms(
     degrees: Float[np.ndarray, "B 2 2"],
     aspect: Float[np.ndarray, " B"],
 ) -> Float[Tensor, "B T 54 2"]:
-    """Turn arms in their joints; the forearm and the hand move along.
+    """Rotate arms in their joints; forearm and hand move along.
 
     Args:
         landmarks: coordinates in the image, NaN where missing.
@@ -123,24 +124,19 @@ def rotate_arms(
         aspect: width of each clip's image over its height.
     """
     moved = landmarks.clone()
-    for arm, joints in enumerate(ARM_JOINTS):
-        for number, joint in enumerate(joints):
-            beyond = BEYOND_SHOULDER[arm][number:]  # the elbow does not turn about itself
+    for arm, chain in enumerate(_ARMS):
+        for joint in range(2):
+            beyond = chain[joint + 1 :]
             moved[:, :, beyond] = _turn(
-                moved[:, :, beyond], moved[:, :, joint], degrees[:, arm, number], aspect
+                moved[:, :, beyond], moved[:, :, chain[joint]], degrees[:, arm, joint], aspect
             )
     return moved
-
-
-IS_HAND = np.zeros((2, skeleton.NUM_LANDMARKS), dtype=bool)
-IS_HAND[0, skeleton.LEFT_HAND] = True
-IS_HAND[1, skeleton.RIGHT_HAND] = True
 
 
 def _lose(
     is_present: Bool[Tensor, "B T V"], is_lost: Bool[np.ndarray, "#B #T #V"]
 ) -> Bool[Tensor, "B T V"]:
-    """What is left of the landmarks; all of them in a clip that would keep none."""
+    """Drop landmarks, but not in a clip that would lose all of them."""
     kept = is_present & ~torch.from_numpy(is_lost)
     is_spared = ~kept.any(dim=2).any(dim=1)
     return torch.where(is_spared[:, None, None], is_present, kept)
@@ -151,9 +147,9 @@ def drop_landmarks(
     keys: UInt64[np.ndarray, " B"],
     settings: AugmentSettings,
 ) -> Float[Tensor, "B T 54 2"]:
-    """Lose whole frames, single landmarks, and one hand of a clip, each with its own probability.
+    """Drop whole frames, single landmarks, and one hand of a clip, each with its own probability.
 
-    A frame that lost everything is still a frame. Draws are numbered by frame and landmark, so the
+    A frame without landmarks is still a frame. Draws are numbered by frame and landmark, so the
     length a clip is padded to does not change them.
     """
     if not (settings.frame_dropout or settings.joint_dropout or settings.hand_dropout):
@@ -170,12 +166,8 @@ def drop_landmarks(
     if settings.hand_dropout > 0:
         is_lost = counter_events(keys_for(keys, "hands"), 1, settings.hand_dropout)
         side = counter_events(keys_for(keys, "hand sides"), 1, 0.5)[:, 0].astype(np.int64)
-        is_present = _lose(is_present, (is_lost & IS_HAND[side])[:, None])
+        is_present = _lose(is_present, (is_lost & _IS_HAND[side])[:, None])
     return landmarks.masked_fill(~is_present[..., None], torch.nan)
-
-
-# The four geometric augmentations, in the order their numbers are drawn.
-ROTATION, SHEAR, SQUEEZE, ARMS = range(4)
 
 
 def change_speed(
@@ -185,7 +177,7 @@ def change_speed(
     speed: float,
     max_frames: int,
 ) -> tuple[Float[Tensor, "B N 54 2"], Bool[Tensor, "B N"]]:
-    """Show each clip in between 1/speed and speed times its frames, at most `max_frames`.
+    """Resample each clip to between 1/speed and speed times its frames, at most `max_frames`.
 
     The factor is uniform in its logarithm: slower is as likely as faster. Frames are picked, not
     mixed, as in `resample_frames`.
@@ -199,37 +191,31 @@ def change_speed(
     return picked.masked_fill(~is_valid[:, :, None, None], torch.nan), is_valid
 
 
-def mirror(landmarks: Float[Tensor, "B T 54 2"]) -> Float[Tensor, "B T 54 2"]:
-    """Show the clips in a mirror: x becomes 1 - x, the signer's left and right swap."""
-    x, y = landmarks[:, :, torch.from_numpy(skeleton.MIRROR)].unbind(dim=-1)
-    return torch.stack([1 - x, y], dim=-1)
-
-
 def move_image(
     landmarks: Float[Tensor, "B T 54 2"],
     aspect: Float[np.ndarray, " B"],
     keys: UInt64[np.ndarray, " B"],
     settings: AugmentSettings,
 ) -> Float[Tensor, "B T 54 2"]:
-    """Give clips, each with probability `settings.geometric`, one of the four geometric changes."""
+    """Apply one of the four geometric changes to clips, each with probability `geometric`."""
     draws = counter_uniform(keys_for(keys, "geometric"), 4)
     # Below `geometric` the same draw, stretched to 0..4, also says which of the four it is.
     kind = np.floor(4 * draws[:, 0] / settings.geometric)
     both_ways = 2 * draws[:, 1] - 1
     maps = np.select(
-        [(kind == ROTATION)[:, None, None], (kind == SHEAR)[:, None, None]],
+        [(kind == _ROTATION)[:, None, None], (kind == _SHEAR)[:, None, None]],
         [
             rotation(settings.rotation_degrees * both_ways, aspect),
             shear(settings.shear * draws[:, 1], draws[:, 2] < 0.5),
         ],
         squeeze(settings.squeeze * draws[:, 1], settings.squeeze * draws[:, 2]),
     )
-    rows = np.flatnonzero(kind < ARMS)
+    rows = np.flatnonzero(kind < _ARM_ROTATION)
     if len(rows):
         index = torch.from_numpy(rows)
         landmarks = landmarks.index_copy(0, index, project(landmarks[index], maps[rows]))
 
-    rows = np.flatnonzero(kind == ARMS)
+    rows = np.flatnonzero(kind == _ARM_ROTATION)
     if len(rows):
         index = torch.from_numpy(rows)
         draws = counter_uniform(keys_for(keys[rows], "arms"), 8).reshape(-1, 2, 2, 2)
@@ -248,14 +234,14 @@ def augment(
     settings: AugmentSettings,
     max_frames: int,
 ) -> tuple[Float[Tensor, "B N 54 2"], Bool[Tensor, "B N"]]:
-    """Vary cleaned clips; noise comes later, see `add_noise`.
+    """Augment cleaned clips; noise comes later, see `add_noise`.
 
     Args:
         landmarks: coordinates in the image, NaN where missing and on padding.
         is_valid: True on a real frame; real frames come first.
         aspect: width of each clip's image over its height.
-        keys: one per clip; a clip with the same key is varied in the same way.
-        settings: what is done, and how often; what is off costs nothing.
+        keys: one per clip; a clip with the same key is augmented in the same way.
+        settings: probabilities and ranges; what is off costs nothing.
         max_frames: the longest a clip may become.
 
     Returns:
@@ -268,7 +254,8 @@ def augment(
     if settings.mirror > 0:
         is_mirrored = counter_events(keys_for(keys, "mirror"), 1, settings.mirror)[:, 0]
         rows = torch.from_numpy(np.flatnonzero(is_mirrored))
-        landmarks = landmarks.index_copy(0, rows, mirror(landmarks[rows]))
+        mirrored = torch.from_numpy(mirror_landmarks(landmarks[rows].numpy()))
+        landmarks = landmarks.index_copy(0, rows, mirrored)
     if settings.geometric > 0:
         landmarks = move_image(landmarks, aspect, keys, settings)
     return drop_landmarks(landmarks, keys, settings), is_valid
@@ -277,7 +264,7 @@ def augment(
 def add_noise(
     prepared: Float[Tensor, "B T 54 2"], keys: UInt64[np.ndarray, " B"], sigma: float
 ) -> Float[Tensor, "B T 54 2"]:
-    """Add Gaussian noise to the landmarks that are there, in units of their box."""
+    """Add Gaussian noise to the present landmarks, in units of their box."""
     if sigma == 0:
         return prepared
     count = prepared[0].numel()

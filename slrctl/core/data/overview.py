@@ -219,3 +219,18 @@ def _coordinates(points: Float32[np.ndarray, "N 2"], y_axis: str | None) -> Coor
     )
     is_outside = np.asarray(((points < 0) | (points > 1)).any(axis=1))
     return Coordinates(y_axis, x, y, outside_image=float(is_outside.mean()))
+
+
+def missing_hand_share(clips: Sequence[Clip]) -> tuple[float, float]:
+    """Share of frames without the left hand, and without the right one."""
+    missing = np.zeros(2)
+    num_frames = 0
+    for clip in clips:
+        num_frames += clip.num_frames
+        is_missing = np.isnan(clip.landmarks[..., 0]) | np.isnan(clip.landmarks[..., 1])
+        missing += [
+            is_missing[:, hand].all(axis=1).sum()
+            for hand in (skeleton.LEFT_HAND, skeleton.RIGHT_HAND)
+        ]
+    left, right = missing / num_frames
+    return float(left), float(right)

@@ -1,4 +1,4 @@
-"""Put the body and each hand into a box of its own, so that the signer's place and size drop out.
+"""Preparation of clips: the canonical form, and normalisation of body and hands in their boxes.
 
 The body's box hangs on the neck and is measured in shoulder distances, an idea of SPOTER (Bohacek
 and Hruz, WACV Workshops 2022); a hand's box is the square around its landmarks. Coordinates count
@@ -6,7 +6,6 @@ from the centre of their box in units of its side: the box spans -0.5 to 0.5. No
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,10 +16,10 @@ from torch import Tensor
 from slrctl.core import skeleton
 from slrctl.core.clip import Clip
 from slrctl.core.data.mirror import drop_edge_hands, lead_with_right
-from slrctl.core.data.rectify import rectify, rectify_clips
+from slrctl.core.data.rectify import rectify_clips
 from slrctl.settings import PrepareSettings
 
-# The body's box, in shoulder distances (SPEC, section 2).
+# The body's box, in shoulder distances.
 BODY_SIDE = 6.0
 ABOVE_EYES = 0.5
 NECK_TO_EYES = 1.3
@@ -33,15 +32,15 @@ def _distance(a: Float[Tensor, "B T 2"], b: Float[Tensor, "B T 2"]) -> Float[Ten
 
 
 def _median(values: Float[Tensor, "B T"]) -> Float[Tensor, "B 1"]:
-    """Median of each row's known values; NaN where it has none."""
+    """Return the median of each row's known values; NaN where it has none."""
     ordered = values.sort(dim=1).values  # NaN comes last
     known = (~values.isnan()).sum(dim=1, keepdim=True)
     lower = ordered.gather(1, (known - 1).clamp(min=0) // 2)
     return (lower + ordered.gather(1, known // 2)) / 2
 
 
-def _last_good(is_good: Bool[Tensor, "B T *parts"]) -> Int64[Tensor, "B T *parts"]:
-    """Index of the last good frame up to each frame; before the first good one, that one."""
+def _last_good(is_good: Bool[Tensor, "B T *hands"]) -> Int64[Tensor, "B T *hands"]:
+    """Return the last good frame up to each frame; before the first good one, that one."""
     steps = torch.arange(is_good.shape[1]).view(-1, *[1] * (is_good.ndim - 2))
     latest = torch.where(is_good, steps, -1).cummax(dim=1).values
     first = is_good.int().argmax(dim=1, keepdim=True)
@@ -51,7 +50,7 @@ def _last_good(is_good: Bool[Tensor, "B T *parts"]) -> Int64[Tensor, "B T *parts
 def _body_box(
     body: Float[Tensor, "B T 12 2"],
 ) -> tuple[Float[Tensor, "B T 2"], Float[Tensor, "B T"]]:
-    """Centre and side of the body's box in every frame; NaN in a clip without a good one."""
+    """Return centre and side of the body's box in every frame; NaN in a clip without a good one."""
     nose, neck = body[:, :, skeleton.NOSE], body[:, :, skeleton.NECK]
     shoulders = _distance(body[:, :, skeleton.RIGHT_SHOULDER], body[:, :, skeleton.LEFT_SHOULDER])
     head = _distance(neck, nose)
@@ -75,7 +74,7 @@ def _body_box(
 def _hand_boxes(
     hands: Float[Tensor, "B T 2 21 2"], hand_box: float
 ) -> tuple[Float[Tensor, "B T 2 2"], Float[Tensor, "B T 2"]]:
-    """Centre and side of both hands' square boxes in every frame; NaN centre without a hand."""
+    """Return centre and side of both hands' boxes in every frame; NaN centre without a hand."""
     by_landmark = hands.movedim(3, 0).contiguous()  # landmarks first: 4 times as fast to reduce
     low = by_landmark.nan_to_num(nan=torch.inf).amin(dim=0)
     high = by_landmark.nan_to_num(nan=-torch.inf).amax(dim=0)
@@ -117,32 +116,12 @@ def normalise(
     return torch.cat([in_body_box, in_hand_box.flatten(2, 3)], dim=2)
 
 
-def prepare_clip(
-    landmarks: Float[np.ndarray, "T 54 2"], settings: PrepareSettings, *, aspect: float = 1.0
-) -> Float32[np.ndarray, "T 54 2"]:
-    """Prepare one clip as training does: what the settings ask for, then `normalise`.
-
-    Args:
-        landmarks: cleaned coordinates in the image, NaN where missing.
-        settings: those the model was trained with.
-        aspect: width of the image over its height, to measure angles and which hand does more.
-    """
-    landmarks = landmarks.astype(np.float32)
-    if settings.rectify:
-        landmarks = rectify(landmarks, np.full(len(landmarks), aspect), settings.rectify_alpha)
-    if settings.edge_hands == "drop":
-        landmarks = drop_edge_hands(landmarks)
-    if settings.dominant_hand == "right":
-        landmarks = lead_with_right(landmarks, aspect)
-    return normalise(torch.tensor(landmarks)[None], settings)[0].numpy()
-
-
 def even_frames(
     lengths: Int64[np.ndarray, " B"], counts: Int64[np.ndarray, " B"]
 ) -> Int64[np.ndarray, "B N"]:
-    """The frames that show each clip in `counts` evenly spaced frames, first and last included.
+    """Pick `counts` evenly spaced frames of each clip, first and last included.
 
-    N is the largest count; a shorter row goes on with its last frame.
+    N is the largest count; a shorter row repeats its last frame.
     """
     steps = np.arange(counts.max()) * ((lengths - 1) / np.maximum(counts - 1, 1))[:, None]
     return np.minimum(np.round(steps).astype(np.int64), (lengths - 1)[:, None])
@@ -151,43 +130,50 @@ def even_frames(
 def resample_frames(
     landmarks: Float[np.ndarray, "T 54 2"], num_frames: int
 ) -> Float[np.ndarray, "N 54 2"]:
-    """Show a clip in `num_frames` evenly spaced frames.
+    """Resample a clip to `num_frames` evenly spaced frames.
 
-    Each is the nearest recorded frame, not a mix of two, so that what is missing stays exactly
-    that, and no hand lies halfway between two detections that have nothing in common.
+    Each is the nearest recorded frame, not a mix of two: missing landmarks stay missing, and no
+    hand lies halfway between two unrelated detections.
     """
     picks = even_frames(np.array([len(landmarks)]), np.array([num_frames]))
     return landmarks[picks[0]]
 
 
 def canonical_settings(settings: PrepareSettings | None) -> dict[str, Any]:
-    """What decides the canonical form, fit for JSON; empty where it is that of the cleaned clip."""
+    """Return what decides the canonical form, for JSON; empty for the cleaned clip itself."""
+    settings = settings or PrepareSettings()
     options: dict[str, Any] = {}
-    if settings is not None and settings.rectify:
+    if settings.rectify:
         options["rectify_alpha"] = settings.rectify_alpha
-    if settings is not None and settings.edge_hands != "keep":
+    if settings.edge_hands != "keep":
         options["edge_hands"] = settings.edge_hands
-    if settings is not None and settings.dominant_hand != "as_signed":
+    if settings.dominant_hand != "as_signed":
         options["dominant_hand"] = settings.dominant_hand
     return options
 
 
 def canonical_clips(clips: Iterable[Clip], settings: PrepareSettings | None) -> Iterator[Clip]:
     """Yield cleaned clips in their canonical form, as trainings and evaluations take them."""
-    if settings is not None and settings.rectify:
+    settings = settings or PrepareSettings()
+    if settings.rectify:
         clips = rectify_clips(clips, settings)
-    if settings is not None and settings.edge_hands == "drop":
-        clips = map(without_edge_hands, clips)
-    if settings is not None and settings.dominant_hand == "right":
-        clips = map(led_by_right, clips)
+    if settings.edge_hands == "drop":
+        clips = map(drop_edge_hands, clips)
+    if settings.dominant_hand == "right":
+        clips = map(lead_with_right, clips)
     yield from clips
 
 
-def without_edge_hands(clip: Clip) -> Clip:
-    """The clip, its hands missing where they lie at the edge of the image."""
-    return replace(clip, landmarks=drop_edge_hands(clip.landmarks))
+def prepare_clip(
+    landmarks: Float[np.ndarray, "T 54 2"], settings: PrepareSettings, *, aspect: float = 1.0
+) -> Float32[np.ndarray, "T 54 2"]:
+    """Prepare one clip as training does: bring it into its canonical form, then `normalise` it.
 
-
-def led_by_right(clip: Clip) -> Clip:
-    """The clip, mirrored if its left hand is the more active one."""
-    return replace(clip, landmarks=lead_with_right(clip.landmarks, clip.aspect))
+    Args:
+        landmarks: cleaned coordinates in the image, NaN where missing.
+        settings: those the model was trained with.
+        aspect: width of the image over its height, for angles and the activity of hands.
+    """
+    clip = Clip("", "", landmarks.astype(np.float32), aspect=aspect)
+    (canonical,) = canonical_clips([clip], settings)
+    return normalise(torch.from_numpy(canonical.landmarks)[None], settings)[0].numpy()

@@ -1,8 +1,8 @@
-"""Turn back joints of the hands that are bent or spread further than a hand can.
+"""Kinematic rectification: finger joints out of their anatomical range turn back towards it.
 
-Kinematic rectification of SiFormer (Pu, Lim and Chong, ACM MM 2024), in two dimensions: a joint out
-of its range turns back by a share alpha of its excess. What lies beyond it moves along, without
-turning: only the bone at fault gets another direction than was seen.
+A method of SiFormer (Pu, Lim and Chong, ACM MM 2024), in two dimensions: a joint turns back by a
+share alpha of its excess. Joints beyond it are shifted along and not turned, so that only the bone
+at fault changes its direction (`docs/rectification.md`).
 """
 
 from collections.abc import Iterable, Iterator
@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int64
+from jaxtyping import Bool, Float, Float32
 
 from slrctl.core import skeleton
 from slrctl.core.clip import Clip, frames_behind_one_another, groups_of_clips
@@ -21,7 +21,7 @@ INDEX, MIDDLE, RING, LITTLE, THUMB = range(5)
 _LINKS = {finger: ("MCP", "PIP", "DIP") for finger in FINGERS[:4]} | {"thumb": ("CMC", "MP", "IP")}
 
 # Degrees, [joint from the base, finger, (lowest, highest)]. The thumb's hold where it bends
-# clockwise; where it bends the other way they are mirrored, as the symmetric others are anyway.
+# clockwise; where it bends the other way they are mirrored. The others are symmetric.
 FLEXION_RANGES = np.array(
     [
         [*[(-90, 90)] * 4, (-45, 20)],
@@ -30,12 +30,10 @@ FLEXION_RANGES = np.array(
     ],
     np.float32,
 )
-# One degree in radians.
-RADIAN = np.float32(np.pi / 180)
 
 
 class Spread(NamedTuple):
-    """A joint of abduction and adduction: which link is held against which base, and its range.
+    """A joint of abduction and adduction: a link, the base it is measured against, and a range.
 
     Degrees at the wrist, from the link to the base, on a left hand; a right one mirrors it.
     """
@@ -47,8 +45,7 @@ class Spread(NamedTuple):
     highest: float
 
 
-# In the order they are rectified: the little finger's base is held against a ring finger's that
-# has been put right already.
+# In the order in which they are rectified: the ring finger's base before the little one's.
 SPREADS = (
     Spread(THUMB, 0, INDEX, 0, 45),
     Spread(THUMB, 1, INDEX, -7, 12),
@@ -57,7 +54,7 @@ SPREADS = (
     Spread(LITTLE, 0, RING, -15, 15),
 )
 
-# A row per joint of `joint_excess`: flexion joint by joint from the base, then abduction.
+# Rows of `joint_excess`: flexion joint by joint from the base, then abduction.
 JOINT_NAMES = (
     *(
         f"{finger} {_LINKS[finger][joint]} flexion"
@@ -70,6 +67,10 @@ JOINT_NAMES = (
         for spread in SPREADS
     ),
 )
+
+_RADIANS_A_DEGREE = np.float32(np.pi / 180)
+# Few enough frames for a core's cache; their number changes no bit of the result.
+_FRAMES_TOGETHER = 2048
 
 
 class Hands(NamedTuple):
@@ -99,7 +100,7 @@ def lay_out_hands(
 def signed_angle(
     start: Float32[np.ndarray, "2 *fingers N"], end: Float32[np.ndarray, "2 *fingers N"]
 ) -> Float32[np.ndarray, "*fingers N"]:
-    """Degrees from one bone to another, negative where x_1 y_2 < y_1 x_2.
+    """Return the degrees from one bone to another, negative where x_1 y_2 < y_1 x_2.
 
     NaN where one of them is missing or has no length.
     """
@@ -108,13 +109,13 @@ def signed_angle(
     cross = start[0] * end[1] - start[1] * end[0] + np.float32(0)
     # The arc cosine of the normalised dot product is the same angle, but loses half the digits
     # near 0 and 180 degrees.
-    angle = np.arctan2(cross, dot) / RADIAN
+    angle = np.arctan2(cross, dot) / _RADIANS_A_DEGREE
     angle[(dot == 0) & (cross == 0)] = np.nan
     return angle
 
 
 def thumb_direction(hands: Hands) -> Float32[np.ndarray, " N"]:
-    """1 where the thumb bends clockwise in the image, -1 where anticlockwise, NaN if unknown."""
+    """Return 1 where the thumb bends clockwise in the image, -1 where not, NaN if unknown."""
     base, little = hands.fingers[:, THUMB, 0], hands.fingers[:, LITTLE, 0]
     is_clockwise = (little[0] > base[0]) == (hands.wrist[1] < base[1])
     known = little[0] + base[0] + hands.wrist[1]
@@ -127,7 +128,7 @@ def flexion_excess(
     joint: int,
     direction: Float32[np.ndarray, " N"],
 ) -> Float32[np.ndarray, "5 N"]:
-    """Degrees by which a bone of every finger is bent too far from the one before it.
+    """Return the degrees by which a bone of every finger is bent too far from the one before it.
 
     Args:
         inner: the bone towards the wrist.
@@ -149,13 +150,13 @@ def spread_excess(
     spread: Spread,
     side: Float32[np.ndarray, " N"],
 ) -> Float32[np.ndarray, " N"]:
-    """Degrees by which a link stands too far from a neighbour's base, seen from the wrist."""
+    """Return the degrees by which a link is too far from a neighbour's base, seen at the wrist."""
     angle = signed_angle(link, base) * side
     return (angle - np.clip(angle, np.float32(spread.lowest), np.float32(spread.highest))) * side
 
 
 def joint_excess(hands: Hands) -> Float32[np.ndarray, "20 N"]:
-    """Degrees by which each joint of `JOINT_NAMES` is out of range, of either sign.
+    """Return the signed degrees by which each joint of `JOINT_NAMES` is out of range.
 
     0 in range, NaN where one of its landmarks is missing or a bone has no length.
     """
@@ -178,42 +179,34 @@ def joint_excess(hands: Hands) -> Float32[np.ndarray, "20 N"]:
     return np.concatenate([*flexion, np.stack(spreads)])
 
 
-# Frames worked on at a time: few enough for a core's cache. It changes no bit of the result.
-_FRAMES_TOGETHER = 2048
-
-
-def _turning(
+def _end_shift(
     bone: Float32[np.ndarray, "2 *fingers N"], degrees: Float32[np.ndarray, "*fingers N"]
 ) -> Float32[np.ndarray, "2 *fingers N"]:
-    """How far the end of a bone moves when it turns about its start; 0 where the angle is NaN."""
-    radians = degrees * RADIAN
+    """Return the shift of a bone's end that turns it about its start; 0 where the angle is NaN."""
+    radians = degrees * _RADIANS_A_DEGREE
     sin, less = np.sin(radians), np.cos(radians) - 1
-    moved = np.stack([less * bone[0] - sin * bone[1], sin * bone[0] + less * bone[1]])
-    return np.where(np.isnan(degrees), np.float32(0), moved)
+    shift = np.stack([less * bone[0] - sin * bone[1], sin * bone[0] + less * bone[1]])
+    return np.where(np.isnan(degrees), np.float32(0), shift)
 
 
-def _flexion_shifts(hands: Hands, alpha: np.float32) -> Float32[np.ndarray, "2 5 4 N"]:
-    """How far each link is moved relative to the one before it, joint by joint outwards."""
+def _link_shifts(hands: Hands, alpha: np.float32) -> Float32[np.ndarray, "2 5 4 N"]:
+    """Return the shift of each link relative to the one before it: flexion, then abduction."""
     shifts = np.zeros_like(hands.fingers)
     direction = thumb_direction(hands)
     inner = hands.fingers[:, :, 0] - hands.wrist[:, None]
     for joint in range(len(FLEXION_RANGES)):
         outer = hands.fingers[:, :, joint + 1] - hands.fingers[:, :, joint]
         excess = flexion_excess(inner, outer, joint, direction)
-        shifts[:, :, joint + 1] = _turning(outer, -alpha * excess)
+        shifts[:, :, joint + 1] = _end_shift(outer, -alpha * excess)
         inner = outer + shifts[:, :, joint + 1]
-    return shifts
-
-
-def _spread(hands: Hands, shifts: Float32[np.ndarray, "2 5 4 N"], alpha: np.float32) -> None:
-    """Add to `shifts` what brings the bases of the fingers together or apart."""
     for spread in SPREADS:
         moved = shifts[:, spread.finger, : spread.link + 1].sum(axis=1)
         link = hands.fingers[:, spread.finger, spread.link] + moved - hands.wrist
         base = hands.fingers[:, spread.base_of, 0] + shifts[:, spread.base_of, 0] - hands.wrist
         # The angle goes from the link to the base, so the link turns towards the excess.
         excess = spread_excess(link, base, spread, hands.side)
-        shifts[:, spread.finger, spread.link] += _turning(link, alpha * excess)
+        shifts[:, spread.finger, spread.link] += _end_shift(link, alpha * excess)
+    return shifts
 
 
 def _rectify_in_place(
@@ -224,8 +217,7 @@ def _rectify_in_place(
     frame, is_right = np.nonzero(is_present)
     points, stretch = both[is_present], aspect[frame]
     hands = lay_out_hands(points, stretch, is_left=is_right == 0)
-    shifts = _flexion_shifts(hands, alpha)
-    _spread(hands, shifts, alpha)
+    shifts = _link_shifts(hands, alpha)
     for link in range(1, shifts.shape[2]):
         shifts[:, :, link] += shifts[:, :, link - 1]  # a link moves with all before it
     shifts[np.isnan(hands.fingers)] = 0
@@ -241,11 +233,11 @@ def rectify(
     aspect: Float[np.ndarray, "*frames"],
     alpha: float,
 ) -> Float32[np.ndarray, "*frames 54 2"]:
-    """Turn the joints of both hands back towards what a hand can do: flexion, then abduction.
+    """Turn the joints of both hands back towards their range: flexion, then abduction.
 
     Every frame stands for itself. A joint is left alone where one of its landmarks is missing or a
-    bone has no length; a thumb is not bent where it is unknown which way thumbs bend, as without
-    the base of the little finger. Landmarks that need not move keep their bits.
+    bone has no length; a thumb is not bent where its direction is unknown, as without the base of
+    the little finger. Landmarks that need not move keep their bits.
 
     Args:
         landmarks: cleaned coordinates in the image, NaN where missing.
@@ -254,15 +246,15 @@ def rectify(
     """
     result = np.array(landmarks, np.float32)
     frames = result.reshape(-1, *result.shape[-2:])
-    wide = aspect.reshape(-1).astype(np.float32)
+    aspects = aspect.reshape(-1).astype(np.float32)
     for first in range(0, len(frames), _FRAMES_TOGETHER):
-        part = slice(first, first + _FRAMES_TOGETHER)
-        _rectify_in_place(frames[part], wide[part], np.float32(alpha))
+        block = slice(first, first + _FRAMES_TOGETHER)
+        _rectify_in_place(frames[block], aspects[block], np.float32(alpha))
     return result
 
 
 def rectify_clips(clips: Iterable[Clip], settings: PrepareSettings) -> Iterator[Clip]:
-    """Yield every clip, rectified; many are worked on together, which is faster than one by one."""
+    """Yield every clip, rectified, many computed at once."""
     for group in groups_of_clips(clips, _FRAMES_TOGETHER):
         frames, aspect = frames_behind_one_another(group)
         rectified = rectify(frames, aspect, settings.rectify_alpha)
@@ -275,86 +267,37 @@ HEURISTIC = (
     "the ranges are a heuristic: a picture shows bones foreshortened, so a joint that is fine in "
     "space may look out of range in two dimensions"
 )
-
-_SIDES = ("left", "right")
-_FRAMES_TOGETHER_rectification_report = 2048
-# What is out of range by less than this is a rounding error, not a joint.
+# An excess below this is a rounding error.
 _SMALLEST_DEGREES = 0.01
-# Excesses are counted in steps of this size, so that any number of clips takes the same memory.
-_STEP_DEGREES = 0.1
-_NUM_STEPS = int(360 / _STEP_DEGREES)
 
 
 class Excess(NamedTuple):
-    """How often a joint is out of range, and how far where it is; None where it never is."""
+    """Frequency and size of the excess of a joint."""
 
     share: float | None
     """Of the frames in which the joint can be measured; None without any."""
     mean_degrees: float | None
+    """Over the frames in which it is out of range; None where it never is."""
     p95_degrees: float | None
     """95 % of the excesses are no larger than this, to a tenth of a degree."""
 
 
 class JointReport(NamedTuple):
-    """One joint of one hand."""
+    """One joint of one hand; `num_frames` counts the frames in which it can be measured."""
 
     hand: str
     joint: str
     num_frames: int
-    """Frames in which the joint can be measured."""
     before: Excess
     after: Excess
 
 
 class RectificationReport(NamedTuple):
-    """What rectification finds and does in a set of clips."""
+    """Every joint of both hands in a set of clips, before and after rectification."""
 
     alpha: float
     joints: tuple[JointReport, ...]
     note: str = HEURISTIC
-
-
-class _Tally:
-    """Counts of every joint of both hands, joint by hand."""
-
-    def __init__(self) -> None:
-        shape = (len(JOINT_NAMES), len(_SIDES))
-        self.measured = np.zeros(shape, np.int64)
-        self.total = np.zeros(shape)
-        self.steps = np.zeros((*shape, _NUM_STEPS + 1), np.int64)
-
-    def add(self, excess: Float32[np.ndarray, "20 2 F"]) -> None:
-        size = np.abs(excess)
-        is_out = size > _SMALLEST_DEGREES  # not so for NaN
-        self.measured += (~np.isnan(size)).sum(axis=-1)
-        self.total += np.where(is_out, size, 0.0).sum(axis=-1, dtype=np.float64)
-        joint, hand, frame = np.nonzero(is_out)
-        steps = np.rint(size[joint, hand, frame] / _STEP_DEGREES).astype(np.int64)
-        np.add.at(self.steps, (joint, hand, steps), 1)
-
-    def excess(self, joint: int, hand: int) -> Excess:
-        measured, steps = int(self.measured[joint, hand]), self.steps[joint, hand]
-        num_out = int(steps.sum())
-        if not num_out:
-            return Excess(0.0 if measured else None, None, None)
-        mean = float(self.total[joint, hand] / num_out)
-        return Excess(num_out / measured, mean, _percentile(steps, 0.95))
-
-
-def _percentile(steps: Int64[np.ndarray, " N"], share: float) -> float:
-    """The smallest step that so large a share of what was counted does not exceed, in degrees."""
-    reached = np.searchsorted(np.cumsum(steps), share * steps.sum())
-    return round(float(reached) * _STEP_DEGREES, 1)
-
-
-def _excess_of_frames(
-    frames: Float32[np.ndarray, "F 54 2"], aspect: Float32[np.ndarray, " F"]
-) -> Float32[np.ndarray, "20 2 F"]:
-    excesses = [
-        joint_excess(lay_out_hands(frames[:, part], aspect, np.full(len(frames), is_left)))
-        for part, is_left in ((skeleton.LEFT_HAND, True), (skeleton.RIGHT_HAND, False))
-    ]
-    return np.stack(excesses, axis=1)
 
 
 def rectification_report(clips: Iterable[Clip], settings: PrepareSettings) -> RectificationReport:
@@ -364,20 +307,40 @@ def rectification_report(clips: Iterable[Clip], settings: PrepareSettings) -> Re
         clips: cleaned clips, not rectified, whatever `settings.rectify` says.
         settings: `rectify_alpha` is read.
     """
-    before, after = _Tally(), _Tally()
-    for group in groups_of_clips(clips, _FRAMES_TOGETHER_rectification_report):
+    before, after = [], []
+    for group in groups_of_clips(clips, _FRAMES_TOGETHER):
         frames, aspect = frames_behind_one_another(group)
-        before.add(_excess_of_frames(frames, aspect))
-        after.add(_excess_of_frames(rectify(frames, aspect, settings.rectify_alpha), aspect))
+        before.append(_excess_degrees(frames, aspect))
+        after.append(_excess_degrees(rectify(frames, aspect, settings.rectify_alpha), aspect))
+    all_before, all_after = np.concatenate(before, axis=-1), np.concatenate(after, axis=-1)
     joints = tuple(
         JointReport(
             side,
             name,
-            int(before.measured[joint, hand]),
-            before.excess(joint, hand),
-            after.excess(joint, hand),
+            int((~np.isnan(all_before[joint, hand])).sum()),
+            _summary(all_before[joint, hand]),
+            _summary(all_after[joint, hand]),
         )
-        for hand, side in enumerate(_SIDES)
+        for hand, side in enumerate(("left", "right"))
         for joint, name in enumerate(JOINT_NAMES)
     )
     return RectificationReport(settings.rectify_alpha, joints)
+
+
+def _excess_degrees(
+    frames: Float32[np.ndarray, "F 54 2"], aspect: Float32[np.ndarray, " F"]
+) -> Float32[np.ndarray, "20 2 F"]:
+    excesses = [
+        joint_excess(lay_out_hands(frames[:, hand], aspect, np.full(len(frames), is_left)))
+        for hand, is_left in ((skeleton.LEFT_HAND, True), (skeleton.RIGHT_HAND, False))
+    ]
+    return np.abs(np.stack(excesses, axis=1))
+
+
+def _summary(degrees: Float32[np.ndarray, " F"]) -> Excess:
+    measured = degrees[~np.isnan(degrees)].astype(np.float64)
+    out = measured[measured > _SMALLEST_DEGREES]
+    if not len(out):
+        return Excess(0.0 if len(measured) else None, None, None)
+    p95 = float(np.quantile(out, 0.95, method="inverted_cdf"))
+    return Excess(len(out) / len(measured), float(out.mean()), round(p95, 1))

@@ -1,6 +1,6 @@
 """Choose a few clips of many, to look at or to keep."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +12,7 @@ from slrctl.core.clip import Clip
 from slrctl.core.data.dataset import ordered_classes
 from slrctl.core.data.readers import read_clips
 from slrctl.core.data.readers.reading import BadClip, nearest_of, quote
-from slrctl.core.data.splits import split_name
+from slrctl.core.data.splitter import split_name
 from slrctl.core.seeding import stable_seed
 from slrctl.errors import DataError, UsageError
 from slrctl.settings import DataSettings
@@ -33,9 +33,9 @@ def spread_over_glosses(clips: Sequence[Clip], count: int, seed: int) -> list[Cl
 
 
 def typical_clips(clips: Sequence[Clip], most: int) -> list[Clip]:
-    """One clip for each of the first glosses: the one in the middle by its missing landmarks.
+    """Choose for each of the first glosses the clip with the median share of missing landmarks.
 
-    Not the most complete one, which would show a set better than it is.
+    The most complete one would show a set better than it is.
     """
     by_gloss: dict[str, list[Clip]] = defaultdict(list)
     for clip in clips:
@@ -48,7 +48,7 @@ def typical_clips(clips: Sequence[Clip], most: int) -> list[Clip]:
 
 
 def find_clip(clips: Sequence[Clip], which: str | None = None, gloss: str | None = None) -> Clip:
-    """The clip somebody means.
+    """Look up a clip by id or number.
 
     Args:
         clips: to look among.
@@ -76,7 +76,7 @@ def find_clip(clips: Sequence[Clip], which: str | None = None, gloss: str | None
 
 
 class Dropped(NamedTuple):
-    """A clip that was left out, and the file it stood in."""
+    """A clip that was left out, and its file."""
 
     source: Path
     clip: BadClip
@@ -100,50 +100,36 @@ def read_sources(
     Args:
         paths: at least one, in any format of `formats.READERS`.
         settings: how to read them.
-        splits: what the split column shall say: nothing to leave it, one name for all clips, or a
-            name for each file.
+        splits: replace the split column: nothing to leave it, one name for all clips, or a name
+            for each file.
 
     Raises:
-        UsageError: the number of splits fits neither, or one of them is no part.
+        UsageError: the number of splits fits neither, or one of them is no split.
         DataError: a file cannot be read, or two clips have the same id.
     """
-    marks = _marks(splits, len(paths))
+    for name in splits:
+        if split_name(name) is None:
+            raise UsageError(f"--split {name}: is no split; name train, val or test")
+    if len(splits) not in (0, 1, len(paths)):
+        raise UsageError(
+            f"--split: {len(splits)} splits for {len(paths)} files; give one for all of them, or "
+            "one for each in their order"
+        )
+    named = [split_name(name) for name in splits] or [None]
     clips: list[Clip] = []
     notes: list[str] = []
     dropped: list[Dropped] = []
     classes = None
-    for path, mark in zip(paths, marks, strict=True):
+    for path, split in zip(paths, named * (len(paths) // len(named)), strict=True):
         reading = read_clips(path, settings, classes)
-        clips += (
-            reading.clips if mark is None else [replace(clip, split=mark) for clip in reading.clips]
-        )
+        clips += (replace(clip, split=split or clip.split) for clip in reading.clips)
         notes += [note if len(paths) == 1 else f"{path}: {note}" for note in reading.notes]
         dropped += [Dropped(path, clip) for clip in reading.dropped]
         classes = classes or ordered_classes(clip.gloss for clip in clips)
-    if len(paths) > 1:
-        _check_ids(clips)
-    return Sources(clips, notes, dropped)
-
-
-def _marks(splits: Sequence[str], num_files: int) -> list[str | None]:
-    for split in splits:
-        if split_name(split) is None:
-            raise UsageError(f"--split {split}: is no part; name train, val or test")
-    if len(splits) not in (0, 1, num_files):
-        raise UsageError(
-            f"--split: {len(splits)} parts for {num_files} files; give one for all of them, or "
-            "one for each in their order"
+    clip_id, count = Counter(clip.clip_id for clip in clips).most_common(1)[0]
+    if count > 1 and len(paths) > 1:
+        raise DataError(
+            f"clip {quote(clip_id)} is in two of the files; ids of a CSV begin with its name, so "
+            "rename one file, or leave one out"
         )
-    named = [split_name(split) for split in splits] or [None]
-    return named if len(named) == num_files else named * num_files
-
-
-def _check_ids(clips: Sequence[Clip]) -> None:
-    seen: set[str] = set()
-    for clip in clips:
-        if clip.clip_id in seen:
-            raise DataError(
-                f"clip {quote(clip.clip_id)} is in two of the files; ids of a CSV begin with the "
-                "name of its file, so rename one, or leave one out"
-            )
-        seen.add(clip.clip_id)
+    return Sources(clips, notes, dropped)

@@ -1,15 +1,13 @@
-"""Decide which clips train, validate and test."""
+"""Clips that train, validate and test: given, marked in a column, named by signer, or held out."""
 
-import difflib
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import ceil
 
 import numpy as np
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool
 
 from slrctl.core.clip import Clip
+from slrctl.core.data.audit.quick import copies_in, group_name
 from slrctl.core.data.cache import ClipCache
 from slrctl.core.data.dataset import (
     SignDataset,
@@ -19,207 +17,32 @@ from slrctl.core.data.dataset import (
     rows_where,
     with_known_glosses,
 )
-from slrctl.core.data.mirror import MIRRORED, mirrored_copy
-from slrctl.core.data.prepare import led_by_right
+from slrctl.core.data.mirror import MIRRORED, lead_with_right, mirrored_copy
 from slrctl.core.data.readers.reading import count_of, quote, some_of
+from slrctl.core.data.splitter import (
+    SPLITS,
+    UNITS,
+    choose_stratified,
+    divide_clips,
+    split_name,
+    splits_of_named,
+)
 from slrctl.core.data.synthetic import synthesise
-from slrctl.core.seeding import stable_seed
-from slrctl.core.skeleton import LEFT_HAND, RIGHT_HAND
 from slrctl.errors import DataError, UsageError
 from slrctl.settings import DataSettings, Settings
 
-# Up to this many signers (or sessions) every choice of them is looked at: 4,095 choices.
-_MOST_GROUPS = 12
-# What a choice costs, in held-out groups: one more of them weighs as much as missing the wanted
-# size by a fifth (2 ** 0.25), or as an eighth of the glosses never being validated.
-_SIZE_WEIGHT = 4.0
-_GLOSS_WEIGHT = 8.0
+_LONG_NAME = {"train": "training", "val": "validation", "test": "test"}
 # A best checkpoint chosen on less than this share of the glosses would say little about the rest.
 _FEWEST_GLOSSES = 0.5
-
-
-def choose_whole_groups(
-    clips: Sequence[Clip], group_of: Callable[[Clip], str | None], share: float, seed: int
-) -> list[str] | None:
-    """Names of the groups to hold out, or None if no choice of whole groups will do.
-
-    A choice will do if it has between half and twice `share` of the clips and half of the glosses,
-    and what it leaves has every gloss. The cheapest one is taken: few groups, near the wanted
-    size, many glosses. Clips without a group rule out a choice.
-    """
-    groups = [group_of(clip) for clip in clips]
-    order = sorted(
-        {group for group in groups if group is not None},
-        key=lambda group: (stable_seed(seed, "held-out group", group), group),
-    )
-    if None in groups or len(order) < 2:
-        return None
-    glosses = {gloss: index for index, gloss in enumerate(sorted({clip.gloss for clip in clips}))}
-    counts = np.zeros((len(order), len(glosses)), dtype=np.int64)
-    for clip, group in zip(clips, groups, strict=True):
-        counts[order.index(group or ""), glosses[clip.gloss]] += 1
-
-    target = share * len(clips)
-    is_exhaustive = len(order) <= _MOST_GROUPS
-    choices = _all_choices(len(order)) if is_exhaustive else _filled_in_turn(counts, target)
-    best = _cheapest(choices, counts, target)
-    return None if best is None else sorted(order[index] for index in np.flatnonzero(best))
-
-
-def _all_choices(num_groups: int) -> Bool[np.ndarray, "N G"]:
-    numbers = np.arange(1, 2**num_groups)
-    return (numbers[:, None] >> np.arange(num_groups)) % 2 == 1
-
-
-def _filled_in_turn(counts: Int64[np.ndarray, "G K"], target: float) -> Bool[np.ndarray, "N G"]:
-    """From each group on, take groups in turn until the wanted size is reached."""
-    sizes = counts.sum(axis=1).tolist()
-    choices = np.zeros((len(sizes), len(sizes)), dtype=bool)
-    for start, choice in enumerate(choices):
-        size = 0
-        for index in (np.arange(len(sizes)) + start) % len(sizes):
-            if size < target and size + sizes[index] <= 2 * target:
-                choice[index] = True
-                size += sizes[index]
-    return choices
-
-
-def _cheapest(
-    choices: Bool[np.ndarray, "N G"], counts: Int64[np.ndarray, "G K"], target: float
-) -> Bool[np.ndarray, " G"] | None:
-    held_out = choices.astype(np.float64) @ counts  # exact, and faster than with integers
-    sizes = held_out.sum(axis=1)
-    is_fit = (sizes >= target / 2) & (sizes <= 2 * target)
-    is_fit &= (held_out < counts.sum(axis=0)).all(axis=1)
-    is_fit &= (held_out > 0).mean(axis=1) >= _FEWEST_GLOSSES
-    if not is_fit.any():
-        return None
-    costs: Float[np.ndarray, " N"] = (
-        choices.sum(axis=1)
-        + _SIZE_WEIGHT * np.abs(np.log2(np.maximum(sizes, 1) / target))
-        + _GLOSS_WEIGHT * (held_out == 0).mean(axis=1)
-    )
-    # Groups come in a seeded order and the first minimum wins: among equals the seed decides.
-    return choices[np.argmin(np.where(is_fit, costs, np.inf))]
-
-
-def choose_stratified(clips: Sequence[Clip], share: float, seed: int) -> set[str]:
-    """Ids of clips to hold out: of each gloss its share, but never its last clip.
-
-    Fractions of a clip are carried from gloss to gloss, so that the whole has its share too.
-    """
-    by_gloss: dict[str, list[str]] = defaultdict(list)
-    for clip in clips:
-        by_gloss[clip.gloss].append(clip.clip_id)
-    chosen: set[str] = set()
-    wanted = 0.0
-    for gloss in sorted(by_gloss, key=lambda gloss: (stable_seed(seed, "gloss", gloss), gloss)):
-        clip_ids = by_gloss[gloss]
-        clip_ids.sort(key=lambda clip_id: (stable_seed(seed, "held-out clip", clip_id), clip_id))
-        wanted += share * len(clip_ids)
-        # Nor does a gloss make up for others that have no clip to spare.
-        most = min(ceil(share * len(clip_ids)), len(clip_ids) - 1)
-        count = min(round(wanted) - len(chosen), most)
-        chosen.update(clip_ids[: max(count, 0)])
-    if not chosen:
-        largest = max(by_gloss.values(), key=len)
-        chosen.update(largest[: min(1, len(largest) - 1)])
-    return chosen
-
-
-def signers_of(clips: Iterable[Clip]) -> list[str]:
-    """The signers' names, in order."""
-    return sorted({clip.signer for clip in clips if clip.signer is not None})
-
-
-def are_chosen(settings: DataSettings) -> bool:
-    """Whether the settings name people at all."""
-    return any((settings.train_signers, settings.val_signers, settings.test_signers))
-
-
-def rows_by_signer(
-    clips: SignDataset, settings: DataSettings
-) -> tuple[dict[str, Int64[np.ndarray, " M"]], str]:
-    """The rows of each part by signer, whatever the split column says, and a note on it.
-
-    Where people to train on are named and none to test on, all others test; where people to test
-    on are named and none to train on, all others train. Clips of people in no part are left out.
-
-    Args:
-        clips: of one set.
-        settings: `train_signers`, `val_signers`, `test_signers`, at least one of them.
-
-    Raises:
-        UsageError: somebody is named for two parts, or nobody is left to train on.
-        DataError: a clip has no signer, or nobody has a name that was given.
-    """
-    signers = [clip.signer for clip in clips]
-    unknown = signers.count(None)
-    if unknown:
-        raise DataError(
-            f"{clips.source}: {count_of(unknown, 'clip')} of {len(clips)} without a signer, so "
-            "parts cannot be chosen by person; fill in the signer column, or leave "
-            "data.train_signers, val_signers and test_signers out"
-        )
-    named = {
-        "train": settings.train_signers or (),
-        "val": settings.val_signers or (),
-        "test": settings.test_signers or (),
-    }
-    everybody = signers_of(clips)
-    _check_names(named, everybody, clips.source)
-    rest = tuple(name for name in everybody if not any(name in part for part in named.values()))
-    if not named["train"]:
-        named["train"] = rest
-    elif not named["test"]:
-        named["test"] = rest
-    if not named["train"]:
-        raise UsageError(f"{clips.source}: every signer validates or tests; leave some to train on")
-    rows = {
-        part: np.flatnonzero([signer in names for signer in signers])
-        for part, names in named.items()
-    }
-    counts = ", ".join(
-        f"{part} {some_of(list(named[part]))} ({count_of(len(chosen), 'clip')})"
-        for part, chosen in rows.items()
-        if len(chosen)
-    )
-    return rows, f"parts by signer: {counts}"
-
-
-def _check_names(named: dict[str, tuple[str, ...]], everybody: list[str], source: str) -> None:
-    seen: dict[str, str] = {}
-    for part, names in named.items():
-        for name in names:
-            if name not in everybody:
-                near = difflib.get_close_matches(name, everybody, n=1, cutoff=0.0)
-                raise DataError(
-                    f"{source}: nobody is called {quote(name)} (data.{part}_signers); the nearest "
-                    f"is {quote(near[0]) if near else 'nobody'}, of {some_of(everybody)}"
-                )
-            if seen.setdefault(name, part) != part:
-                raise UsageError(
-                    f"{quote(name)} is named for {seen[name]} and for {part}; one part each"
-                )
-
-
-_PART_OF = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-    "test": "test",
-}
-_LONG_NAME = {"train": "training", "val": "validation", "test": "test"}
+# Few large signers are held out rather than many small ones.
+_GROUP_COST = 0.3
 
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """The clips of a training, under one tuple of classes: those that training shows.
+    """The clips of a training, under one tuple of classes: those of its training split.
 
-    `notes` say in one line each how the parts came about.
+    `notes` say in one line each how the splits came about.
     """
 
     train: SignDataset
@@ -234,9 +57,154 @@ class Splits:
         return {name: split for name, split in named.items() if split is not None}
 
 
-def split_name(split: str | None) -> str | None:
-    """train, val or test, however a file spells it; None for anything else."""
-    return None if split is None else _PART_OF.get(split.strip().lower())
+def _splits_of_training_file(train: SignDataset) -> tuple[list[str], list[str]]:
+    """Return the split of each row by the split column, and notes; all train if it has none."""
+    if all(clip.split is None for clip in train):
+        return ["train"] * len(train), []
+    splits: list[str] = []
+    for row, clip in enumerate(train):
+        split = split_name(clip.split)
+        if split is None:
+            found = "null, while other rows have one" if clip.split is None else quote(clip.split)
+            raise DataError(
+                f"{train.source}: row {row + 1} (clip {quote(clip.clip_id)}), column 'split': "
+                f"found {found}; expected train, val or test in every row, or null in all of them"
+            )
+        splits.append(split)
+    counts = ", ".join(f"{splits.count(name)} {name}" for name in SPLITS if name in splits)
+    if "train" not in splits:
+        raise DataError(
+            f"{train.source}: column 'split': found {counts} and no row for training; "
+            "mark some rows as train, or name another file with --train"
+        )
+    return splits, [f"split column of {train.name}: {counts}"]
+
+
+def _splits_by_signer(
+    train: SignDataset, settings: DataSettings
+) -> tuple[list[str | None], list[str]]:
+    """Return the split of each row by the signers named in the settings, and a note.
+
+    Where signers to train on are named and none to test on, all others test; where none to train
+    on are named, all others train. Other clips of signers who are not named are in no split.
+
+    Raises:
+        UsageError: a signer is named for two splits, or nobody is left to train on.
+        DataError: a clip has no signer, or no clip has a name that was given.
+    """
+    named = {
+        "train": settings.train_signers or (),
+        "val": settings.val_signers or (),
+        "test": settings.test_signers or (),
+    }
+    split_of = splits_of_named(train, "signer", named)
+    default = "train" if not named["train"] else None if named["test"] else "test"
+    splits = [split_of.get(clip.signer or "", default) for clip in train]
+    if "train" not in splits:
+        raise UsageError(f"{train.source}: every signer validates or tests; leave some to train on")
+    counts = []
+    for name in SPLITS:
+        signers = {c.signer for c, split in zip(train, splits, strict=True) if split == name}
+        if signers:
+            names = some_of(sorted(filter(None, signers)))
+            counts.append(f"{name} {names} ({count_of(splits.count(name), 'clip')})")
+    return splits, [f"splits by signer: {', '.join(counts)}"]
+
+
+def _clips_of_given_file(
+    given: SignDataset, split: str, num_overridden: int
+) -> tuple[SignDataset, str]:
+    """Return the rows that a file marks for the split it is named for, if any, else all; a note."""
+    marked = rows_where(given, lambda clip: split_name(clip.split) == split)
+    name, clips = _LONG_NAME[split], count_of(len(marked) or len(given), "clip")
+    if 0 < len(marked) < len(given):
+        note = f"{name}: {clips} of {given.name}, the rows its split column marks {split}"
+    else:
+        note = f"{name}: all {clips} of {given.name}"
+    if num_overridden:
+        note += (
+            f", instead of the {count_of(num_overridden, 'row')} the training file marks {split}"
+        )
+    return (given.select(marked) if len(marked) else given), note
+
+
+def _hold_out(train: SignDataset, share: float, seed: int) -> tuple[Bool[np.ndarray, " N"], str]:
+    """Choose the training clips that validate instead, and describe the choice.
+
+    They are those of a few whole signers, or sessions, where these have between half and twice the
+    share of the clips and half of the glosses, and leave every gloss to training. Otherwise each
+    gloss gives its share.
+    """
+    for unit in UNITS:
+        names = {getattr(clip, unit) for clip in train}
+        if None in names or len(names) < 2:
+            continue
+        shares = (1 - share, share, 0.0)
+        split_of = divide_clips(train, unit, shares, seed, group_cost=_GROUP_COST)
+        is_held_out = np.array([split_of[getattr(clip, unit)] == "val" for clip in train])
+        if _is_fit([clip.gloss for clip in train], is_held_out, share):
+            chosen = [name for name in sorted(split_of) if split_of[name] == "val"]
+            return is_held_out, f"of {unit}{'s' * (len(chosen) > 1)} {_listed(chosen)}"
+    clip_ids = choose_stratified(train, share, seed)
+    is_held_out = np.array([clip.clip_id in clip_ids for clip in train])
+    return is_held_out, f"of {len(train)} chosen at random, gloss by gloss,"
+
+
+def _is_fit(glosses: Sequence[str], is_held_out: Bool[np.ndarray, " N"], share: float) -> bool:
+    held_out = {gloss for gloss, is_out in zip(glosses, is_held_out, strict=True) if is_out}
+    kept = {gloss for gloss, is_out in zip(glosses, is_held_out, strict=True) if not is_out}
+    return (
+        share / 2 <= float(is_held_out.mean()) <= 2 * share
+        and held_out <= kept
+        and len(held_out) >= _FEWEST_GLOSSES * len(kept)
+    )
+
+
+def _listed(names: Sequence[str], limit: int = 5) -> str:
+    shown = ", ".join(name if name.isprintable() else quote(name) for name in names[:limit])
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
+
+
+def _under_training_classes(
+    training: SignDataset, dataset: SignDataset, split: str, *, skip_bad_clips: bool
+) -> tuple[SignDataset, list[str]]:
+    """Put a split under the classes of training, and note clips left out, glosses and leaks."""
+    known = with_known_glosses(dataset, training.classes, skip_bad_clips=skip_bad_clips)
+    notes = list(known.notes[len(dataset.notes) :])
+    name, shown = _LONG_NAME[split], {clip.gloss for clip in known}
+    absent = [gloss for gloss in training.classes if gloss not in shown]
+    if absent:
+        notes.append(
+            f"{name} lacks {len(absent)} of the {len(training.classes)} glosses "
+            f"of training: {some_of(absent)}"
+        )
+    leaks = _leaks(training, known, name)
+    if leaks:
+        notes.append(f"{'; '.join(leaks)}; slrctl data audit says more")
+    return replace(known, notes=dataset.notes), notes
+
+
+def _leaks(training: SignDataset, known: SignDataset, name: str) -> list[str]:
+    """Describe the leaks that are found at next to no cost."""
+    found = []
+    copies = copies_in(training, known)
+    if copies:
+        num_exact = np.count_nonzero(np.isin(known.digests, training.digests))
+        how = "landmark for landmark"
+        if num_exact < len(copies):
+            how = f"{num_exact} {how}, the others moved, scaled or mirrored"
+        found.append(
+            f"warning: {len(copies)} of {len(known)} {name} clips are in training too, {how}; "
+            "their score says nothing about new clips"
+        )
+    for unit in UNITS:
+        names = {group_name(clip, unit) for clip in training}
+        names.intersection_update(group_name(clip, unit) for clip in known)
+        shared = sorted(filter(None, names))
+        if shared:
+            listed = _listed(shared)
+            found.append(f"{name} shares {count_of(len(shared), unit)} with training ({listed})")
+    return found
 
 
 def choose_splits(
@@ -249,177 +217,66 @@ def choose_splits(
     skip_bad_clips: bool = False,
     people: DataSettings | None = None,
 ) -> Splits:
-    """Take the parts from the files given, else from a split column, else split one off.
+    """Take the splits from the files given, else from a split column, else hold validation out.
 
     Args:
-        train: clips of the training file; a split column there says what each row is for.
+        train: clips of the training file; a split column there gives the split of each row.
         val: clips to validate on, if a file was named for them.
         test: clips to test on, if a file was named for them.
-        val_share: share of the training clips split off where there is nothing to validate on.
+        val_share: share of the training clips held out where there is nothing to validate on.
         seed: decides which clips those are.
         skip_bad_clips: leave out clips with a gloss that training lacks, instead of stopping.
-        people: settings that may name signers for the parts; they take the split column's place.
+        people: settings that may name signers for the splits; they replace the split column.
 
     Raises:
-        UsageError: the people named do not make parts.
-        DataError: the split column is incomplete or leaves nothing to train on, a part shows a
-            gloss that training lacks, or there are too few clips to split some off.
+        UsageError: the signers named do not make splits.
+        DataError: the split column is incomplete or leaves nothing to train on, a split shows a
+            gloss that training lacks, or there are too few clips to hold some out.
     """
-    if people is not None and are_chosen(people):
-        rows, note = rows_by_signer(train, people)
-        notes = [note]
+    if people is not None and (people.train_signers or people.val_signers or people.test_signers):
+        split_of_row, notes = _splits_by_signer(train, people)
     else:
-        rows, notes = _rows_of_training_file(train)
+        split_of_row, notes = _splits_of_training_file(train)
+    rows = {name: np.flatnonzero([split == name for split in split_of_row]) for name in SPLITS}
     others = replace(train, notes=())
-    kept = train.select(rows["train"])
+    training = train.select(rows["train"])
     validation = others.select(rows["val"])
     testing = others.select(rows["test"]) if len(rows["test"]) else None
     if val is not None:
-        validation, note = _rows_of_given_file(val, "val", len(rows["val"]))
+        validation, note = _clips_of_given_file(val, "val", len(rows["val"]))
         notes.append(note)
     elif not len(rows["val"]):
-        is_chosen, note = _split_off(kept, val_share, seed)
-        validation = replace(kept.select(np.flatnonzero(is_chosen)), notes=())
-        kept = kept.select(np.flatnonzero(~is_chosen))
-        notes.append(note)
+        is_held_out, how = _hold_out(training, val_share, seed)
+        if not is_held_out.any():
+            raise DataError(
+                f"{train.source}: found {count_of(len(training), 'clip')} and no gloss with two; "
+                "expected some to validate on beside those to train on: name a file with --val"
+            )
+        validation = replace(training.select(np.flatnonzero(is_held_out)), notes=())
+        training = training.select(np.flatnonzero(~is_held_out))
+        notes.append(
+            f"validation: {count_of(len(validation), 'clip')} {how} split off from training "
+            "(no validation set was given)"
+        )
     if test is not None:
-        testing, note = _rows_of_given_file(test, "test", len(rows["test"]))
+        testing, note = _clips_of_given_file(test, "test", len(rows["test"]))
         notes.append(note)
 
-    training = replace(kept, classes=ordered_classes(clip.gloss for clip in kept))
-    validation, remarks = _beside(training, validation, "val", skip_bad_clips)
+    training = replace(training, classes=ordered_classes(clip.gloss for clip in training))
+    validation, remarks = _under_training_classes(
+        training, validation, "val", skip_bad_clips=skip_bad_clips
+    )
     notes += remarks
     if testing is not None:
-        testing, remarks = _beside(training, testing, "test", skip_bad_clips)
+        testing, remarks = _under_training_classes(
+            training, testing, "test", skip_bad_clips=skip_bad_clips
+        )
         notes += remarks
     return Splits(training, validation, testing, tuple(notes))
 
 
-_Rows = Int64[np.ndarray, " M"]
-
-
-def _rows_of_training_file(train: SignDataset) -> tuple[dict[str, _Rows], list[str]]:
-    """The rows of the training file by what its split column says; all train if it has none."""
-    if all(clip.split is None for clip in train):
-        nothing = np.zeros(0, dtype=np.int64)
-        return {"train": np.arange(len(train)), "val": nothing, "test": nothing}, []
-    parts: list[str] = []
-    for row, clip in enumerate(train):
-        part = split_name(clip.split)
-        if part is None:
-            found = "null, while other rows have one" if clip.split is None else quote(clip.split)
-            raise DataError(
-                f"{train.source}: row {row + 1} (clip {quote(clip.clip_id)}), column 'split': "
-                f"found {found}; expected train, val or test in every row, or null in all of them"
-            )
-        parts.append(part)
-    rows = {name: np.flatnonzero([part == name for part in parts]) for name in _LONG_NAME}
-    counts = ", ".join(f"{len(found)} {name}" for name, found in rows.items() if len(found))
-    if not len(rows["train"]):
-        raise DataError(
-            f"{train.source}: column 'split': found {counts} and no row for training; "
-            "mark some rows as train, or name another file with --train"
-        )
-    return rows, [f"split column of {train.name}: {counts}"]
-
-
-def _rows_of_given_file(given: SignDataset, part: str, overridden: int) -> tuple[SignDataset, str]:
-    """The clips of a file named for a part: the rows marked for it if there are any, else all."""
-    marked = rows_where(given, lambda clip: split_name(clip.split) == part)
-    name = _LONG_NAME[part]
-    clips = count_of(len(marked) or len(given), "clip")
-    if 0 < len(marked) < len(given):
-        note = f"{name}: {clips} of {given.name}, the rows its split column marks {part}"
-    else:
-        note = f"{name}: all {clips} of {given.name}"
-    if overridden:
-        note += f", instead of the {count_of(overridden, 'row')} the training file marks {part}"
-    return (given.select(marked) if len(marked) else given), note
-
-
-def _split_off(train: SignDataset, share: float, seed: int) -> tuple[Bool[np.ndarray, " N"], str]:
-    """Which training clips are to validate instead, and how they were chosen."""
-    for noun, group_of in (("signer", _signer), ("session", _session)):
-        groups = choose_whole_groups(train, group_of, share, seed)
-        if groups is not None:
-            is_chosen = np.array([group_of(clip) in groups for clip in train])
-            plural = "" if len(groups) == 1 else "s"
-            how = f"of {noun}{plural} {_listed(groups)}"
-            break
-    else:
-        clip_ids = choose_stratified(train, share, seed)
-        is_chosen = np.array([clip.clip_id in clip_ids for clip in train])
-        how = f"of {len(train)} chosen at random, gloss by gloss,"
-    if not is_chosen.any():
-        raise DataError(
-            f"{train.source}: found {count_of(len(train), 'clip')} and no gloss with two; expected "
-            "some to validate on beside those to train on: name a file with --val"
-        )
-    note = (
-        f"validation: {count_of(int(is_chosen.sum()), 'clip')} {how} split off from "
-        "training (no validation set was given)"
-    )
-    return is_chosen, note
-
-
-def _signer(clip: Clip) -> str | None:
-    return clip.signer
-
-
-def _session(clip: Clip) -> str | None:
-    return clip.session
-
-
-def _listed(names: Sequence[str], limit: int = 5) -> str:
-    shown = ", ".join(name if name.isprintable() else quote(name) for name in names[:limit])
-    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
-
-
-def _beside(
-    training: SignDataset, dataset: SignDataset, part: str, skip_bad_clips: bool
-) -> tuple[SignDataset, list[str]]:
-    """A part under the classes of training, and what a user should know about it.
-
-    Worth a note are glosses it never shows, clips left out, and clips it shares with training.
-    """
-    known = with_known_glosses(dataset, training.classes, skip_bad_clips=skip_bad_clips)
-    notes = list(known.notes[len(dataset.notes) :])
-    name, shown = _LONG_NAME[part], {clip.gloss for clip in known}
-    absent = [gloss for gloss in training.classes if gloss not in shown]
-    if absent:
-        notes.append(
-            f"{name} lacks {len(absent)} of the {len(training.classes)} glosses "
-            f"of training: {some_of(absent)}"
-        )
-    leaks = _leaks(training, known, name)
-    if leaks:
-        notes.append(leaks)
-    return replace(known, notes=dataset.notes), notes
-
-
-def _leaks(training: SignDataset, known: SignDataset, name: str) -> str | None:
-    """The cheap part of `slrctl data audit`, in one line."""
-    # Imported late: it takes scipy, which nothing else here needs.
-    from slrctl.core.data.audit.quick import copies_in, essentials, shared_names
-
-    found = []
-    copies = copies_in(essentials(training), known)
-    if copies:
-        num_exact = np.count_nonzero(np.isin(known.digests, training.digests))
-        how = "landmark for landmark"
-        if num_exact < len(copies):
-            how = f"{num_exact} {how}, the others moved, scaled or mirrored"
-        found.append(
-            f"warning: {len(copies)} of {len(known)} {name} clips are in training too, {how}; "
-            "their score says nothing about new clips"
-        )
-    for kind, names in shared_names(training, known):
-        found.append(f"{name} shares {count_of(len(names), kind)} with training ({_listed(names)})")
-    return f"{'; '.join(found)}; slrctl data audit says more" if found else None
-
-
 def with_mirrored_copies(dataset: SignDataset) -> SignDataset:
-    """Every clip followed by its mirrored copy, in the canonical form of the others.
+    """Put beside every clip its mirrored copy, in the canonical form of the others.
 
     Raises:
         DataError: a copy's id is taken, as in a set that holds mirrored copies already.
@@ -432,15 +289,12 @@ def with_mirrored_copies(dataset: SignDataset) -> SignDataset:
                 f"{quote(clip.clip_id + MIRRORED)}; the mirrored copy of the first would have the "
                 "id of the second: leave data.val_mirrored off, or rename the second"
             )
-    return replace(dataset, clips=tuple(_beside_copies(dataset)))
-
-
-def _beside_copies(dataset: SignDataset) -> Iterator[Clip]:
-    canonical = dataset.canonical
+    is_led_by_right = dataset.canonical is not None and dataset.canonical.dominant_hand == "right"
+    clips: list[Clip] = []
     for clip in dataset:
         copy = mirrored_copy(clip)
-        is_led_by_right = canonical is not None and canonical.dominant_hand == "right"
-        yield from (clip, led_by_right(copy) if is_led_by_right else copy)
+        clips += [clip, lead_with_right(copy) if is_led_by_right else copy]
+    return replace(dataset, clips=tuple(clips))
 
 
 def load_splits(settings: Settings, cache: ClipCache | None = None) -> Splits:
@@ -452,7 +306,7 @@ def load_splits(settings: Settings, cache: ClipCache | None = None) -> Splits:
 
     Raises:
         UsageError: clips are named for validation or test, but none for training.
-        DataError: a file cannot be read, or the parts do not fit together.
+        DataError: a file cannot be read, or the splits do not fit together.
     """
     data = settings.data
     if data.train is None:
@@ -498,15 +352,3 @@ def load_splits(settings: Settings, cache: ClipCache | None = None) -> Splits:
         for note in dataset.notes
     ]
     return replace(splits, notes=(*read, *splits.notes))
-
-
-def missing_hand_share(clips: Sequence[Clip]) -> tuple[float, float]:
-    """Share of frames without the left hand, and without the right one."""
-    missing = np.zeros(2)
-    num_frames = 0
-    for clip in clips:
-        num_frames += clip.num_frames
-        is_missing = np.isnan(clip.landmarks[..., 0]) | np.isnan(clip.landmarks[..., 1])
-        missing += [is_missing[:, hand].all(axis=1).sum() for hand in (LEFT_HAND, RIGHT_HAND)]
-    left, right = missing / num_frames
-    return float(left), float(right)

@@ -22,7 +22,7 @@ from slrctl.core.data.audit.fingerprint import FramedClips, fingerprint, in_imag
 from slrctl.core.data.dataset import ordered_classes
 from slrctl.core.data.readers import read_clips
 from slrctl.core.data.readers.reading import count_of, quote
-from slrctl.core.data.splits import split_name
+from slrctl.core.data.splitter import split_name
 from slrctl.errors import DataError, UsageError
 from slrctl.settings import DataSettings
 

@@ -10,11 +10,12 @@ from numpy.testing import assert_allclose
 from planted import CHANGES, jittered, resampled, turned
 
 from slrctl.core.clip import Clip
-from slrctl.core.data.audit import COPY_THRESHOLD, audit_parts
 from slrctl.core.data.audit.alignment import Laid, pair_up
+from slrctl.core.data.audit.duplicates import COPY_THRESHOLD
 from slrctl.core.data.audit.fingerprint import in_torso_frame
 from slrctl.core.data.audit.fingerprint import mirrored as mirrored_in_frame
 from slrctl.core.data.audit.matching import _on_the_line, unexplained
+from slrctl.core.data.audit.report import audit_parts
 from slrctl.core.data.synthetic import SynthesisParameters, synthesise
 
 

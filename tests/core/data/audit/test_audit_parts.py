@@ -9,7 +9,6 @@ from planted import mirrored as mirror_image
 from planted import turned
 
 from slrctl.core.clip import Clip
-from slrctl.core.data.audit import audit_parts, fix, with_own_ids
 from slrctl.core.data.audit.duplicates import digest, exact_copies
 from slrctl.core.data.audit.fingerprint import (
     FramedClips,
@@ -19,7 +18,14 @@ from slrctl.core.data.audit.fingerprint import (
     mirrored,
 )
 from slrctl.core.data.audit.matching import blend_unexplained, unexplained
-from slrctl.core.data.audit.report import missing_classes, name_hints, shared_groups
+from slrctl.core.data.audit.report import (
+    audit_parts,
+    fix,
+    missing_classes,
+    name_hints,
+    shared_groups,
+    with_own_ids,
+)
 
 
 def clip(name: str, seed: int, gloss: str = "a", frames: int = 12, **facts) -> Clip:

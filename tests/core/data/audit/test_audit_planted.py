@@ -8,7 +8,7 @@ import pytest
 from planted import CHANGES, resampled
 
 from slrctl.core.clip import Clip
-from slrctl.core.data.audit import Audit, audit_parts
+from slrctl.core.data.audit.report import Audit, audit_parts
 from slrctl.core.data.dataset import load_dataset
 from slrctl.core.data.synthetic import SynthesisParameters, synthesise
 
