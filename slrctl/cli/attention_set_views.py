@@ -9,13 +9,12 @@ from slrctl.cli.console import print_lines, print_table
 
 if TYPE_CHECKING:
     from slrctl.studies.attention.faithfulness import Faithfulness
-    from slrctl.studies.attention.measures import Interval
-    from slrctl.studies.attention.summary import Summary
+    from slrctl.studies.attention.summary import AttentionSummary, MeanInterval
 
 _SHOWN_GLOSSES = 30
 
 
-def show_summary(console: Console, name: str, summary: "Summary") -> None:
+def show_summary(console: Console, name: str, summary: "AttentionSummary") -> None:
     from slrctl.studies.attention.measures import CLEAR
 
     count = len(summary.clips)
@@ -30,9 +29,10 @@ def show_summary(console: Console, name: str, summary: "Summary") -> None:
             [
                 measure,
                 _with_interval(summary.overall[measure]),
-                *(_mean(part) for part in summary.two_handed[measure][:2]),
-                _with_interval(summary.two_handed[measure][2]),
-                _with_interval(summary.correctness[measure][2]),
+                _mean(summary.handedness[measure]["one_handed"]),
+                _mean(summary.handedness[measure]["two_handed"]),
+                _with_interval(summary.handedness[measure]["difference"]),
+                _with_interval(summary.correctness[measure]["difference"]),
             ]
             for measure in summary.overall
         ],
@@ -40,7 +40,7 @@ def show_summary(console: Console, name: str, summary: "Summary") -> None:
     print_lines(
         console,
         [
-            f"95 % intervals by {summary.units.kind}; divergence in nats, entropy relative to "
+            f"95 % intervals by {summary.bootstrap.kind}; divergence in nats, entropy relative to "
             "uniform, redundancy 1 where heads agree, shares of norms",
             "a lag is the shift of the strongest diagonal; it is noise where that diagonal gets "
             f"less than {CLEAR:g} times uniform attention",
@@ -71,7 +71,7 @@ def show_summary(console: Console, name: str, summary: "Summary") -> None:
 
 
 def show_comparison(
-    console: Console, names: tuple[str, str], differences: "dict[str, Interval]"
+    console: Console, names: tuple[str, str], differences: "dict[str, MeanInterval]"
 ) -> None:
     print_table(
         console,
@@ -111,7 +111,7 @@ def show_faithfulness(console: Console, name: str, found: "Faithfulness") -> Non
             ],
         )
     lines = [f"{name}: {verdict(found)}."]
-    lines.append(f"95 % intervals by {found.units.kind}; probabilities of the predicted gloss")
+    lines.append(f"95 % intervals by {found.bootstrap.kind}; probabilities of the predicted gloss")
     print_lines(console, lines)
 
 
@@ -122,11 +122,11 @@ def _middle_half(lags: tuple[int, ...]) -> str:
     return f"{first:+g} to {third:+g}"
 
 
-def _mean(found: "Interval") -> str:
+def _mean(found: "MeanInterval") -> str:
     return f"{found.mean:.3g}" if found.clips else "-"
 
 
-def _with_interval(found: "Interval") -> str:
+def _with_interval(found: "MeanInterval") -> str:
     if not found.clips:
         return "-"
     return f"{found.mean:.3g} ({found.low:.3g} to {found.high:.3g})"

@@ -56,8 +56,7 @@ def run_summary(asked: Asked) -> dict[str, Any]:
         key = "compared_with" if number else "run"
         result[key] = {"run_dir": str(opened.run_dir), **summary_json(summary)}
     if len(summaries) == 2:
-        settings = asked.runs[0].settings
-        differences = compare(*summaries, resamples=settings.evaluate.resamples, seed=settings.seed)
+        differences = compare(*summaries)
         if "terminal" in asked.formats:
             show_comparison(asked.console, (asked.runs[0].name, asked.runs[1].name), differences)
         result["difference"] = {name: one.to_json() for name, one in differences.items()}

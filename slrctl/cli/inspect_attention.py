@@ -88,14 +88,14 @@ def inspect_attention(
         # Imported late: torch takes seconds, and --help does not need it.
         from slrctl.cli.attention_sets import Asked, run_faithfulness, run_summary
         from slrctl.runs.folder import newest_run
-        from slrctl.studies.attention.inspect import open_run, with_same_classes
+        from slrctl.studies.attention.inspect import open_run
         from slrctl.studies.attention.record import clips_of_gloss
 
         layers = setting_layers(ctx)
         refuse_settled(layers, "inspect-attention")
         runs = [open_run(run or newest_run(RUNS_DIR), layers)]
         if compare is not None:
-            runs.append(with_same_classes(open_run(compare, layers), runs[0]))
+            runs.append(open_run(compare, layers, beside=runs[0]))
         cache = cache_for(runs[0].settings.data)
         subject = runs[0].subject(data, split, cache)
         datasets = [subject.dataset] + [

@@ -14,7 +14,7 @@ from slrctl.reports.tables import write_csv
 from slrctl.studies.attention.faithfulness import Faithfulness
 from slrctl.studies.attention.measures import ClipMeasures, MeasuredClip
 from slrctl.studies.attention.record import PARTS, InspectedClip
-from slrctl.studies.attention.summary import BOTH_WAYS, Summary
+from slrctl.studies.attention.summary import BOTH_WAYS, AttentionSummary
 
 
 def as_json(value: Any) -> Any:
@@ -125,7 +125,7 @@ def write_clip_json(path: Path, measured: MeasuredClip, source: Mapping[str, Any
         unfinished.write_text(_dumps(whole) + "\n", encoding="utf-8")
 
 
-def write_summary_npz(path: Path, summary: Summary) -> None:
+def write_summary_npz(path: Path, summary: AttentionSummary) -> None:
     """Save the mean maps of every gloss with their intervals."""
     glosses = summary.glosses
     _write_arrays(
@@ -141,7 +141,7 @@ def write_summary_npz(path: Path, summary: Summary) -> None:
 _INTERVAL = ("mean", "low", "high")
 
 
-def write_clips_csv(path: Path, summary: Summary) -> None:
+def write_clips_csv(path: Path, summary: AttentionSummary) -> None:
     """Save a row a clip with its measures."""
     rows = [
         {

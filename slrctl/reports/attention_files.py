@@ -30,7 +30,7 @@ from slrctl.studies.attention.faithfulness import Faithfulness
 from slrctl.studies.attention.inspect import OpenedRun
 from slrctl.studies.attention.measures import MeasuredClip
 from slrctl.studies.attention.record import FUSION
-from slrctl.studies.attention.summary import Summary
+from slrctl.studies.attention.summary import AttentionSummary
 
 _PICTURES = ("png", "svg", "pdf")
 
@@ -119,7 +119,7 @@ def _file_names(clips: Sequence[MeasuredClip]) -> list[str]:
 
 
 def write_summary(
-    folder: Path, formats: Collection[str], summary: Summary, whole: dict[str, Any]
+    folder: Path, formats: Collection[str], summary: AttentionSummary, whole: dict[str, Any]
 ) -> list[Path]:
     """Write the files about a summary; `whole` is its JSON. The CSV goes with the npz."""
     drawn = []

@@ -1,8 +1,8 @@
-"""A run that was opened to be looked into, and the clips it is to read."""
+"""The attention of a run's model on clips: maps of single clips, summary, faithfulness."""
 
 import platform
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -20,20 +20,19 @@ from slrctl.core.data.prepare import canonical_settings, resample_frames
 from slrctl.core.data.splits import load_splits
 from slrctl.core.devices import deterministic
 from slrctl.core.model.explain import Explanation, explain
-from slrctl.core.model.fusion import CrossModalAttention, GatedMessages, StreamMessages
+from slrctl.core.model.fusion import CrossModalAttention, StreamMessages
 from slrctl.errors import DataError, UsageError
 from slrctl.evaluation.clips import ClipsToEvaluate, clips_of_file, clips_of_run
 from slrctl.layers import Layer
-from slrctl.runs.load import LoadedRun, load_with_layers
+from slrctl.runs.load import LoadedRun, RunWithLayers, load_with_layers
 from slrctl.settings import Settings
 from slrctl.studies.attention.faithfulness import Faithfulness, curves_of, judge
-from slrctl.studies.attention.measures import units_of
-from slrctl.studies.attention.record import FUSION, PARTS, AttentionMap, InspectedClip, layer_names
-from slrctl.studies.attention.summary import Summary, summarise
+from slrctl.studies.attention.record import FUSION, AttentionMap, InspectedClip, layer_names
+from slrctl.studies.attention.summary import AttentionSummary, Bootstrap, summarise
 
-# The maps of as many clips of 204 frames take half a gigabyte.
-LOOKED_AT_TOGETHER = 32
-_PART_OF = {"left": "left_hand", "right": "right_hand", "body": "body"}
+BATCH_SIZE = 32
+"""Clips inspected at once: at 204 frames their maps take half a gigabyte."""
+_STREAMS = {"left": "left_hand", "right": "right_hand", "body": "body"}
 
 
 @torch.no_grad()
@@ -48,130 +47,100 @@ def inspect_clips(
 
     Args:
         run: the trained model.
-        dataset: clips under the model's classes; brought into their canonical form, which is also
-            what is drawn, if they are not in it yet.
-        settings: how clips are prepared.
-        device: where the model is.
+        dataset: clips under the model's classes, in their canonical form or not.
+        settings: of their preparation.
+        device: of the model.
         layers: of `layer_names`; the others are left out, to save memory.
     """
     if dataset.canonical is None:
         dataset = canonical_dataset(dataset, settings.prepare)
     clips = {clip.clip_id: clip for clip in dataset}
-    for batch in evaluation_batches(prepare_clips(dataset, settings), LOOKED_AT_TOGETHER):
+    for batch in evaluation_batches(prepare_clips(dataset, settings), BATCH_SIZE):
         batch = batch.to(device)
-        logits = run.model(batch).logits.cpu().numpy()
+        logits = _numpy(run.model(batch).logits)
         explained = explain(run.model, batch)
-        lengths = batch.is_valid.sum(-1).tolist()
         misplaced = _misplaced(explained.fusion, batch)
+        lengths = batch.is_valid.sum(-1).tolist()
         for row, (clip_id, length) in enumerate(zip(batch.clip_ids, lengths, strict=True)):
             is_present = {
                 "left_hand": _numpy(batch.left_is_present[row, :length]),
                 "right_hand": _numpy(batch.right_is_present[row, :length]),
                 "body": np.ones(length, bool),
             }
-            maps = dict(_layers(explained, row, is_present))
+            maps = _maps(explained, row, is_present)
+            messages = explained.messages
             yield InspectedClip(
                 clip=_as_seen(clips[clip_id], settings),
                 classes=run.classes,
                 logits=logits[row],
                 is_present=is_present,
-                layers={name: maps[name] for name in maps if name in layers},
-                gates=_gates(explained.messages, row, length),
-                norms=_norms(explained.messages, row, length),
+                layers={name: found for name, found in maps.items() if name in layers},
+                gates=messages
+                and {name: _numpy(m.gate[row, :length]) for name, m in messages._asdict().items()},
+                norms=messages and _norms(messages, row, length),
                 misplaced=misplaced[row],
             )
 
 
 def _as_seen(clip: Clip, settings: Settings) -> Clip:
-    """The clip in the frames the model saw, in the coordinates of the image."""
+    """Resample a long clip to the frames that the model sees."""
     if clip.num_frames <= settings.model.max_frames:
         return clip
     return replace(clip, landmarks=resample_frames(clip.landmarks, settings.model.max_frames))
 
 
-def _layers(
+def _maps(
     explained: Explanation, row: int, is_present: dict[str, Bool[np.ndarray, " T"]]
-) -> Iterator[tuple[str, tuple[AttentionMap, ...]]]:
-    """The maps of one clip of the batch, without padding."""
-    valid = is_present["body"]
-    length = len(valid)
+) -> dict[str, tuple[AttentionMap, ...]]:
+    """Return the maps of one clip of a batch by layer, without padding."""
+    valid, layers = is_present["body"], {}
+
+    def unpadded(weights: Tensor) -> Float32[np.ndarray, "H Q T"]:
+        return _numpy(weights[row, :, : len(valid), : len(valid)])
+
     if explained.fusion is not None:
-        yield (
-            FUSION,
-            tuple(
-                _directed(name, _numpy(weights[row, :, :length, :length]), is_present)
-                for name, weights in explained.fusion._asdict().items()
-            ),
-        )
+        directed = []
+        for name, weights in explained.fusion._asdict().items():
+            reader, read = (_STREAMS[short] for short in name.split("_to_"))
+            masks = is_present[reader], is_present[read]
+            directed.append(AttentionMap(name, reader, read, unpadded(weights), *masks))
+        layers[FUSION] = tuple(directed)
     for number, layer in enumerate(explained.encoders, start=1):
-        yield (
-            f"encoder-{number}",
-            tuple(
-                AttentionMap(
-                    part, part, part, _numpy(weights[row, :, :length, :length]), valid, valid
-                )
-                for part, weights in layer.items()
-            ),
+        layers[f"encoder-{number}"] = tuple(
+            AttentionMap(stream, stream, stream, unpadded(weights), valid, valid)
+            for stream, weights in layer.items()
         )
+    query, one = "class_query", np.ones(1, bool)
     for number, weights in enumerate(explained.decoder, start=1):
-        one = np.ones(1, bool)
-        found = _numpy(weights[row, :, :, :length])
-        yield (
-            f"decoder-{number}",
-            (AttentionMap("class_query", "class_query", "clip", found, one, valid),),
-        )
-
-
-def _directed(
-    name: str,
-    weights: Float32[np.ndarray, "H T T"],
-    is_present: dict[str, Bool[np.ndarray, " T"]],
-) -> AttentionMap:
-    reader, read = (_PART_OF[short] for short in name.split("_to_"))
-    return AttentionMap(name, reader, read, weights, is_present[reader], is_present[read])
-
-
-def _gates(
-    messages: StreamMessages | None, row: int, length: int
-) -> dict[str, Float32[np.ndarray, "T D"]] | None:
-    if messages is None:
-        return None
-    return {part: _numpy(stream.gate[row, :length]) for part, stream in messages._asdict().items()}
+        found = AttentionMap(query, query, "clip", unpadded(weights), one, valid)
+        layers[f"decoder-{number}"] = (found,)
+    return layers
 
 
 def _norms(
-    messages: StreamMessages | None, row: int, length: int
-) -> dict[str, Float32[np.ndarray, "T 3"]] | None:
-    """Length of a stream's own features and of its gated messages in every frame."""
-    if messages is None:
-        return None
-    return {
-        part: _numpy(_stream_norms(stream, PARTS.index(part), row, length))
-        for part, stream in messages._asdict().items()
-    }
-
-
-def _stream_norms(stream: GatedMessages, place: int, row: int, length: int) -> Tensor:
-    gate = stream.gate[row, :length]
-    norms = [
-        (gate * stream.first_message[row, :length]).norm(dim=-1),
-        (gate * stream.second_message[row, :length]).norm(dim=-1),
-    ]
-    norms.insert(place, stream.own[row, :length].norm(dim=-1))
-    return torch.stack(norms, dim=-1)
+    messages: StreamMessages, row: int, length: int
+) -> dict[str, Float32[np.ndarray, "T 3"]]:
+    """Return the norms of a stream's own features and of its gated messages in every frame."""
+    found = {}
+    for place, (stream, message) in enumerate(messages._asdict().items()):
+        own, gate, first, second = (tensor[row, :length] for tensor in message)
+        columns = [(gate * first).norm(dim=-1), (gate * second).norm(dim=-1)]
+        columns.insert(place, own.norm(dim=-1))
+        found[stream] = _numpy(torch.stack(columns, dim=-1))
+    return found
 
 
 def _misplaced(fusion: CrossModalAttention | None, batch: ClipBatch) -> list[float]:
-    """For each clip the largest share of a row that lies on missing or padded frames."""
+    """Return for each clip the largest share of a row that lies on missing or padded frames."""
     if fusion is None:
         return [0.0] * len(batch)
-    absent = {
+    is_absent = {
         "left": ~batch.left_is_present,
         "right": ~batch.right_is_present,
         "body": ~batch.is_valid,
     }
     shares = [
-        (weights * absent[name.split("_to_")[1]][:, None, None, :]).sum(-1).amax((1, 2))
+        (weights * is_absent[name.split("_to_")[1]][:, None, None, :]).sum(-1).amax((1, 2))
         for name, weights in fusion._asdict().items()
     ]
     return torch.stack(shares).amax(0).tolist()
@@ -181,26 +150,21 @@ def _numpy(tensor: Tensor) -> np.ndarray:
     return tensor.cpu().numpy().copy()
 
 
-_PACKAGES = ("slrctl", "torch", "numpy")
-
-
-@dataclass(frozen=True, eq=False)
-class OpenedRun:
-    """A trained model with the settings to read clips with; see `RunWithLayers`."""
-
-    run_dir: Path
-    run: LoadedRun
-    settings: Settings
-    device: torch.device
+class OpenedRun(RunWithLayers):
+    """A run whose model is to be inspected."""
 
     @property
     def name(self) -> str:
         return self.run_dir.name or str(self.run_dir)
 
+    @property
+    def has_fusion(self) -> bool:
+        return FUSION in layer_names(self.run.settings.model)
+
     def subject(
         self, data: Path | None, split: str | None, cache: ClipCache | None
     ) -> ClipsToEvaluate:
-        """Its validation clips, another part of its data, or a file."""
+        """Load its validation clips, another split of its data, or a file."""
         if data is None:
             return clips_of_run(self.run_dir, self.run, split or "val", cache)
         return clips_of_file(data, self.settings, self.run.classes, split or "all", cache)
@@ -213,14 +177,14 @@ class OpenedRun:
         split: str | None,
         cache: ClipCache | None,
     ) -> SignDataset:
-        """The clips that were read for another run, in the form that this one takes.
+        """Load the clips of another run's subject in the form that this run takes.
 
         Args:
-            other: the run whose clips they are.
-            subject: its clips, read with the next three.
+            other: the run whose subject they are.
+            subject: as it was loaded with the next three.
             data: the file, or None for the other run's own.
-            split: which part of them.
-            cache: where clips are kept once they are read.
+            split: of it.
+            cache: of clips.
         """
         own = self.settings.prepare
         if canonical_settings(own) == canonical_settings(other.settings.prepare):
@@ -231,7 +195,7 @@ class OpenedRun:
         return load_splits(settings, cache).by_name[split or "val"]
 
     def layer(self, name: str | None) -> str:
-        """The layer of this name; fusion if absent, or the last of the decoder without fusion.
+        """Return the layer of this name; fusion if absent, or the last of the decoder without.
 
         Raises:
             UsageError: the model has no such layer.
@@ -249,22 +213,16 @@ class OpenedRun:
     def inspect(
         self, dataset: SignDataset, clip_ids: Sequence[str], layers: Collection[str]
     ) -> list[InspectedClip]:
-        """Look at some clips of a data set, and give them back in the order of their ids."""
+        """Inspect some clips of a data set, in the order of their ids."""
         wanted = set(clip_ids)
-        # Not kept in the cache: it would fill with a file for every few clips looked at.
+        # Not kept in the cache, which would get a file for every few clips inspected.
         some = replace(dataset.part(clip for clip in dataset if clip.clip_id in wanted), cache=None)
         with deterministic():
-            found = {
-                inspected.clip.clip_id: inspected
-                for inspected in inspect_clips(self.run, some, self.settings, self.device, layers)
-            }
+            inspected = inspect_clips(self.run, some, self.settings, self.device, layers)
+            found = {one.clip.clip_id: one for one in inspected}
         return [found[clip_id] for clip_id in clip_ids]
 
-    @property
-    def has_fusion(self) -> bool:
-        return FUSION in layer_names(self.run.settings.model)
-
-    def summarise(self, dataset: SignDataset) -> Summary:
+    def summarise(self, dataset: SignDataset) -> AttentionSummary:
         """Summarise attention between the hands over all clips."""
         with deterministic():
             found = inspect_clips(self.run, dataset, self.settings, self.device, {FUSION})
@@ -276,49 +234,46 @@ class OpenedRun:
             )
 
     def judge(self, dataset: SignDataset) -> Faithfulness:
-        """Test whether explanations say what the predictions hang on."""
+        """Test whether explanations name the frames that predictions depend on."""
         prepared = prepare_clips(dataset, self.settings)
-        batches = (
-            batch.to(self.device)
-            for batch in evaluation_batches(prepared, self.settings.evaluate.batch_size)
-        )
+        batches = evaluation_batches(prepared, self.settings.evaluate.batch_size)
         with deterministic():
-            clip_ids, curves = curves_of(self.run.model, batches, self.settings.seed)
+            on_device = (batch.to(self.device) for batch in batches)
+            clip_ids, curves = curves_of(self.run.model, on_device, self.settings.seed)
         clips = {clip.clip_id: clip for clip in dataset}
-        return judge(
-            clip_ids,
-            curves,
-            units_of([clips[clip_id] for clip_id in clip_ids], self.run.classes),
+        bootstrap = Bootstrap.of_clips(
+            [clips[clip_id] for clip_id in clip_ids],
+            self.run.classes,
             resamples=self.settings.evaluate.resamples,
             seed=self.settings.seed,
         )
+        return judge(clip_ids, curves, bootstrap)
 
     def source(self) -> dict[str, Any]:
-        """Where maps come from, for the files they are saved in."""
+        """Return the origin of the maps, for the files they are saved in."""
+        packages = {package: metadata.version(package) for package in ("slrctl", "torch", "numpy")}
         return {
             "run": self.name,
             "settings": self.run.settings.model_dump(mode="json"),
-            "versions": {
-                "python": platform.python_version(),
-                **{package: metadata.version(package) for package in _PACKAGES},
-            },
+            "versions": {"python": platform.python_version(), **packages},
         }
 
 
-def open_run(run_dir: Path, asked: Sequence[Layer]) -> OpenedRun:
-    """Load a run's best model; `asked` are settings laid over those it was trained with."""
-    return OpenedRun(**load_with_layers(run_dir, asked)._asdict())
+def open_run(run_dir: Path, asked: Sequence[Layer], beside: OpenedRun | None = None) -> OpenedRun:
+    """Load a run's best model.
 
-
-def with_same_classes(second: OpenedRun, first: OpenedRun) -> OpenedRun:
-    """The second run, if both can be shown the same clips.
+    Args:
+        run_dir: its folder.
+        asked: settings laid over those it was trained with.
+        beside: a run to compare it with on the same clips.
 
     Raises:
-        DataError: they were trained on other glosses.
+        DataError: the two runs were trained on other glosses.
     """
-    if second.run.classes != first.run.classes:
+    opened = OpenedRun(*load_with_layers(run_dir, asked))
+    if beside is not None and opened.run.classes != beside.run.classes:
         raise DataError(
-            f"{second.run_dir}: its {len(second.run.classes)} glosses are not the "
-            f"{len(first.run.classes)} of {first.run_dir}; compare runs trained on the same data"
+            f"{opened.run_dir}: its {len(opened.run.classes)} glosses are not the "
+            f"{len(beside.run.classes)} of {beside.run_dir}; compare runs trained on the same data"
         )
-    return second
+    return opened

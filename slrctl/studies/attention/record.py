@@ -1,4 +1,4 @@
-"""What is kept of a clip that was looked into."""
+"""Inspected clips: their attention maps, gates and predictions; and the choice of clips."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -17,16 +17,17 @@ from slrctl.evaluation.predictions import Predictions
 from slrctl.settings import ModelSettings
 
 FUSION = "fusion"
+"""Name of the layer with the six maps between the streams."""
 PARTS = ("left_hand", "right_hand", "body")
-"""Order of the rows and columns of an exchange table."""
+"""Streams in the order of the rows and columns of an exchange table."""
 
 
 class AttentionMap(NamedTuple):
-    """One map of one clip: row i is how frame i of the reader spreads over the frames it reads.
+    """One map of one clip: row i spreads frame i of the reader over the frames it reads.
 
-    Reader and read are parts, `clip` for all parts together, or `class_query`, whose map has one
-    row. Rows that do not count (the reader is missing there) are drawn but enter no mean; keys that
-    do not count have weight 0.
+    Reader and read are streams, `clip` for all streams together, or `class_query`, whose map has
+    one row. Rows that do not count (the reader is missing there) are drawn but enter no mean; keys
+    that do not count have weight 0.
     """
 
     name: str
@@ -44,13 +45,13 @@ class AttentionMap(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class InspectedClip:
-    """A clip, what the model made of it, and the maps of the layers that were asked for.
+    """A clip with its prediction and the maps of some layers.
 
     `clip` has the frames the model saw, in the coordinates of the image; mirrored or rectified
-    where the run's settings ask for it. `gates` and `norms` are None where the streams do not read
-    one another; columns of `norms` are own features and gated messages in the order of `PARTS`, the
-    stream's own at its own place. `misplaced` is the largest share of its attention that any row of
-    fusion spends on missing or padded frames: 0.
+    where the run's settings ask for it. `gates` and `norms` are None in a model without fusion;
+    columns of `norms` are own features and gated messages in the order of the streams, the stream's
+    own at its own place. `misplaced` is the largest share of its attention that any row of fusion
+    spends on missing or padded frames: 0.
     """
 
     clip: Clip
@@ -90,13 +91,13 @@ class InspectedClip:
         return {found.name: found for found in self.layers.get(FUSION, ())}
 
     def with_layers(self, names: Collection[str]) -> "InspectedClip":
-        """The same clip without the maps of other layers."""
+        """Return the same clip without the maps of other layers."""
         kept = {name: maps for name, maps in self.layers.items() if name in names}
         return replace(self, layers=kept)
 
 
 def layer_names(settings: ModelSettings) -> tuple[str, ...]:
-    """The layers of a model that have maps, the one shown by default first."""
+    """List the layers of a model that have maps, the one shown by default first."""
     encoders = [f"encoder-{number + 1}" for number in range(settings.num_encoder_layers)]
     decoders = [f"decoder-{number + 1}" for number in range(settings.num_decoder_layers)]
     if settings.name == "siformer" and settings.cross_attention:
@@ -105,7 +106,7 @@ def layer_names(settings: ModelSettings) -> tuple[str, ...]:
 
 
 def clip_named(dataset: SignDataset, clip_id: str) -> Clip:
-    """The clip with this id.
+    """Return the clip with this id.
 
     Raises:
         UsageError: there is none.
@@ -120,7 +121,7 @@ def clip_named(dataset: SignDataset, clip_id: str) -> Clip:
 
 
 def clips_of_gloss(dataset: SignDataset, gloss: str) -> SignDataset:
-    """The clips that show a gloss.
+    """Return the clips that show a gloss.
 
     Raises:
         UsageError: none does.
@@ -135,16 +136,16 @@ def clips_of_gloss(dataset: SignDataset, gloss: str) -> SignDataset:
 
 
 def most_two_handed(clips: Sequence[Clip]) -> Clip:
-    """The clip with most frames in which both hands are detected; the first of equals."""
-    return max(clips, key=_frames_with_both_hands)
+    """Return the clip with most frames in which both hands are detected; the first of equals."""
 
+    def num_frames_with_both(clip: Clip) -> int:
+        detected = np.asarray(np.isfinite(clip.landmarks).all(axis=-1))
+        return int((detected[:, LEFT_HAND].any(-1) & detected[:, RIGHT_HAND].any(-1)).sum())
 
-def _frames_with_both_hands(clip: Clip) -> int:
-    detected = np.asarray(np.isfinite(clip.landmarks).all(axis=-1))
-    return int((detected[:, LEFT_HAND].any(-1) & detected[:, RIGHT_HAND].any(-1)).sum())
+    return max(clips, key=num_frames_with_both)
 
 
 def worst_clips(predictions: Predictions, count: int) -> list[str]:
-    """The ids of the clips whose true gloss the model finds least probable, the worst first."""
+    """Return the ids of the clips whose true gloss is least probable, the worst first."""
     order = np.argsort(predictions.log_probability_of_truth, kind="stable")
     return [predictions.clip_ids[row] for row in order[:count].tolist()]

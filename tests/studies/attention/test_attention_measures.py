@@ -127,7 +127,7 @@ def test_divergence_is_that_of_the_distributions_shown(random_maps, form, temper
     there, back = random_maps
     settings = CMCLSettings(divergence=form, temperature=temperature)
 
-    found = divergence(there.weights, back.weights, there, settings)
+    found = divergence(there, back, settings)
 
     p, q = compared_distributions(there.mean, back.mean, there.keys_count, temperature)
     total = 0.0

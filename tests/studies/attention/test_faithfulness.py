@@ -33,7 +33,7 @@ from slrctl.studies.attention.faithfulness import (
     rollout,
     verdict,
 )
-from slrctl.studies.attention.measures import Interval, Units, mean_interval, units_of
+from slrctl.studies.attention.summary import Bootstrap, MeanInterval
 from slrctl.training.run import run_training
 
 _MASKS = ("is_valid", "left_is_present", "right_is_present")
@@ -129,7 +129,7 @@ def test_received_attention_is_a_plain_sum_of_column_means(model, batch):
 
 @torch.no_grad()
 def test_rollout_passes_nothing_to_padding_and_loses_only_what_missing_hands_get(model, batch):
-    found = rollout(explain(model, batch), batch)
+    found = rollout(explain(model, batch))
 
     assert not found[~batch.is_valid].any()
     assert (found.sum(-1) <= 3 + 1e-5).all()
@@ -200,9 +200,7 @@ def test_the_verdict_says_whether_attention_beats_chance(attention, hands, kept,
         "hands first": curve(0.3 + hands),
         "random": curve(0.3),
     }
-    units = Units("clip", np.arange(30))
-
-    found = judge(tuple(map(str, range(30))), curves, units, resamples=200, seed=0)
+    found = judge(tuple(map(str, range(30))), curves, Bootstrap("clip", np.arange(30), 200, 0))
 
     assert words in verdict(found)
     assert faithfulness_json(found)["verdict"] == verdict(found)
@@ -211,7 +209,7 @@ def test_the_verdict_says_whether_attention_beats_chance(attention, hands, kept,
 def test_an_interval_covers_the_mean_of_known_values():
     values = np.array([1.0, 2.0, np.nan, 3.0])
 
-    found = mean_interval(values, Units("clip", np.arange(4)), resamples=300, seed=0)
+    found = Bootstrap("clip", np.arange(4), 300, 0).mean(values)
 
     assert found.mean == 2.0
     assert found.clips == 3
@@ -219,7 +217,7 @@ def test_an_interval_covers_the_mean_of_known_values():
 
 
 def test_nothing_known_has_no_interval():
-    found = mean_interval(np.full(3, np.nan), Units("clip", np.arange(3)), resamples=100, seed=0)
+    found = Bootstrap("clip", np.arange(3), 100, 0).mean(np.full(3, np.nan))
 
     assert found.to_json() == {"mean": None, "ci95": None, "clips": 0}
 
@@ -257,11 +255,12 @@ def test_a_planted_explanation_ranks_above_random_on_the_demo_set(tmp_path):
 
     batches = evaluation_batches(prepare_clips(clips, settings), 32)
     clip_ids, curves = curves_of(run.model, batches, 0, planted)
-    found = judge(clip_ids, curves, units_of(clips.clips, run.classes), resamples=300, seed=0)
+    bootstrap = Bootstrap.of_clips(list(clips), run.classes, resamples=300, seed=0)
+    found = judge(clip_ids, curves, bootstrap)
 
     assert isinstance(found, Faithfulness)
     for measure, sign in (("comprehensiveness", 1), ("deletion", -1)):
-        gap: Interval = found.differences["planted"][measure]
+        gap: MeanInterval = found.differences["planted"][measure]
         assert min(sign * gap.low, sign * gap.high) > 0, (measure, gap)
     assert (
         found.measures["planted"]["comprehensiveness"].mean

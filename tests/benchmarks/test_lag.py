@@ -5,7 +5,7 @@ import pytest
 from attention_maps import directed, shifted
 from numpy.testing import assert_allclose
 
-from slrctl.studies.attention.known_lag import (
+from benchmarks.lag import (
     LagHits,
     best_shift,
     count_hits,
