@@ -3,65 +3,27 @@ import pytest
 
 from slrctl.core import skeleton
 
+NAMES = skeleton.LANDMARK_NAMES
+HAND = (
+    *("wrist", "indexTip", "indexDIP", "indexPIP", "indexMCP"),
+    *("middleTip", "middleDIP", "middlePIP", "middleMCP"),
+    *("ringTip", "ringDIP", "ringPIP", "ringMCP"),
+    *("littleTip", "littleDIP", "littlePIP", "littleMCP"),
+    *("thumbTip", "thumbIP", "thumbMP", "thumbCMC"),
+)
 
-def test_the_body_has_the_order_of_the_specification():
-    assert skeleton.LANDMARK_NAMES[:12] == (
+
+def test_the_landmarks_have_the_order_of_the_published_files():
+    assert (
         *("nose", "neck", "rightEye", "leftEye", "rightEar", "leftEar", "rightShoulder"),
         *("leftShoulder", "rightElbow", "leftElbow", "rightWrist", "leftWrist"),
-    )
-
-
-@pytest.mark.parametrize(("start", "side"), [(12, "left"), (33, "right")])
-def test_a_hand_has_the_order_of_the_specification(start, side):
-    names = [name.removesuffix(f"_{side}") for name in skeleton.LANDMARK_NAMES[start : start + 21]]
-
-    assert names == [
-        "wrist",
-        *("indexTip", "indexDIP", "indexPIP", "indexMCP"),
-        *("middleTip", "middleDIP", "middlePIP", "middleMCP"),
-        *("ringTip", "ringDIP", "ringPIP", "ringMCP"),
-        *("littleTip", "littleDIP", "littlePIP", "littleMCP"),
-        *("thumbTip", "thumbIP", "thumbMP", "thumbCMC"),
-    ]
-
-
-def test_the_parts_cover_all_landmarks_once():
-    indices = np.arange(54)
-
-    covered = np.concatenate(
-        [indices[part] for part in (skeleton.BODY, skeleton.LEFT_HAND, skeleton.RIGHT_HAND)]
-    )
-
-    np.testing.assert_array_equal(covered, indices)
-    assert len(set(skeleton.LANDMARK_NAMES)) == 54
-
-
-def test_the_streams_are_42_42_and_24_wide():
+        *(f"{name}_left" for name in HAND),
+        *(f"{name}_right" for name in HAND),
+    ) == NAMES
+    assert NAMES[skeleton.BODY][-1] == "leftWrist"
+    assert NAMES[skeleton.LEFT_HAND] == NAMES[12:33]
+    assert NAMES[skeleton.RIGHT_HAND] == NAMES[33:]
     assert (skeleton.HAND_WIDTH, skeleton.BODY_WIDTH) == (42, 24)
-
-
-@pytest.mark.parametrize(
-    ("name", "other"),
-    [
-        ("nose", "nose"),
-        ("neck", "neck"),
-        ("rightEye", "leftEye"),
-        ("leftElbow", "rightElbow"),
-        ("leftWrist", "rightWrist"),
-        ("wrist_left", "wrist_right"),
-        ("thumbCMC_right", "thumbCMC_left"),
-    ],
-)
-def test_the_mirror_swaps_left_and_right(name, other):
-    names = skeleton.LANDMARK_NAMES
-
-    assert skeleton.MIRROR[names.index(name)] == names.index(other)
-    assert skeleton.MIRROR[names.index(other)] == names.index(name)
-
-
-def test_mirrored_twice_is_back():
-    np.testing.assert_array_equal(skeleton.MIRROR[skeleton.MIRROR], np.arange(54))
-    assert np.count_nonzero(np.arange(54) == skeleton.MIRROR) == 2  # nose and neck
 
 
 @pytest.mark.parametrize(
@@ -80,23 +42,33 @@ def test_mirrored_twice_is_back():
     ],
 )
 def test_an_index_points_at_its_name(index, name):
-    assert skeleton.LANDMARK_NAMES[index] == name
+    assert NAMES[index] == name
+
+
+def test_the_mirror_swaps_left_and_right():
+    swapped = {"left": "right", "right": "left", "Left": "Right", "Right": "Left"}
+    mirrored = [
+        next((name.replace(a, b) for a, b in swapped.items() if a in name), name) for name in NAMES
+    ]
+
+    assert [NAMES[index] for index in skeleton.MIRROR] == mirrored
+    np.testing.assert_array_equal(skeleton.MIRROR[skeleton.MIRROR], np.arange(54))
 
 
 @pytest.mark.parametrize(
-    ("edges", "part"),
+    ("edges", "stream"),
     [
         (skeleton.BODY_EDGES, skeleton.BODY),
         (skeleton.LEFT_HAND_EDGES, skeleton.LEFT_HAND),
         (skeleton.RIGHT_HAND_EDGES, skeleton.RIGHT_HAND),
     ],
 )
-def test_the_edges_of_a_part_reach_all_of_its_landmarks_and_no_other(edges, part):
+def test_the_edges_of_a_stream_join_all_of_its_landmarks_and_no_other(edges, stream):
     joined = {edges[0][0]}
     for _ in edges:
         joined |= {end for edge in edges if joined & set(edge) for end in edge}
 
-    assert joined == set(range(part.start, part.stop))
+    assert joined == set(range(stream.start, stream.stop))
 
 
 def test_the_edges_of_the_hands_mirror_each_other():
