@@ -22,8 +22,13 @@ import numpy as np
 import torch
 
 from slrctl.core import skeleton
-from slrctl.core.clip import Clip, ClipBatch
-from slrctl.core.data.batches import prepare_clips, training_batches
+from slrctl.core.clip import Clip
+from slrctl.core.data.batches import (
+    MicroBatch,
+    prepare_clips,
+    training_batches,
+    training_micro_batches,
+)
 from slrctl.core.data.cache import ClipCache
 from slrctl.core.data.dataset import SignDataset, load_dataset
 from slrctl.core.data.readers.parquet import write_parquet
@@ -185,9 +190,11 @@ def loader_share(settings: Settings, num_frames: int, num_clips: int) -> float:
     dataset = synthesise(parameters).dataset
     spent = 0.0
 
-    def training(epoch: int, start: int) -> Iterator[ClipBatch]:
+    def training(epoch: int, start: int) -> Iterator[list[MicroBatch]]:
         nonlocal spent
-        batches = training_batches(dataset, settings, epoch, start=start)
+        batches = training_micro_batches(
+            dataset, settings, epoch, device=torch.device("cpu"), start=start
+        )
         while True:
             started = time.process_time()
             batch = next(batches, None)

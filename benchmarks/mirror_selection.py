@@ -25,7 +25,7 @@ from slrctl.core.data.batches import (
     evaluation_batches,
     num_batches,
     prepare_clips,
-    training_batches,
+    training_micro_batches,
 )
 from slrctl.core.data.dataset import SignDataset, load_dataset
 from slrctl.core.data.mirror import MIRRORED
@@ -118,7 +118,9 @@ def train_and_ask(settings: Settings, fold: Fold) -> dict[str, Any]:
     prepared = prepare_clips(asked, settings)
     watched = replace(prepared, clips=prepared.clips[:8])  # the loop wants something to validate on
     data = TrainingData(
-        training=lambda epoch, start: training_batches(fold.train, settings, epoch, start=start),
+        training=lambda epoch, start: training_micro_batches(
+            fold.train, settings, epoch, device=CPU, start=start
+        ),
         num_batches=num_batches(len(fold.train), settings.train.batch_size),
         validation=lambda: evaluation_batches(watched, settings.evaluate.batch_size),
     )

@@ -15,11 +15,12 @@ import sys
 import time
 
 import torch
-from training import random_batch, settings_with
+from training import random_micro_batches, settings_with
 
+from slrctl.core.data.batches import MicroBatch
 from slrctl.settings import Settings
 from slrctl.training.loop import TrainingData, train_epochs
-from slrctl.training.processes import joined_workers
+from slrctl.training.processes import joined_group
 from slrctl.training.state import TrainingState
 
 CLIPS, NUM_FRAMES, STEPS = 12, 64, 10
@@ -27,7 +28,7 @@ CPU = torch.device("cpu")
 
 
 def main() -> None:
-    if sys.argv[1:2] == ["--worker"]:
+    if sys.argv[1:2] == ["--rank"]:
         print(rate())
         return
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
@@ -41,22 +42,27 @@ def main() -> None:
 
 
 def rate() -> float:
-    """Clips a second of all workers, after two steps to warm up."""
+    """Clips a second of all processes, after two steps to warm up."""
     settings: Settings = settings_with("cmcl.preset=balanced")
     torch.set_num_threads(1)
-    with joined_workers("cpu") as workers:
-        batch = random_batch(CLIPS, NUM_FRAMES, workers.rank)
+    with joined_group("cpu") as group:
+        micro_batches = [
+            MicroBatch(one.index * group.size + group.rank, one.clips)
+            for one in random_micro_batches(CLIPS, NUM_FRAMES, group.rank)
+        ]
         state = TrainingState.initial(settings, tuple(map(str, range(100))), CPU)
         data = TrainingData(
-            lambda epoch, start: (batch for _ in range(STEPS + 2)), STEPS + 2, lambda: iter(())
+            lambda epoch, start: (micro_batches for _ in range(STEPS + 2)),
+            STEPS + 2,
+            lambda: iter(()),
         )
-        reports = train_epochs(state, data, workers)
+        reports = train_epochs(state, data, group)
         next(reports)
         next(reports)
         started = time.perf_counter()
         for _ in range(STEPS):
             next(reports)
-        return workers.count * CLIPS * STEPS / (time.perf_counter() - started)
+        return group.size * CLIPS * STEPS / (time.perf_counter() - started)
 
 
 def together(count: int) -> float:
@@ -80,7 +86,7 @@ def _rates(places: list[dict[str, int]]) -> list[float]:
     shared = os.environ | {"OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1"}
     started = [
         subprocess.Popen(  # noqa: S603
-            [sys.executable, __file__, "--worker"],
+            [sys.executable, __file__, "--rank"],
             stdout=subprocess.PIPE,
             text=True,
             env=shared | {name: str(value) for name, value in place.items()},

@@ -28,17 +28,21 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from slrctl.core.clip import ClipBatch, collate
-from slrctl.core.data.batches import evaluation_batches, prepare_clips
+from slrctl.core.data.batches import (
+    MicroBatch,
+    evaluation_batches,
+    num_micro_batches,
+    prepare_clips,
+)
 from slrctl.core.data.prepare import prepare_clip
 from slrctl.core.data.splits import load_splits
 from slrctl.core.data.synthetic import synthesise
-from slrctl.core.devices import keep_freed_memory, map_in_threads, one_thread
+from slrctl.core.devices import keep_freed_memory, map_on, one_thread
 from slrctl.core.skeleton import BODY_WIDTH, HAND_WIDTH
 from slrctl.evaluation.predictions import predict
 from slrctl.layers import read_overrides, resolve
 from slrctl.settings import Settings
 from slrctl.training.loop import EpochReport, TrainingData, train_epochs
-from slrctl.training.run_batches import training_data
 from slrctl.training.state import TrainingState
 
 BATCH, NUM_FRAMES, NUM_CLASSES = 24, 204, 100
@@ -105,6 +109,18 @@ def random_batch(num_clips: int, num_frames: int, seed: int = 0, missing: float 
     )
 
 
+def random_micro_batches(
+    num_clips: int, num_frames: int, seed: int = 0, missing: float = 0.2
+) -> list[MicroBatch]:
+    """A random batch, cut as a training on a CPU cuts it."""
+    count = num_micro_batches(num_clips * num_frames, 1, CPU)
+    sizes = [len(range(index, num_clips, count)) for index in range(count)]
+    return [
+        MicroBatch(index, random_batch(size, num_frames, 1000 * seed + index, missing))
+        for index, size in enumerate(sizes)
+    ]
+
+
 def settings_with(*changes: str) -> Settings:
     return resolve(read_overrides([*changes, "train.diagnostics_every=1000000"])).settings
 
@@ -113,7 +129,7 @@ def steps_of(
     settings: Settings, num_frames: int = NUM_FRAMES, missing: float = 0.2
 ) -> Callable[[], object]:
     """A training that goes one step further with every call."""
-    batches = [random_batch(BATCH, num_frames, seed, missing) for seed in range(4)]
+    batches = [random_micro_batches(BATCH, num_frames, seed, missing) for seed in range(4)]
     num_batches = 10**6
     state = TrainingState.initial(settings, tuple(map(str, range(NUM_CLASSES))), CPU)
     data = TrainingData(
@@ -207,7 +223,7 @@ def evaluation(rounds: int) -> None:
 
 def _all(predict: Callable[[ClipBatch], object], batches: Sequence[ClipBatch]) -> None:
     """Predict all batches, as `slrctl evaluate` does."""
-    for _ in map_in_threads(predict, batches):
+    for _ in map_on(CPU, predict, batches):
         pass
 
 
@@ -222,12 +238,13 @@ def real_lengths(published: float) -> None:
             continue
         settings = settings_with(f"data.train={path}", "cmcl.preset=balanced")
         splits = load_splits(settings)
-        data = training_data(settings, splits)
+        data = TrainingData.of_splits(splits, settings, CPU)
         state = TrainingState.initial(settings, splits.train.classes, CPU)
         reports = train_epochs(state, data)
         report = next(report for report in reports if isinstance(report, EpochReport))
         rate = report.metrics["clips_per_second"]
-        frames = [(b.is_valid.sum().item(), b.is_valid.numel()) for b in data.training(0, 0)]
+        masks = [one.clips.is_valid for batch in data.training(0, 0) for one in batch]
+        frames = [(mask.sum().item(), mask.numel()) for mask in masks]
         real, padded = map(sum, zip(*frames, strict=True))
         prepared = prepare_clips(splits.test or splits.val, settings)
         started = time.perf_counter()

@@ -37,7 +37,7 @@ class ReportedElsewhere(SlrctlError):  # noqa: N818 - the name says what happene
         self.exit_code = exit_code
 
 
-class WorkerLost(SlrctlError):  # noqa: N818 - the name says what happened
+class ProcessLost(SlrctlError):  # noqa: N818 - the name says what happened
     """Another process of the same run ended, or cannot be reached any more."""
 
 

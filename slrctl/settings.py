@@ -199,7 +199,13 @@ class CMCLSettings(Section):
 
     @property
     def is_on(self) -> bool:
-        return self.lambda_consistency > 0 or self.lambda_alignment > 0
+        return any(getattr(self, f"lambda_{name}") > 0 for name in CMCL_TERMS)
+
+
+CMCL_TERMS = tuple(
+    field.removeprefix("lambda_") for field in CMCLSettings.model_fields if "lambda_" in field
+)
+"""Terms of the loss beside the cross-entropy: those with a lambda."""
 
 
 class TrainSettings(Section):
@@ -211,7 +217,7 @@ class TrainSettings(Section):
     batch_size: Positive = 24
     """Clips in a step, of all processes together."""
     accumulate: Positive = 1
-    """Micro-batches that each process splits its clips of a step into, to save memory."""
+    """Shares of a step that each process computes one after the other, to save memory."""
     learning_rate: Annotated[float, Field(gt=0)] = 3e-4
     """Highest learning rate of the schedule."""
     weight_decay: NonNegative = 0.01
@@ -291,15 +297,5 @@ class Settings(Section):
             raise ValueError(
                 "cmcl compares cross-attention maps, but model.cross_attention is false; "
                 "pass --cross-attention, or --cmcl off"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _contrasted_clips_are_together(self) -> Self:
-        is_contrastive = self.cmcl.alignment == "contrastive" and self.cmcl.lambda_alignment > 0
-        if is_contrastive and self.train.accumulate > 1:
-            raise ValueError(
-                f"train.accumulate is {self.train.accumulate}, but contrastive alignment compares "
-                "all clips of a step; set train.accumulate=1, or cmcl.alignment=cosine"
             )
         return self

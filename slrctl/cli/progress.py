@@ -39,18 +39,24 @@ from slrctl.runs import folder as run_folder
 from slrctl.runs.checkpoint import is_intact
 from slrctl.runs.environment import changes, describe_machine
 from slrctl.runs.folder import resume_command
-from slrctl.settings import CMCLSettings, Settings
+from slrctl.settings import CMCL_TERMS, CMCLSettings, Settings
 from slrctl.training.find_lambdas import SHARES, LambdaReport, find_lambdas
 from slrctl.training.loop import BatchReport, EpochReport
-from slrctl.training.processes import ALONE, Workers, first_only, joined_workers
+from slrctl.training.processes import SINGLE, ProcessGroup, joined_group
 from slrctl.training.profile import profile_training
 from slrctl.training.resume import SavedRun, find_saved_run, newest_interrupted
-from slrctl.training.run import Reports, RunReport, resume_training, run_training
-from slrctl.training.run_batches import try_one_batch
+from slrctl.training.run import (
+    Reports,
+    RunReport,
+    resume_training,
+    run_training,
+    try_one_batch,
+)
 from slrctl.training.stopping import StopRequest
 
 LAMBDA_STEPS = 200
-_TERMS = (("classification", "CE"), ("consistency", "consistency"), ("alignment", "alignment"))
+# The terms of the loss, with the titles they are shown under.
+_TERMS = {"classification": "CE", **{name: name for name in CMCL_TERMS}}
 
 
 class Output(NamedTuple):
@@ -65,14 +71,14 @@ def train_run(settings: Settings, place: Path | None, output: Output, *, force: 
     stop = StopRequest()
     with (
         stopping_on_signals(stop, is_heard=launched_rank() == 0),
-        joined_workers(settings.train.device) as workers,
+        joined_group(settings.train.device) as group,
     ):
         if place is not None:  # before the data, which may take long to read
-            first_only(workers, lambda: run_folder.check_run_dir(place, force=force))
-        splits = _load_and_show(settings, output, workers)
-        run_dir = place or _default_run_dir(settings, splits, workers)
-        reports = run_training(settings, splits, run_dir, force=force, stop=stop, workers=workers)
-        _show_run(reports, run_dir, settings, output, workers)
+            group.on_first(lambda: run_folder.check_run_dir(place, force=force))
+        splits = _load_and_show(settings, output, group)
+        run_dir = place or _default_run_dir(settings, splits, group)
+        reports = run_training(settings, splits, run_dir, force=force, stop=stop, group=group)
+        _show_run(reports, run_dir, settings, output, group)
 
 
 def resume_run(run: Path | None, output: Output) -> None:
@@ -85,24 +91,24 @@ def resume_run(run: Path | None, output: Output) -> None:
     try:
         with (
             stopping_on_signals(stop, is_heard=launched_rank() == 0),
-            joined_workers(settings.train.device) as workers,
+            joined_group(settings.train.device) as group,
         ):
             threads = saved.environment.get("threads")
             if isinstance(threads, int) and threads > 0:  # another number may change the last bits
                 torch.set_num_threads(threads)
-            splits = _load_and_show(settings, output, workers)
-            print_lines(output.console, list(_resumption(saved, workers)))
-            reports = resume_training(saved, splits, stop=stop, workers=workers)
-            _show_run(reports, saved.run_dir, settings, output, workers)
+            splits = _load_and_show(settings, output, group)
+            print_lines(output.console, list(_resumption(saved, group)))
+            reports = resume_training(saved, splits, stop=stop, group=group)
+            _show_run(reports, saved.run_dir, settings, output, group)
     except KeyboardInterrupt:  # before there was anything new to save
         raise Interrupted(f"interrupted; go on with: {resume_command(saved.run_dir)}") from None
 
 
 def try_training(settings: Settings, output: Output) -> None:
     """Read the data, take one step and say what a training would be."""
-    with joined_workers(settings.train.device) as workers:
-        splits = _load_and_show(settings, output, workers)
-        trial = try_one_batch(settings, splits, workers)
+    with joined_group(settings.train.device) as group:
+        splits = _load_and_show(settings, output, group)
+        trial = try_one_batch(settings, splits, group)
     report = trial.report
     line = (
         f"one batch of {report.num_clips} clips: {describe_terms(report.means)}; "
@@ -142,7 +148,7 @@ def show_lambdas(settings: Settings, output: Output) -> None:
         ["term", *(f"{100 * share:g} % of CE's" for share in SHARES), "cosine with CE"],
         [
             [name, *(_number(scale.lambdas[share]) for share in SHARES), _number(scale.cosine)]
-            for name, scale in result.terms.items()
+            for name, scale in result.scales.items()
         ],
     )
     lines = [
@@ -196,27 +202,27 @@ def show_profile(settings: Settings, trace: Path, output: Output) -> None:
 def _load_alone(flag: str, settings: Settings, output: Output) -> Splits:
     if launched_count() > 1:
         raise UsageError(f"{flag}: takes one process; start it without a launcher")
-    return _load_and_show(settings, output, ALONE)
+    return _load_and_show(settings, output, SINGLE)
 
 
-def _load_and_show(settings: Settings, output: Output, workers: Workers) -> Splits:
-    splits = workers.together(lambda: load_splits(settings, cache_for(settings.data)))
-    if output.console.quiet and workers.rank == 0:
+def _load_and_show(settings: Settings, output: Output, group: ProcessGroup) -> Splits:
+    splits = group.together(lambda: load_splits(settings, cache_for(settings.data)))
+    if output.console.quiet and group.rank == 0:
         warnings = [note for note in splits.notes if "warning: " in note]
         print_lines(console_for(as_json=True), warnings)
     _show_header(output.console, settings, splits)
     return splits
 
 
-def _default_run_dir(settings: Settings, splits: Splits, workers: Workers) -> Path:
+def _default_run_dir(settings: Settings, splits: Splits, group: ProcessGroup) -> Path:
     loss = cmcl_name(settings).replace(" ", "-") if settings.cmcl.is_on else "ce"
     name = f"{splits.train.name}-{loss}-seed{settings.seed}"
-    made = first_only(workers, lambda: run_folder.free_run_dir(RUNS_DIR, name))
-    return Path(*workers.names([str(made)] if made else []))
+    made = group.on_first(lambda: run_folder.free_run_dir(RUNS_DIR, name))
+    return next(path for path in group.gather([made]) if path is not None)
 
 
 def _show_run(
-    reports: Reports, run_dir: Path, settings: Settings, output: Output, workers: Workers
+    reports: Reports, run_dir: Path, settings: Settings, output: Output, group: ProcessGroup
 ) -> None:
     """Show the reports of a run as they come, then its results."""
     finished = None
@@ -230,7 +236,7 @@ def _show_run(
                     view.show_epoch(report)
                 else:
                     view.show_batch(report)
-            if workers.rank == 0:
+            if group.rank == 0:
                 _draw_curves(run_dir)
     except KeyboardInterrupt:
         if not (run_dir / run_folder.SETTINGS).exists():
@@ -268,13 +274,13 @@ def _draw_curves(run_dir: Path) -> None:
         ) from None
 
 
-def _resumption(saved: SavedRun, workers: Workers) -> Iterator[str]:
+def _resumption(saved: SavedRun, group: ProcessGroup) -> Iterator[str]:
     if saved.state_path is None:
         yield f"{saved.run_dir}: nothing was saved before it stopped; it begins again"
     else:
         where = f"batch {saved.batch} of epoch {saved.epoch + 1}" if saved.batch else ""
         yield f"going on after {where or f'epoch {saved.epoch}'}, from {saved.state_path}"
-    now = describe_machine(workers.device(saved.settings.train.device))
+    now = describe_machine(group.device(saved.settings.train.device))
     for change in changes(saved.environment, now):
         yield f"warning: {change}; the last bits may differ from a run without interruption"
 
@@ -402,7 +408,7 @@ def describe_terms(means: Mapping[str, float | None], prefix: str = "") -> str:
     """Describe the terms of the loss and the accuracy, as far as they were computed."""
     shown = [
         f"{title} {value:.4f}"
-        for name, title in _TERMS
+        for name, title in _TERMS.items()
         if (value := means.get(f"{prefix}{name}")) is not None
     ]
     accuracy = means.get(f"{prefix}accuracy")
@@ -427,7 +433,7 @@ def describe_diagnostics(metrics: Mapping[str, Any]) -> list[str]:
     own = metrics.get("gradient_norm_classification")
     shares = [
         f"{term} {100 * norm / own:.2g} % (cosine {metrics[f'gradient_cosine_{term}']:.2f})"
-        for term in ("consistency", "alignment")
+        for term in CMCL_TERMS
         if own and (norm := metrics.get(f"gradient_norm_{term}")) is not None
     ]
     if shares:

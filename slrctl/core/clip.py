@@ -1,6 +1,5 @@
 """One recorded sign, and a padded batch of prepared ones."""
 
-import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -41,8 +40,7 @@ class ClipBatch:
 
     `is_valid` is True on a real frame and False on padding; `left_is_present` and
     `right_is_present` are True where at least one landmark of that hand was detected. Features are
-    0 on padding and on missing landmarks. `target` is None where the glosses are not known. A
-    stand-in for a part of a batch that has no clip holds one without hands and without an id.
+    0 on padding and on missing landmarks. `target` is None where the glosses are not known.
     """
 
     left_hand: Float[Tensor, "B T 42"]
@@ -69,24 +67,6 @@ class ClipBatch:
             right_is_present=self.right_is_present.to(device, non_blocking=True),
             target=None if self.target is None else self.target.to(device, non_blocking=True),
         )
-
-
-def cut_batch(batch: ClipBatch, count: int) -> list[ClipBatch]:
-    """Cut a batch into pieces of nearly as many clips each, which share its padding."""
-    starts = [len(batch) * number // count for number in range(count + 1)]
-    return [
-        ClipBatch(
-            left_hand=batch.left_hand[piece],
-            right_hand=batch.right_hand[piece],
-            body=batch.body[piece],
-            is_valid=batch.is_valid[piece],
-            left_is_present=batch.left_is_present[piece],
-            right_is_present=batch.right_is_present[piece],
-            target=None if batch.target is None else batch.target[piece],
-            clip_ids=batch.clip_ids[piece],
-        )
-        for piece in itertools.starmap(slice, itertools.pairwise(starts))
-    ]
 
 
 def groups_of_clips(clips: Iterable[Clip], num_frames: int) -> Iterator[list[Clip]]:

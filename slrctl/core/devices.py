@@ -1,10 +1,7 @@
 """Where and in which arithmetic a model runs."""
 
 import ctypes
-import gc
-import itertools
 import platform
-import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,7 +10,6 @@ from contextvars import copy_context
 from typing import Any, Literal, TypeVar
 
 import torch
-from torch.profiler import record_function
 
 from slrctl.errors import UsageError
 from slrctl.settings import Settings
@@ -50,22 +46,20 @@ def _is_fast_in_bf16(device: torch.device) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type != "cpu":
         return False
-    processor = cpu_capabilities()
-    # Matrix units, or AMD's way with AVX-512: products are twice as fast as in fp32 and more. On an
-    # Intel processor that has the instructions of AVX-512 alone they take twice the time.
-    return bool(
-        processor.get("amx_bf16", False)
-        or (processor.get("avx512_bf16", False) and processor["cpu_name"].startswith("AMD"))
-    )
+    # Matrix units, or AMD's cores with AVX-512: products are twice as fast as in fp32 and more. On
+    # an Intel processor that has the instructions of AVX-512 alone they take twice the time.
+    features = cpu_capabilities()
+    is_amd = "AMD" in str(features.get("cpu_name"))
+    return bool(features.get("amx_bf16") or (features.get("avx512_bf16") and is_amd))
 
 
-def cpu_capabilities() -> Mapping[str, Any]:
-    """The name of this processor and its instruction sets; nothing from an older torch."""
+def cpu_capabilities() -> Mapping[str, object]:
+    """Return what torch knows of this processor; older versions of it know nothing."""
     return getattr(torch.cpu, "get_capabilities", dict)()
 
 
-def settled(settings: Settings, device: torch.device) -> Settings:
-    """The settings of a training on this device, with `auto` precision replaced by what it took."""
+def resolve_precision(settings: Settings, device: torch.device) -> Settings:
+    """Replace `auto` precision by the one that a training on this device takes."""
     precision = choose_precision(settings.train.precision, device)
     train = settings.train.model_copy(update={"precision": precision})
     return settings.model_copy(update={"train": train})
@@ -77,52 +71,27 @@ def has_cpu_kernels(settings: Settings, device: torch.device) -> bool:
 
 
 def arithmetic(settings: Settings, device: torch.device) -> AbstractContextManager[object]:
-    """The context of a training step: bfloat16 autocast for bf16, unless kernels do without."""
+    """Return the context of a training step: bfloat16 autocast for bf16, but not with kernels."""
     if settings.train.precision == "bf16" and not has_cpu_kernels(settings, device):
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return nullcontext()
 
 
-def phase(name: str) -> AbstractContextManager[object]:
-    """A part of a step, named for a profiler; without one nothing happens, which is cheaper."""
-    if torch.autograd._profiler_enabled():  # pyright: ignore[reportPrivateImportUsage]
-        return record_function(name)
-    return nullcontext()
-
-
 @contextmanager
 def deterministic() -> Iterator[None]:
-    """Let torch use only algorithms that give the same bits again; as before afterwards."""
-    before = torch.are_deterministic_algorithms_enabled()
-    only_warned = torch.is_deterministic_algorithms_warn_only_enabled()
-    is_filled = torch._C._get_deterministic_fill_uninitialized_memory()
-    # The public call also sets an option of torch's compiler, which takes two seconds to import and
-    # is never used here.
-    torch._C._set_deterministic_algorithms(True, warn_only=True)
-    # It would write NaN into every new tensor, a pass over all memory, to show who reads too early.
-    torch._C._set_deterministic_fill_uninitialized_memory(False)
+    """Let torch use only algorithms that repeat to the bit; as before afterwards."""
+    before = torch.get_deterministic_debug_mode()
+    options: Any = torch.utils.deterministic
+    is_filled = options.fill_uninitialized_memory
+    # Not `use_deterministic_algorithms`, which imports torch's compiler, a second's work.
+    torch.set_deterministic_debug_mode("warn")
+    # Torch would write NaN into every new tensor, to show which are read too early.
+    options.fill_uninitialized_memory = False
     try:
         yield
     finally:
-        torch._C._set_deterministic_algorithms(before, warn_only=only_warned)
-        torch._C._set_deterministic_fill_uninitialized_memory(is_filled)
-
-
-@contextmanager
-def spared_from_collection() -> Iterator[None]:
-    """Keep Python's garbage collector from going through all there is at the beginning.
-
-    With its libraries a training has 280,000 objects, which stay. To go through them holds all
-    threads for longer than a short step takes, once in some thirty steps.
-    """
-    is_first = gc.get_freeze_count() == 0
-    gc.collect()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        if is_first:  # else somebody else has asked for it
-            gc.unfreeze()
+        torch.set_deterministic_debug_mode(before)
+        options.fill_uninitialized_memory = is_filled
 
 
 def keep_freed_memory() -> None:
@@ -152,50 +121,8 @@ def describe_device(device: torch.device) -> str:
     return str(device)
 
 
-# How long, in seconds, a thread may keep Python's lock from another that has come back from its
-# operation. At Python's own 5 ms a step of short clips takes a tenth longer.
-_TURN = 2e-4
-
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-def map_in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Yield the results in the order of the items, as many at a time as torch has threads.
-
-    A thread computes as if it were alone, so results do not depend on how many there are; not even
-    a single item gets more than one, for operations are too short to be worth a meeting. So does
-    the caller, with each result while later ones are computed. A profiler sees one thread, so it is
-    shown the same work one after the other.
-
-    Args:
-        function: draws random numbers from a generator of its own only; whether gradients are
-            recorded is its own matter too, for torch asks each thread.
-        items: taken up as they are needed, two for each thread.
-    """
-    items, num_threads = iter(items), torch.get_num_threads()
-    first = list(itertools.islice(items, num_threads))
-    items = itertools.chain(first, items)
-    if len(first) < 2 or torch.autograd._profiler_enabled():  # pyright: ignore[reportPrivateImportUsage]
-        for item in items:
-            with one_thread():
-                yield function(item)
-        return
-    waiting: deque[Future[Result]] = deque()
-    before = sys.getswitchinterval()
-    torch.set_num_threads(1)
-    sys.setswitchinterval(_TURN)
-    try:
-        with ThreadPoolExecutor(len(first), "slrctl", torch.set_num_threads, (1,)) as pool:
-            for item in items:
-                waiting.append(pool.submit(copy_context().run, function, item))
-                if len(waiting) == 2 * len(first):
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-    finally:
-        sys.setswitchinterval(before)
-        torch.set_num_threads(num_threads)  # what a thread sets is taken up by later ones
 
 
 @contextmanager
@@ -206,11 +133,42 @@ def one_thread() -> Iterator[None]:
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(before)  # which threads that start later take over
 
 
 def map_on(
-    device: torch.device, function: Callable[[Item], Result], items: Iterable[Item]
+    device: torch.device,
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    *,
+    at_once: int | None = None,
 ) -> Iterator[Result]:
-    """The same for work on a device: an accelerator does one thing after the other."""
-    return map_in_threads(function, items) if device.type == "cpu" else map(function, items)
+    """Yield the results in the order of the items.
+
+    On a CPU as many items are computed at a time as torch has threads, each with one of them, and
+    so is what the caller computes between results: no bit depends on the number of threads. An
+    accelerator does one thing after the other.
+
+    Args:
+        device: on which the function computes.
+        function: draws random numbers from a generator of its own only; gradients are recorded
+            unless it says otherwise, for torch asks each thread.
+        items: taken as they are needed, two for each thread.
+        at_once: items computed at a time, at most.
+    """
+    if device.type != "cpu":
+        yield from map(function, items)
+        return
+    num_threads = min(torch.get_num_threads(), at_once or torch.get_num_threads())
+    with one_thread():
+        if num_threads == 1:
+            yield from map(function, items)
+            return
+        waiting: deque[Future[Result]] = deque()
+        with ThreadPoolExecutor(num_threads, "slrctl", torch.set_num_threads, (1,)) as pool:
+            for item in items:
+                waiting.append(pool.submit(copy_context().run, function, item))
+                if len(waiting) == 2 * num_threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()

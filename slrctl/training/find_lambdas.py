@@ -1,4 +1,4 @@
-"""Measure how large lambdas must be for the terms of CMCL to steer the model at all."""
+"""A measurement of the lambdas at which the terms of CMCL steer the model."""
 
 import statistics
 from collections import defaultdict
@@ -11,9 +11,8 @@ from slrctl.core.data.splits import Splits
 from slrctl.core.devices import choose_device, deterministic
 from slrctl.errors import UsageError
 from slrctl.layers import CMCL_PRESETS
-from slrctl.settings import Settings, merge
-from slrctl.training.loop import BatchReport, train_epochs
-from slrctl.training.run_batches import training_data
+from slrctl.settings import CMCL_TERMS, Settings, merge
+from slrctl.training.loop import BatchReport, TrainingData, train_epochs
 from slrctl.training.state import TrainingState
 
 SHARES = (0.01, 0.03, 0.1)
@@ -22,7 +21,7 @@ MEASURED_EVERY = 5
 
 
 class TermScale(NamedTuple):
-    """How a term's gradient compares with the cross-entropy's.
+    """The gradient of a term beside that of the cross-entropy.
 
     `ratio` is the median over the steps measured of the norm at lambda 1 over the cross-entropy's,
     `cosine` the median cosine of both; `lambdas` give, for each share, the lambda at which the
@@ -33,18 +32,21 @@ class TermScale(NamedTuple):
     cosine: float | None
     lambdas: dict[float, float | None]
 
+    @classmethod
+    def of(cls, ratios: list[float], cosines: list[float]) -> "TermScale":
+        """Take the medians of the later half: at first attention is nearly uniform."""
+        if not ratios:
+            return cls(None, None, dict.fromkeys(SHARES))
+        ratio, cosine = (statistics.median(v[len(v) // 2 :]) for v in (ratios, cosines))
+        return cls(ratio, cosine, {share: share / ratio if ratio else None for share in SHARES})
+
 
 class LambdaReport(NamedTuple):
-    """The scales of both terms, and the number of steps they were measured in."""
+    """The scale of every term of CMCL, the steps taken, and those that count in the medians."""
 
-    consistency: TermScale
-    alignment: TermScale
+    scales: dict[str, TermScale]
     steps: int
     measured: int
-
-    @property
-    def terms(self) -> dict[str, TermScale]:
-        return {"consistency": self.consistency, "alignment": self.alignment}
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -56,7 +58,7 @@ class LambdaReport(NamedTuple):
                     "cosine": scale.cosine,
                     "lambdas": {f"{share:g}": value for share, value in scale.lambdas.items()},
                 }
-                for name, scale in self.terms.items()
+                for name, scale in self.scales.items()
             },
         }
 
@@ -67,42 +69,40 @@ def find_lambdas(
     """Train for some steps, measuring gradients in every fifth, and write nothing.
 
     The training is the one the settings describe, cut short; a lambda that is 0 is taken from the
-    balanced preset, for a term is measured while it is at work. The first half of the
-    measurements is left out of the medians: at the start attention is nearly uniform and the
-    gradients are large.
+    balanced preset, for a term is measured while it is trained. The first half of the measurements
+    is left out of the medians: at the start attention is nearly uniform and gradients are large.
 
     Raises:
         UsageError: the settings describe a model or a training that CMCL cannot be part of.
     """
-    settings = _with_both_terms(settings)
-    measured: dict[str, list[float]] = defaultdict(list)
+    settings = _with_all_terms(settings)
+    ratios, cosines = defaultdict[str, list[float]](list), defaultdict[str, list[float]](list)
+    done = 0
     with deterministic():
         device = choose_device(settings.train.device)
         state = TrainingState.initial(settings, splits.train.classes, device)
-        done = 0
-        for report in train_epochs(state, training_data(settings, splits)):
+        for report in train_epochs(state, TrainingData.of_splits(splits, settings, device)):
             if not isinstance(report, BatchReport):
                 continue
             done += 1
-            _note(measured, report.gradients, state, report.epoch - 1)
+            own = report.gradients.get("gradient_norm_classification", 0.0)
+            lambdas = state.loss.lambdas(report.epoch - 1)
+            for name in CMCL_TERMS if own else ():
+                norm = report.gradients[f"gradient_norm_{name}"]
+                ratios[name].append(norm / (lambdas[name] * own))
+                cosines[name].append(report.gradients[f"gradient_cosine_{name}"])
             yield report
             if done == steps:
                 break
-    late = {name: values[len(values) // 2 :] for name, values in measured.items()}
-    yield LambdaReport(
-        _scale(late, "consistency"),
-        _scale(late, "alignment"),
-        done,
-        len(late.get("consistency", [])),
-    )
+    scales = {name: TermScale.of(ratios[name], cosines[name]) for name in CMCL_TERMS}
+    num_measured = len(ratios[CMCL_TERMS[0]])
+    yield LambdaReport(scales, done, num_measured - num_measured // 2)
 
 
-def _with_both_terms(settings: Settings) -> Settings:
+def _with_all_terms(settings: Settings) -> Settings:
+    lambdas = {f"lambda_{name}": getattr(settings.cmcl, f"lambda_{name}") for name in CMCL_TERMS}
     balanced = CMCL_PRESETS["balanced"]
-    lambdas = {
-        name: getattr(settings.cmcl, name) or balanced[name]
-        for name in ("lambda_consistency", "lambda_alignment")
-    }
+    lambdas = {name: value or balanced.get(name, 0.1) for name, value in lambdas.items()}
     changes = {"cmcl": lambdas, "train": {"diagnostics_every": MEASURED_EVERY}}
     try:
         return Settings.model_validate(merge(settings.model_dump(), changes))
@@ -113,26 +113,3 @@ def _with_both_terms(settings: Settings) -> Settings:
             f"--find-lambdas trains with both terms of CMCL: {rule}; change that, or leave "
             "--find-lambdas out"
         ) from None
-
-
-def _note(
-    measured: dict[str, list[float]], gradients: dict[str, float], state: TrainingState, epoch: int
-) -> None:
-    own = gradients.get("gradient_norm_classification")
-    if not own:
-        return
-    factor, cmcl = state.loss.factor(epoch), state.settings.cmcl
-    for name, lambda_ in (
-        ("consistency", cmcl.lambda_consistency),
-        ("alignment", cmcl.lambda_alignment),
-    ):
-        measured[name].append(gradients[f"gradient_norm_{name}"] / (factor * lambda_ * own))
-        measured[f"{name} cosine"].append(gradients[f"gradient_cosine_{name}"])
-
-
-def _scale(measured: dict[str, list[float]], name: str) -> TermScale:
-    if not measured.get(name):
-        return TermScale(None, None, dict.fromkeys(SHARES))
-    ratio = statistics.median(measured[name])
-    cosine = statistics.median(measured[f"{name} cosine"])
-    return TermScale(ratio, cosine, {share: share / ratio if ratio else None for share in SHARES})

@@ -1,28 +1,35 @@
 """The training loop: a generator of reports that saves nothing and shows nothing."""
 
-import itertools
 import math
 import time
 from collections.abc import Callable, Generator, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
-from torch import nn
+import torch
 
 from slrctl.core.clip import ClipBatch
-from slrctl.core.cmcl.warnings import Streaks, conditions
-from slrctl.core.devices import spared_from_collection
-from slrctl.settings import TrainSettings
-from slrctl.training.processes import ALONE, Workers
-from slrctl.training.state import TrainingState
-from slrctl.training.step import StepModule, train_step
+from slrctl.core.cmcl.diagnostics import conditions, due_warnings, update_streaks
+from slrctl.core.cmcl.loss import TERMS
+from slrctl.core.data.batches import (
+    MicroBatch,
+    evaluation_batches,
+    num_batches,
+    prepare_clips,
+    training_micro_batches,
+)
+from slrctl.core.data.splits import Splits
+from slrctl.settings import CMCL_TERMS, Settings, TrainSettings
+from slrctl.training.processes import SINGLE, ProcessGroup
+from slrctl.training.state import EpochTotals, TrainingState
+from slrctl.training.step import train_step
 from slrctl.training.validation import validate
 
 
 def learning_rate(settings: TrainSettings, epoch: int, share_of_epoch: float) -> float:
-    """The rate of a step.
+    """Return the learning rate of a step.
 
     Args:
-        settings: names the schedule, its peak and its warm-up.
+        settings: the schedule, its peak and its warm-up.
         epoch: counted from 0.
         share_of_epoch: how much of the epoch lies behind, 0 to 1.
     """
@@ -44,25 +51,50 @@ def learning_rate(settings: TrainSettings, epoch: int, share_of_epoch: float) ->
 
 
 PHASES = ("data", "forward", "loss", "backward", "optimizer")
-"""What a step consists of, by the names a profiler sees."""
+"""The parts of a step, under the names a profiler sees."""
 
 
 class TrainingData(NamedTuple):
-    """Where batches come from; a training asks for each epoch from any batch on.
+    """The batches of a training: `training` gives those of an epoch from any batch on.
 
-    A process gets `train.accumulate` parts of every batch, one after the other; the one that is
-    alone and does not accumulate, the whole batches.
+    A process gets its own micro-batches of each training batch, and some of the validation batches.
     """
 
-    training: Callable[[int, int], Iterator[ClipBatch]]
+    training: Callable[[int, int], Iterator[list[MicroBatch]]]
     num_batches: int
     validation: Callable[[], Iterator[ClipBatch]]
 
+    @classmethod
+    def of_splits(
+        cls,
+        splits: Splits,
+        settings: Settings,
+        device: torch.device,
+        group: ProcessGroup = SINGLE,
+    ) -> Self:
+        """Take the training and the validation split, as a process of the group gets them."""
+        validation = prepare_clips(splits.val, settings)
+        return cls(
+            training=lambda epoch, start: training_micro_batches(
+                splits.train,
+                settings,
+                epoch,
+                device=device,
+                start=start,
+                rank=group.rank,
+                num_ranks=group.size,
+            ),
+            num_batches=num_batches(len(splits.train), settings.train.batch_size),
+            validation=lambda: evaluation_batches(
+                validation, settings.evaluate.batch_size, start=group.rank, step=group.size
+            ),
+        )
+
 
 class BatchReport(NamedTuple):
-    """After every step: the position and the means of the epoch so far.
+    """The position after a step, and the means of the epoch so far.
 
-    `gradients` are what each term asked of the model in this step, where that was measured.
+    `gradients` are measures of the terms' gradients in this step, where they were taken.
     """
 
     epoch: int
@@ -74,7 +106,7 @@ class BatchReport(NamedTuple):
 
 
 class EpochReport(NamedTuple):
-    """After every epoch: one line of `metrics.jsonl`, and what the user should know of it."""
+    """A finished epoch: its line of `metrics.jsonl`, and warnings for the user."""
 
     epoch: int
     metrics: dict[str, Any]
@@ -83,93 +115,70 @@ class EpochReport(NamedTuple):
 
 
 def train_epochs(
-    state: TrainingState, data: TrainingData, workers: Workers = ALONE
+    state: TrainingState, data: TrainingData, group: ProcessGroup = SINGLE
 ) -> Generator[BatchReport | EpochReport]:
     """Train from where the state stands until it is over, changing the state in place.
 
-    Until it ends, or is left, Python's garbage collector passes over what was there at first.
-
     The state is consistent at every report, so a caller can save it there and go on later. Several
-    workers, each with its parts of the batches, take the steps that one would take alone, and have
-    the same state afterwards.
+    processes, each with its micro-batches, take the steps that one would take, and have the same
+    state afterwards.
 
     Raises:
         TrainingDiverged: a loss or a gradient became NaN or infinite; the step was not taken.
     """
-    module = workers.wrap(StepModule(state))
-    reports = _reports(state, module, data, workers)
-    yield from itertools.islice(reports, 1)  # the first step loads what steps need
-    with spared_from_collection():
-        yield from reports
-
-
-def _reports(
-    state: TrainingState, module: nn.Module, data: TrainingData, workers: Workers
-) -> Iterator[BatchReport | EpochReport]:
-    settings = state.settings.train
+    settings, progress = state.settings.train, state.progress
     while not state.is_over:
-        epoch, started = state.progress.epoch, time.perf_counter()
-        seconds_before = state.progress.seconds
+        epoch, started = progress.epoch, time.perf_counter()
+        seconds_before = progress.seconds
         state.model.train()
-        batches = data.training(epoch, state.progress.step)
-        while parts := list(itertools.islice(batches, settings.accumulate)):
-            rate = learning_rate(settings, epoch, state.progress.step / data.num_batches)
-            step = train_step(state, module, parts, rate, workers)
-            state.progress.seconds = seconds_before + time.perf_counter() - started
+        for micro_batches in data.training(epoch, progress.step):
+            rate = learning_rate(settings, epoch, progress.step / data.num_batches)
+            step = train_step(state, micro_batches, rate, group)
+            progress.seconds = seconds_before + time.perf_counter() - started
             yield BatchReport(
                 epoch + 1,
-                state.progress.step,
+                progress.step,
                 data.num_batches,
                 step.num_clips,
-                {name: state.progress.totals.mean(name) for name in _SHOWN},
+                {name: progress.totals.mean(name) for name in _SHOWN},
                 step.gradients,
             )
-        yield _finish_epoch(state, data, epoch, workers)
+        yield _finish_epoch(state, data, epoch, group)
 
 
-_SHOWN = ("loss", "classification", "consistency", "alignment", "accuracy")
-
-
-_GRADIENTS = (
-    "gradient_norm_classification",
-    "gradient_norm_consistency",
-    "gradient_norm_alignment",
-    "gradient_cosine_consistency",
-    "gradient_cosine_alignment",
-)
+_SHOWN = ("loss", *TERMS, "accuracy")
 
 
 def _finish_epoch(
-    state: TrainingState, data: TrainingData, epoch: int, workers: Workers
+    state: TrainingState, data: TrainingData, epoch: int, group: ProcessGroup
 ) -> EpochReport:
     progress, totals = state.progress, state.progress.totals
-    validation = validate(state.model, state.loss, data.validation(), state.device, epoch, workers)
-    is_best = progress.take_in(
+    validation = validate(state.model, state.loss, data.validation(), state.device, epoch, group)
+    is_best = progress.judge(
         epoch + 1,
         accuracy=validation["val_accuracy"],
         error=validation["val_accuracy_error"],
         loss=validation["val_classification"],
     )
-    clips = totals.counts["loss"]
-    seconds = progress.seconds
+    lambdas, seconds = state.loss.lambdas(epoch), progress.seconds
+    measures = [f"gradient_norm_{name}" for name in TERMS]
+    measures += [f"gradient_cosine_{name}" for name in CMCL_TERMS]
     metrics = {
         "epoch": epoch + 1,
         "is_best": is_best,
         **{f"train_{name}": totals.mean(name) for name in _SHOWN},
         "train_contributing_share": totals.mean("contributing_share"),
         **validation,
-        "lambda_consistency": state.loss.factor(epoch) * state.settings.cmcl.lambda_consistency,
-        "lambda_alignment": state.loss.factor(epoch) * state.settings.cmcl.lambda_alignment,
+        **{f"lambda_{name}": lambdas[name] for name in CMCL_TERMS},
         # Of the epoch's first step: the last step's would be 0 at the end of a cosine.
         "learning_rate": learning_rate(state.settings.train, epoch, 0.0),
         "gradient_norm": totals.mean("gradient_norm"),
-        **{name: totals.mean(name) for name in _GRADIENTS},
+        **{name: totals.mean(name) for name in measures},
         "seconds": seconds,
-        "clips_per_second": clips / seconds if seconds else None,
+        "clips_per_second": totals.counts["loss"] / seconds if seconds else None,
     }
-    streaks = Streaks(progress.streaks)
-    warnings = streaks.take_in(conditions(metrics))
-    progress.streaks = streaks.lengths
+    found = conditions(metrics)
+    progress.streaks = update_streaks(progress.streaks, found)
     progress.epoch, progress.step, progress.seconds = epoch + 1, 0, 0.0
-    progress.totals = type(totals)()
-    return EpochReport(epoch + 1, metrics, is_best, warnings)
+    progress.totals = EpochTotals()
+    return EpochReport(epoch + 1, metrics, is_best, due_warnings(progress.streaks, found))

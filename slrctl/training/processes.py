@@ -1,80 +1,80 @@
-"""The processes that train one model together: here the one that is alone, and how they join.
+"""The processes that train one model together, connected by Hugging Face Accelerate.
 
-A run asks its workers for what needs them all, and does not ask how many there are. Several come
-from a launcher (`torchrun`, `accelerate launch`, SLURM), which tells each its place in variables
-of the environment.
+A launcher (`torchrun`, `accelerate launch`, SLURM) starts them and tells each its rank in variables
+of the environment. Accelerate decides the backend (NCCL between GPUs, gloo between CPUs) and the
+device of each. A process that no launcher started is a group of one and needs no Accelerate.
 """
 
+import ctypes
+import itertools
+import re
+import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, TypeVar, cast
 
-from slrctl.errors import UsageError
-from slrctl.launch import launched_count
+import torch
+from torch import Tensor
+
+from slrctl.core.devices import choose_device
+from slrctl.errors import ProcessLost, ReportedElsewhere, SlrctlError, UsageError
+from slrctl.launch import launched_count, launched_rank
 
 if TYPE_CHECKING:
-    import torch
-    from torch import Tensor, nn
-
+    from accelerate import Accelerator
 
 T = TypeVar("T")
 
+# The first process may read and clean a large data set before the others can go on.
+PATIENCE = timedelta(minutes=30)
+# The words of gloo for a peer that is gone, in errors that have no type of their own.
+_LOST = re.compile(r"connection (closed|reset) by peer|broken pipe|timed ?out", re.IGNORECASE)
 
-class Workers(Protocol):
-    """One process's view of all; every call that asks for others must be made by all of them."""
 
-    @property
-    def rank(self) -> int:
-        """The place of this process; the first one, 0, speaks and writes for all."""
-        ...
+class ProcessGroup:
+    """The processes of a run, as seen by one of them; all must make the calls that exchange.
 
-    @property
-    def count(self) -> int:
-        """How many there are."""
-        ...
+    `rank` is the place of this process among `size`. Rank 0 speaks and writes for all.
+    """
 
-    def device(self, name: str) -> "torch.device":
-        """Where this process computes."""
-        ...
+    def __init__(self, accelerator: "Accelerator | None" = None) -> None:
+        self.accelerator = accelerator
+        self.rank: int = accelerator.process_index if accelerator else 0
+        self.size: int = accelerator.num_processes if accelerator else 1
 
-    def wrap(self, module: "nn.Module") -> "nn.Module":
-        """The module, whose gradients are the means over all processes after a backward."""
-        ...
+    def device(self, name: str) -> torch.device:
+        """Return the device of this process; the named one if it is alone."""
+        if self.accelerator is None:
+            return choose_device(name)
+        device = self.accelerator.device
+        return torch.device("cpu") if device.type == "cpu" else device
 
-    def apart(self, module: "nn.Module") -> AbstractContextManager[object]:
-        """A block in which a backward keeps its gradients here, to be added to later ones."""
-        ...
+    def sum(self, values: Tensor) -> Tensor:
+        """Add up the tensors of all ranks."""
+        if self.accelerator is None:
+            return values
+        with lost_process_named():
+            summed = self.accelerator.reduce(values.to(self.accelerator.device), "sum")
+        return cast(Tensor, summed).to(values.device)
 
-    def wait(self) -> None:
-        """Until all processes have come here."""
-        ...
+    def any(self, flag: bool) -> bool:
+        """Return True in all ranks if the flag is True in one."""
+        return bool(self.sum(torch.tensor(float(flag))) > 0)
 
-    def watched(self) -> AbstractContextManager[object]:
-        """A block in which an error that another process's end causes is a `WorkerLost`."""
-        ...
+    def gather(self, items: list[T]) -> list[T]:
+        """Return the items of all ranks, rank by rank; tensors must be on the CPU."""
+        if self.accelerator is None:
+            return items
+        from accelerate.utils import gather_object
 
-    def summed(self, numbers: Sequence[float]) -> list[float]:
-        """Each number, added up over all processes in double precision."""
-        ...
+        with lost_process_named():
+            return gather_object(items)
 
-    def mean(self, tensor: "Tensor") -> "Tensor":
-        """The mean over all processes; shapes are equal."""
-        ...
-
-    def gather(self, rows: "Tensor") -> "Tensor":
-        """The rows of all processes; the gradient of each finds its way back to where it is from.
-
-        All must compute the same from what they get.
-        """
-        ...
-
-    def exchange(self, parts: "list[dict[str, Tensor]]") -> "list[dict[str, Tensor]]":
-        """The parts of all processes, one of each in turn, as dealt out; on the CPU."""
-        ...
-
-    def names(self, own: Sequence[str]) -> list[str]:
-        """The names that all processes have."""
-        ...
+    def gather_in_turn(self, results: Sequence[T]) -> list[T]:
+        """Return the results of all ranks in the order in which the work was dealt out."""
+        turns = itertools.zip_longest(*self.gather([list(results)]))
+        return [result for turn in turns for result in turn if result is not None]
 
     def together(self, act: Callable[[], T]) -> T:
         """Act in every process; where it fails in one, fail in all, with one message.
@@ -83,71 +83,62 @@ class Workers(Protocol):
             SlrctlError: it failed here.
             ReportedElsewhere: it failed in another process, or in an earlier one too.
         """
-        ...
+        failure, results = None, []
+        try:
+            results.append(act())
+        except SlrctlError as error:
+            failure = error
+        codes = self.gather([failure.exit_code if failure else 0])
+        failed = [rank for rank, code in enumerate(codes) if code]
+        if failure is not None and failed[0] == self.rank:
+            raise failure
+        if failed:
+            raise ReportedElsewhere(codes[failed[0]])
+        return results[0]
+
+    def on_first(self, act: Callable[[], T]) -> T | None:
+        """Act in rank 0, and wait for it in the others; fail together."""
+        return self.together(act if self.rank == 0 else lambda: None)
 
 
-class Alone:
-    """The only process."""
-
-    rank, count = 0, 1
-
-    def device(self, name: str) -> "torch.device":
-        from slrctl.core.devices import choose_device
-
-        return choose_device(name)
-
-    def wrap(self, module: "nn.Module") -> "nn.Module":
-        return module
-
-    def apart(self, module: "nn.Module") -> AbstractContextManager[object]:
-        return nullcontext()
-
-    def wait(self) -> None:
-        """There is nobody to wait for."""
-
-    def watched(self) -> AbstractContextManager[object]:
-        return nullcontext()
-
-    def summed(self, numbers: Sequence[float]) -> list[float]:
-        return list(numbers)
-
-    def mean(self, tensor: "Tensor") -> "Tensor":
-        return tensor
-
-    def gather(self, rows: "Tensor") -> "Tensor":
-        return rows
-
-    def exchange(self, parts: "list[dict[str, Tensor]]") -> "list[dict[str, Tensor]]":
-        return parts
-
-    def names(self, own: Sequence[str]) -> list[str]:
-        return list(own)
-
-    def together(self, act: Callable[[], T]) -> T:
-        return act()
-
-
-ALONE = Alone()
-
-
-def first_only(workers: Workers, act: Callable[[], T]) -> T | None:
-    """Act in the first process, and wait for it in the others; fail together."""
-    return workers.together(act if workers.rank == 0 else lambda: None)
+SINGLE = ProcessGroup()
+"""The group of a process that no launcher started."""
 
 
 @contextmanager
-def joined_workers(device: str) -> Iterator[Workers]:
+def lost_process_named() -> Iterator[None]:
+    """Say in one line that another process is gone.
+
+    Raises:
+        ProcessLost: an error raised inside says so.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        found = _LOST.search(str(error))
+        if not found and not isinstance(error, torch.distributed.DistError):
+            raise
+        reason = found[0].lower() if found else str(error).splitlines()[0][:200]
+        raise ProcessLost(
+            f"process {launched_rank() + 1} of {launched_count()}: another process of this run "
+            f"ended or cannot be reached ({reason})"
+        ) from None
+
+
+@contextmanager
+def joined_group(device: str) -> Iterator[ProcessGroup]:
     """Meet the other processes of the run, if a launcher started any, and part from them.
 
     Raises:
         UsageError: the extra that it takes is not installed, or the device cannot be used.
-        WorkerLost: the others cannot be reached.
+        ProcessLost: the others cannot be reached.
     """
     if launched_count() == 1:
-        yield ALONE
+        yield ProcessGroup()
         return
     try:
-        from slrctl.training.accelerated import joined
+        from accelerate import Accelerator
+        from accelerate.utils import InitProcessGroupKwargs
     except ImportError as error:
         if error.name != "accelerate":
             raise
@@ -155,5 +146,31 @@ def joined_workers(device: str) -> Iterator[Workers]:
             f"WORLD_SIZE is {launched_count()}, and several processes need the package "
             "accelerate; pip install 'slrctl[distributed]'"
         ) from None
-    with joined(device) as workers:
-        yield workers
+    chosen = choose_device(device)
+    is_cpu = chosen.type == "cpu"
+    kwargs = InitProcessGroupKwargs(backend="gloo" if is_cpu else None, timeout=PATIENCE)
+    with lost_process_named(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it names the number of threads that it chose
+        accelerator = Accelerator(cpu=is_cpu, kwargs_handlers=[kwargs])
+    try:
+        if accelerator.num_processes != launched_count():
+            raise UsageError(
+                f"{launched_count()} processes cannot train together on {chosen}; pass --device "
+                "cpu, or start one process"
+            )
+        yield ProcessGroup(accelerator)
+    finally:
+        if torch.distributed.is_initialized():
+            _leave()
+
+
+def _leave() -> None:
+    """Leave the group, but let its threads live on to the end of this process.
+
+    A thread of gloo that lets go of the last exchanged tensor needs Python's lock, and the group's
+    destructor waits for that thread while it holds the lock: a deadlock. So the group gets a
+    reference that is never released.
+    """
+    group = torch.distributed.group.WORLD
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(group))
+    torch.distributed.destroy_process_group()

@@ -4,20 +4,20 @@ import itertools
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from slrctl.core.clip import ClipBatch
 from slrctl.core.data.splits import Splits
-from slrctl.core.devices import choose_device, deterministic, keep_freed_memory
+from slrctl.core.devices import choose_device, deterministic, keep_freed_memory, one_thread
 from slrctl.errors import SlrctlError, UsageError
 from slrctl.files import replacing
 from slrctl.settings import Settings
 from slrctl.training.loop import PHASES, BatchReport, TrainingData, train_epochs
-from slrctl.training.run_batches import training_data
 from slrctl.training.state import TrainingState
+
+T = TypeVar("T")
 
 WARM_UP, STEPS, MOST_OPERATORS = 3, 10, 10
 
@@ -67,7 +67,7 @@ def profile_training(settings: Settings, splits: Splits, trace: Path) -> Profile
     with deterministic():
         device = choose_device(settings.train.device)
         state = TrainingState.initial(settings, splits.train.classes, device)
-        steps = _steps(state, training_data(settings, splits))
+        steps = _steps(state, TrainingData.of_splits(splits, settings, device))
         list(itertools.islice(steps, WARM_UP))
         started = time.perf_counter()
         timed = list(itertools.islice(steps, STEPS))
@@ -76,7 +76,8 @@ def profile_training(settings: Settings, splits: Splits, trace: Path) -> Profile
         activities = [ProfilerActivity.CPU]
         if device.type == "cuda":
             activities.append(ProfilerActivity.CUDA)
-        with profile(activities=activities) as watched:
+        # A profiler sees the thread that it was started in.
+        with one_thread(), profile(activities=activities) as watched:
             list(itertools.islice(steps, STEPS))
             _finish_work(device)
     try:
@@ -98,8 +99,8 @@ def _steps(state: TrainingState, data: TrainingData) -> Iterator[BatchReport]:
             yield report
 
 
-def _watched(batches: Iterator[ClipBatch]) -> Iterator[ClipBatch]:
-    """The same batches; making one counts as the phase `data`."""
+def _watched(batches: Iterator[T]) -> Iterator[T]:
+    """Yield the batches; making one counts as the phase `data`."""
     while True:
         with record_function(PHASES[0]):
             batch = next(batches, None)

@@ -20,7 +20,7 @@ from slrctl.core.data.batches import (
     evaluation_batches,
     num_batches,
     prepare_clips,
-    training_batches,
+    training_micro_batches,
 )
 from slrctl.core.data.synthetic import SynthesisParameters, synthesise
 from slrctl.core.devices import deterministic
@@ -167,7 +167,9 @@ def _train(seed: int, device: torch.device, precision: str = "fp32") -> _Trained
     ).dataset
     state = TrainingState.initial(settings, dataset.classes, device)
     data = TrainingData(
-        lambda epoch, start: training_batches(dataset, settings, epoch, start=start),
+        lambda epoch, start: training_micro_batches(
+            dataset, settings, epoch, device=device, start=start
+        ),
         num_batches(len(dataset), settings.train.batch_size),
         lambda: iter(()),
     )

@@ -1,25 +1,22 @@
-"""A wish to stop, which a training grants where its state is whole: between two batches."""
+"""Stop requests (Ctrl-C, SIGTERM), honoured between two steps."""
 
 import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
-
-from slrctl.training.processes import ALONE, Workers
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from slrctl.core.clip import ClipBatch
+    from slrctl.training.processes import ProcessGroup
+
+T = TypeVar("T")
 
 
 class StopAsked(Exception):  # noqa: N818 - the name says what happened
-    """Raised between two batches; weights, optimizer and progress belong together there."""
+    """Raised between two batches, where model, optimizer and progress belong together."""
 
 
 class StopRequest:
-    """Whether somebody asked a run to stop.
-
-    `ask` may be called at any moment, from a handler of signals too.
-    """
+    """A request to stop a run; `ask` may be called at any moment, also by a signal handler."""
 
     def __init__(self) -> None:
         self.is_asked = False
@@ -29,7 +26,7 @@ class StopRequest:
         """Ask to stop.
 
         Raises:
-            KeyboardInterrupt: nothing waits for the wish, because nothing needs to be saved.
+            KeyboardInterrupt: nothing waits for the request, because nothing needs to be saved.
         """
         self.is_asked = True
         if not self.is_awaited:
@@ -37,36 +34,33 @@ class StopRequest:
 
     @contextmanager
     def awaited(self) -> Iterator[None]:
-        """Let `ask` only be noted inside the block, for what is under way must be saved."""
+        """Only note requests inside the block, for what is under way must be saved."""
         self.is_awaited = True
         try:
             yield
         finally:
             self.is_awaited = False
 
-    def check(self, workers: Workers = ALONE) -> None:
-        """Grant the wish, whichever of the processes that train together was asked.
+    def check(self, group: "ProcessGroup") -> None:
+        """Honour a request made to any process of the group.
 
         Raises:
             StopAsked: there is one.
         """
-        if any(workers.summed([self.is_asked])):
+        if group.any(self.is_asked):
             raise StopAsked
 
-    def between(
-        self, batches: "Iterator[ClipBatch]", workers: Workers = ALONE
-    ) -> "Iterator[ClipBatch]":
-        """The same batches, as many in each process; the wish is granted before each."""
+    def between(self, batches: Iterator[T], group: "ProcessGroup") -> Iterator[T]:
+        """Yield the batches, as many in each process; a request is honoured before each."""
         for batch in batches:
-            self.check(workers)
+            self.check(group)
             yield batch
 
-    def dealt_out(
-        self, batches: "Iterator[ClipBatch]", workers: Workers = ALONE
-    ) -> "Iterator[ClipBatch]":
-        """The same batches, of which each process may have another number.
+    def until_asked(self, batches: Iterator[T], group: "ProcessGroup") -> Iterator[T]:
+        """Yield the batches, of which each process may have another number.
 
-        Who was asked takes no more of them; the wish is granted where all have come to their end.
+        A process that was asked takes no more of them; the request is honoured where all have come
+        to their end.
         """
         yield from itertools.takewhile(lambda _: not self.is_asked, batches)
-        self.check(workers)
+        self.check(group)

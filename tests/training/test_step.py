@@ -1,17 +1,22 @@
-"""A step whose batch is cut into pieces for several threads."""
+"""A step whose batch is cut into micro-batches, and the update of the parameters."""
+
+from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 from torch.testing import assert_close
 
-from slrctl.core.clip import cut_batch
+from slrctl.core.cmcl.diagnostics import gradient_measures
+from slrctl.core.data import batches
+from slrctl.core.data.batches import MicroBatch, training_batches
 from slrctl.errors import TrainingDiverged
 from slrctl.settings import Settings
 from slrctl.training import step
-from slrctl.training.loop import BatchReport, train_epochs
-from slrctl.training.run_batches import training_data
+from slrctl.training.loop import BatchReport, TrainingData, train_epochs
+from slrctl.training.processes import SINGLE
 from slrctl.training.state import TrainingState
-from slrctl.training.step import GradientSums
+from slrctl.training.step import GradientRow, train_step
 
 CPU = torch.device("cpu")
 CMCL = {"preset": "balanced", "lambda_consistency": 0.1, "lambda_alignment": 0.05}
@@ -19,11 +24,11 @@ NEVER = 10**9
 
 
 def first_steps(tiny_settings, splits, count=3, **changes):
-    """The state after some steps, and what they reported."""
+    """The state after some steps, and their reports."""
     settings = Settings.layered(tiny_settings.model_dump(), {"cmcl": CMCL}, changes)
     state = TrainingState.initial(settings, splits.train.classes, CPU)
     reports = []
-    for report in train_epochs(state, training_data(settings, splits)):
+    for report in train_epochs(state, TrainingData.of_splits(splits, settings, CPU)):
         if isinstance(report, BatchReport):
             reports.append(report)
         if len(reports) == count:
@@ -32,51 +37,46 @@ def first_steps(tiny_settings, splits, count=3, **changes):
     return state, reports
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 5])
-def test_a_cut_batch_has_every_clip_once_and_in_order(tiny_settings, tiny_splits, count):
-    settings = Settings.layered(tiny_settings.model_dump(), {"train": {"batch_size": 5}})
-    batch = next(training_data(settings, tiny_splits).training(0, 0))
-
-    pieces = cut_batch(batch, count)
-
-    sizes = [len(piece) for piece in pieces]
-    assert len(sizes) == count
-    assert max(sizes) - min(sizes) <= 1
-    assert sum((piece.clip_ids for piece in pieces), ()) == batch.clip_ids
-    for name in ("left_hand", "right_hand", "body", "is_valid", "left_is_present", "target"):
-        assert torch.equal(torch.cat([getattr(p, name) for p in pieces]), getattr(batch, name))
+@pytest.fixture
+def cut(monkeypatch):
+    """Let a micro-batch on a CPU have about so many frames."""
+    return lambda frames: monkeypatch.setattr(batches, "FRAMES_OF_MICRO_BATCH", frames)
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"cmcl": {"temporal": True}}, {"train": {"accumulate": 2}}]
+    "changes",
+    [
+        {},
+        {"cmcl": {"temporal": True}},
+        {"cmcl": {"alignment": "contrastive", "multi_scale": True}},
+        {"train": {"accumulate": 2}},
+        {"cmcl": {"alignment": "contrastive"}, "train": {"accumulate": 4}},
+    ],
 )
-def test_pieces_have_the_gradients_of_the_whole_batch(
-    tiny_settings, tiny_splits, monkeypatch, changes
+def test_micro_batches_have_the_gradients_of_the_whole_batch(
+    tiny_settings, tiny_splits, cut, changes
 ):
     changes = {"model": {"dropout": 0.0}, **changes}
-    monkeypatch.setattr(step, "FRAMES_OF_PIECE", NEVER)
+    cut(NEVER)
     at_once = changes | {"train": {"accumulate": 1}}
-    whole, expected = first_steps(tiny_settings, tiny_splits, count=1, **at_once)
-    monkeypatch.setattr(step, "FRAMES_OF_PIECE", 20)
-    cut, reports = first_steps(tiny_settings, tiny_splits, count=1, **changes)
+    whole, (expected,) = first_steps(tiny_settings, tiny_splits, count=1, **at_once)
+    cut(20)
+    parts, (report,) = first_steps(tiny_settings, tiny_splits, count=1, **changes)
 
-    for module, other in ((whole.model, cut.model), (whole.loss, cut.loss)):
-        for weight, its in zip(module.parameters(), other.parameters(), strict=True):
-            assert_close(its.grad, weight.grad, rtol=1e-4, atol=1e-6)
-            # What the optimizer made of it: it may read memory in another order than we do.
-            mean = whole.optimizer.moments[weight]["exp_avg"]
-            assert_close(cut.optimizer.moments[its]["exp_avg"], mean, rtol=1e-4, atol=1e-7)
-    for report, wanted in zip(reports, expected, strict=True):
-        assert_close(report.means, wanted.means, rtol=1e-5, atol=1e-6)
-        assert_close(report.gradients, wanted.gradients, rtol=1e-4, atol=1e-6)
+    assert_close(report.means, expected.means, rtol=1e-5, atol=1e-6)
+    assert_close(report.gradients, expected.gradients, rtol=1e-4, atol=1e-6)
+    for name, tensor in whole.tensors().items():
+        if name.startswith("optimizer.exp_avg."):  # a tenth of the gradient
+            assert_close(parts.tensors()[name], tensor, rtol=1e-4, atol=1e-7)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("changes", [{}, {"train": {"precision": "bf16"}}])
+@pytest.mark.parametrize("form", [{}, {"alignment": "contrastive"}])
 def test_steps_have_the_same_bits_on_one_thread_and_on_two(
-    tiny_settings, tiny_splits, monkeypatch, threads, precision
+    tiny_settings, tiny_splits, cut, threads, changes, form
 ):
-    monkeypatch.setattr(step, "FRAMES_OF_PIECE", 20)
-    changes = {"model": {"dropout": 0.1}, "train": {"precision": precision}}
+    cut(20)
+    changes = {"model": {"dropout": 0.1}, "cmcl": CMCL | form, **changes}
     threads(1)
     alone, expected = first_steps(tiny_settings, tiny_splits, **changes)
     threads(2)
@@ -87,28 +87,83 @@ def test_steps_have_the_same_bits_on_one_thread_and_on_two(
         assert torch.equal(together.tensors()[name], tensor), name
 
 
-def test_the_pieces_of_a_batch_draw_different_dropout(tiny_settings, tiny_splits, monkeypatch):
+def test_the_micro_batches_of_a_batch_draw_different_dropout(
+    tiny_settings, tiny_splits, cut, monkeypatch
+):
     changes = {"model": {"dropout": 0.1}}
-    monkeypatch.setattr(step, "FRAMES_OF_PIECE", 20)
+    cut(20)
     _, reports = first_steps(tiny_settings, tiny_splits, count=1, **changes)
-    monkeypatch.setattr(step, "_dropout_seed", lambda state, part: 0)
+    monkeypatch.setattr(step, "_dropout_seed", lambda state, index: 0)
     _, alike = first_steps(tiny_settings, tiny_splits, count=1, **changes)
 
     assert reports[0].means["loss"] != alike[0].means["loss"]
 
 
-def test_the_contrastive_form_keeps_its_clips_together(tiny_settings, tiny_splits, monkeypatch):
-    monkeypatch.setattr(step, "FRAMES_OF_PIECE", 20)
-    monkeypatch.setattr(step, "cut_batch", None)  # must not be asked
+def test_dropout_depends_on_the_index_of_a_micro_batch_and_not_on_its_company(
+    tiny_settings, tiny_splits
+):
+    settings = Settings.layered(tiny_settings.model_dump(), {"model": {"dropout": 0.5}})
+    first, second = training_batches(tiny_splits.train, settings, 0)
 
-    first_steps(tiny_settings, tiny_splits, cmcl=CMCL | {"alignment": "contrastive"})
+    def loss_of(*micro_batches):
+        state = TrainingState.initial(settings, tiny_splits.train.classes, CPU)
+        train_step(state, micro_batches, 1e-3, SINGLE)
+        sums, counts = state.progress.totals.sums, state.progress.totals.counts
+        return sums["loss"] / counts["loss"] * sum(len(one.clips) for one in micro_batches)
+
+    both = loss_of(MicroBatch(0, first), MicroBatch(3, second))
+    apart = loss_of(MicroBatch(0, first)) + loss_of(MicroBatch(3, second))
+    assert both == pytest.approx(apart, rel=1e-5)
+    assert loss_of(MicroBatch(0, first)) != loss_of(MicroBatch(3, first))
+
+
+def test_accumulation_computes_one_share_at_a_time(tiny_settings, tiny_splits, monkeypatch, cut):
+    cut(12)
+    seen = []
+    compute_in_turn = step.map_on
+
+    def watched(device, function, items, *, at_once=None):
+        seen.append((len(items), at_once))
+        return compute_in_turn(device, function, items, at_once=at_once)
+
+    monkeypatch.setattr(step, "map_on", watched)
+    first_steps(tiny_settings, tiny_splits, count=1, train={"accumulate": 2})
+    first_steps(tiny_settings, tiny_splits, count=1, train={"accumulate": 4})
+    first_steps(tiny_settings, tiny_splits, count=1)
+
+    assert seen == [(4, 2), (4, 1), (2, 2)]
+
+
+def test_a_terms_gradient_is_measured_as_by_a_backward_pass_of_its_own(
+    tiny_settings, tiny_splits, cut
+):
+    cut(20)
+    _, (report,) = first_steps(tiny_settings, tiny_splits, count=1, model={"dropout": 0.0})
+    settings = Settings.layered(
+        tiny_settings.model_dump(), {"cmcl": CMCL}, {"model": {"dropout": 0.0}}
+    )
+    state = TrainingState.initial(settings, tiny_splits.train.classes, CPU)
+    batch = next(training_batches(tiny_splits.train, settings, 0))
+    model = state.model.train()
+    output = model(batch, return_hand_attention=True, return_features=True)
+    terms = state.loss(output, batch)
+
+    gradients = {}
+    for name, term in terms.terms.items():
+        model.zero_grad()
+        (terms.lambdas[name] * term).backward(retain_graph=True)
+        flat = [p.grad.flatten() if p.grad is not None else p.new_zeros(p.numel())
+                for p in model.parameters()]  # fmt: skip
+        gradients[name] = torch.cat(flat)
+
+    assert_close(report.gradients, gradient_measures(gradients), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("frames", [20, NEVER])
 def test_a_gradient_that_is_not_finite_is_named_and_no_step_is_taken(
-    tiny_settings, tiny_splits, monkeypatch, frames
+    tiny_settings, tiny_splits, cut, frames
 ):
-    monkeypatch.setattr(step, "FRAMES_OF_PIECE", frames)
+    cut(frames)
     state, _ = first_steps(tiny_settings, tiny_splits, count=1)
     before = {name: tensor.clone() for name, tensor in state.tensors().items()}
     weight = state.model.get_parameter("classifier.weight")
@@ -117,7 +172,7 @@ def test_a_gradient_that_is_not_finite_is_named_and_no_step_is_taken(
     with pytest.raises(
         TrainingDiverged, match=r"epoch 1, step 2: the gradient is (nan|inf)"
     ) as caught:
-        list(train_epochs(state, training_data(state.settings, tiny_splits)))
+        list(train_epochs(state, TrainingData.of_splits(tiny_splits, state.settings, CPU)))
 
     assert any(clip.clip_id in str(caught.value) for clip in tiny_splits.train)
     assert state.progress.step == 1
@@ -125,40 +180,57 @@ def test_a_gradient_that_is_not_finite_is_named_and_no_step_is_taken(
         assert torch.equal(tensor, before[name]), name
 
 
-def test_who_accumulates_has_one_part_at_a_time(tiny_settings, tiny_splits, monkeypatch):
-    monkeypatch.setattr(step, "FRAMES_OF_PIECE", 20)
-    monkeypatch.setattr(step, "cut_batch", None)  # must not be asked
-    monkeypatch.setattr(step, "map_in_threads", None)
-
-    first_steps(tiny_settings, tiny_splits, train={"accumulate": 2})
+def parameters_of(*shapes):
+    generator = torch.Generator().manual_seed(0)
+    return [nn.Parameter(torch.randn(shape, generator=generator)) for shape in shapes]
 
 
-def test_gradients_that_share_memory_are_added_up_apart():
-    first, second, once = (torch.nn.Parameter(torch.zeros(2, 3)) for _ in range(3))
-    shared, one_row = torch.ones(2, 3), torch.tensor([[1.0, 2.0, 3.0]]).expand(2, 3)
-    sums = GradientSums()
+def test_a_row_adds_gradients_up_and_knows_which_parameters_they_reached():
+    first, second, third = parameters_of((2, 3), (2, 3), ())
+    row, shared = GradientRow([first, second, third]), torch.ones(2, 3)
 
-    sums.add([(first, shared), (second, None), (once, shared)])
-    sums.add([(first, shared), (second, shared)])
-    sums.add([(first, shared), (second, one_row)])
-    of_each = sums.sums()
+    row.add([shared, shared, None])
+    row.add([shared, torch.tensor([[1.0, 4.0], [2.0, 5.0], [3.0, 6.0]]).t(), None])
 
-    assert torch.equal(of_each[first], torch.full((2, 3), 3.0))
-    assert torch.equal(of_each[second], torch.tensor([[2.0, 3.0, 4.0]] * 2))
-    assert torch.equal(of_each[once], shared)
+    assert torch.equal(row.views[0], torch.full((2, 3), 2.0))
+    assert torch.equal(row.views[1], torch.tensor([[2.0, 3.0, 4.0], [5.0, 6.0, 7.0]]))
+    assert torch.equal(row.gradient, torch.cat([*(v.flatten() for v in row.views)]))
+    assert row.reached.tolist() == [2, 2, 0]
     assert torch.equal(shared, torch.ones(2, 3))
-    places = [gradient.data_ptr() for gradient in (*of_each.values(), shared)]
-    assert len(set(places)) == 4
 
 
-@pytest.mark.parametrize("count", [1, 2, 3])
-def test_a_gradient_that_lies_transposed_stays_so_until_the_end(count):
-    weight = torch.nn.Parameter(torch.zeros(2, 3))
-    sums = GradientSums()
+def test_the_norm_has_the_same_bits_on_any_number_of_threads(threads):
+    (weight,) = parameters_of((1000, 1000))
+    row = GradientRow([weight])
+    row.add([weight.detach()])
 
-    for _ in range(count):
-        sums.add([(weight, torch.arange(6.0).view(3, 2).t())])
-    of_weight = sums.sums()[weight]
+    norms = []
+    for count in (1, 2, 3):
+        threads(count)
+        norms.append(row.norm())
 
-    assert of_weight.stride() == (1, 2)
-    assert torch.equal(of_weight, count * torch.tensor([[0.0, 2.0, 4.0], [1.0, 3.0, 5.0]]))
+    assert len(set(norms)) == 1
+    assert norms[0] == pytest.approx(float(weight.detach().double().norm()), rel=1e-5)
+
+
+def test_one_update_is_the_one_worked_out_by_hand(tiny_settings):
+    weight, other = (nn.Parameter(torch.tensor([1.0, -2.0])) for _ in range(2))
+    settings = Settings.layered(tiny_settings.model_dump(), {"train": {"clip_gradient": 1.0}})
+    state = TrainingState.initial(settings, ("a", "b"), CPU)
+    optimizer = torch.optim.AdamW([weight, other], weight_decay=0.1, fused=True)
+    state = replace(state, optimizer=optimizer)
+    row = GradientRow([weight, other])
+    row.add([torch.tensor([3.0, -4.0]), None])
+
+    step._update(state, row, 0.01, row.norm())
+
+    assert row.norm() == pytest.approx(1.0)
+    assert weight.grad is not None
+    assert_close(weight.grad, torch.tensor([0.6, -0.8]))
+    # After one update both moments, with their bias taken out, are the gradient and its square: so
+    # the weight shrinks by a thousandth of itself and goes one rate against its gradient's sign.
+    expected = torch.tensor([1.0 * 0.999 - 0.01, -2.0 * 0.999 + 0.01])
+    assert_close(weight.detach(), expected, rtol=0, atol=1e-6)
+    # A parameter that nothing reached stays, without moments.
+    assert torch.equal(other, torch.tensor([1.0, -2.0]))
+    assert set(optimizer.state) == {weight}

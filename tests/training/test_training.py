@@ -1,11 +1,9 @@
 """The training loop: it repeats to the bit, goes on where it stopped, and stops when it breaks."""
 
-import gc
 import json
 import math
 import os
-import weakref
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,8 +13,7 @@ from torch.testing import assert_close
 from slrctl.core.data.dataset import canonical_dataset
 from slrctl.errors import TrainingDiverged
 from slrctl.settings import Settings
-from slrctl.training.loop import BatchReport, EpochReport, train_epochs
-from slrctl.training.run_batches import training_data
+from slrctl.training.loop import BatchReport, EpochReport, TrainingData, train_epochs
 from slrctl.training.state import EpochTotals, Progress, TrainingState
 from slrctl.training.validation import validate
 
@@ -34,7 +31,7 @@ def trained(settings, splits, steps=None):
     """A state after some reports, and the reports."""
     state = TrainingState.initial(settings, splits.train.classes, CPU)
     reports = []
-    for report in train_epochs(state, training_data(settings, splits)):
+    for report in train_epochs(state, TrainingData.of_splits(splits, settings, CPU)):
         reports.append(report)
         if len(reports) == steps:
             break
@@ -64,12 +61,12 @@ def test_two_trainings_with_one_seed_are_equal_to_the_bit(settings, tiny_splits)
 @pytest.fixture
 def impatient(settings, monkeypatch):
     """Ten epochs, of which the second is the best one, and a patience of three."""
-    take_in = Progress.take_in
+    judge = Progress.judge
 
     def second_is_best(self, epoch, **_):
-        return take_in(self, epoch, accuracy=0.5 if epoch == 2 else 0.25, error=0.0, loss=1.0)
+        return judge(self, epoch, accuracy=0.5 if epoch == 2 else 0.25, error=0.0, loss=1.0)
 
-    monkeypatch.setattr(Progress, "take_in", second_is_best)
+    monkeypatch.setattr(Progress, "judge", second_is_best)
     return Settings.layered(settings.model_dump(), {"train": {"epochs": 10, "patience": 3}})
 
 
@@ -90,44 +87,11 @@ def test_patience_is_as_long_for_a_training_that_is_put_back(impatient, tiny_spl
     state = TrainingState.initial(impatient, tiny_splits.train.classes, CPU)
     state.restore(stopped.tensors(), json.loads(json.dumps(stopped.progress_json())))
 
-    for _ in train_epochs(state, training_data(impatient, tiny_splits)):
+    for _ in train_epochs(state, TrainingData.of_splits(tiny_splits, impatient, CPU)):
         pass
 
     assert state.progress.epoch == 5
     assert same_tensors(state.tensors(), whole.tensors())
-
-
-@pytest.mark.parametrize("is_left", [False, True])
-def test_a_training_spares_what_was_there_from_collection_until_it_ends_or_is_left(
-    settings, tiny_splits, is_left
-):
-    class Circle:
-        """Holds itself: only the collector frees it."""
-
-        def __init__(self):
-            self.itself = self
-
-    state = TrainingState.initial(settings, tiny_splits.train.classes, CPU)
-    reports = train_epochs(state, training_data(settings, tiny_splits))
-    circle = Circle()
-    is_there = weakref.ref(circle)
-    before = gc.get_freeze_count()
-
-    next(reports)
-    assert gc.get_freeze_count() == before
-    next(reports)
-    assert gc.get_freeze_count() > before + 1000
-    del circle
-    gc.collect()
-    assert is_there() is not None
-    if is_left:
-        reports.close()
-    for _ in reports:
-        pass
-    gc.collect()
-
-    assert gc.get_freeze_count() == 0
-    assert is_there() is None
 
 
 def test_another_seed_gives_another_training(settings, tiny_splits):
@@ -146,7 +110,7 @@ def test_a_training_that_is_put_back_goes_on_to_the_same_bits(settings, tiny_spl
 
     resumed = TrainingState.initial(settings, tiny_splits.train.classes, CPU)
     resumed.restore(stopped.tensors(), progress)
-    rest = list(train_epochs(resumed, training_data(settings, tiny_splits)))
+    rest = list(train_epochs(resumed, TrainingData.of_splits(tiny_splits, settings, CPU)))
 
     assert same_tensors(resumed.tensors(), whole.tensors())
     assert [without_times(r) for r in rest] == [without_times(r) for r in reports[stop_after:]]
@@ -160,19 +124,16 @@ def test_training_and_validation_see_rectified_clips_where_asked(tiny_settings, 
         val=canonical_dataset(tiny_splits.val, settings.prepare),
     )
 
-    data = training_data(settings, tiny_splits)
-    expected = training_data(settings, rectified)
-    plain = training_data(tiny_settings, tiny_splits)
+    data = TrainingData.of_splits(tiny_splits, settings, CPU)
+    expected = TrainingData.of_splits(rectified, settings, CPU)
+    plain = TrainingData.of_splits(tiny_splits, tiny_settings, CPU)
 
-    for batches, wanted, unwanted in (
-        (data.training(1, 0), expected.training(1, 0), plain.training(1, 0)),
-        (data.validation(), expected.validation(), plain.validation()),
+    for first in (
+        lambda data: next(data.training(1, 0))[0].clips,
+        lambda data: next(data.validation()),
     ):
-        hand, wanted_hand, unwanted_hand = (
-            next(iter(part)).right_hand for part in (batches, wanted, unwanted)
-        )
-        assert torch.equal(hand, wanted_hand)
-        assert not torch.equal(hand, unwanted_hand)
+        assert torch.equal(first(data).right_hand, first(expected).right_hand)
+        assert not torch.equal(first(data).right_hand, first(plain).right_hand)
 
 
 def test_reports_come_after_every_batch_and_every_epoch(settings, tiny_splits):
@@ -249,7 +210,7 @@ def test_a_loss_that_is_not_finite_names_the_step_the_term_and_the_clips(
     with pytest.raises(
         TrainingDiverged, match=f"epoch 1, step 2: the {term} term is nan"
     ) as caught:
-        list(train_epochs(state, training_data(settings, tiny_splits)))
+        list(train_epochs(state, TrainingData.of_splits(tiny_splits, settings, CPU)))
 
     assert caught.value.exit_code == 4
     assert any(clip.clip_id in str(caught.value) for clip in tiny_splits.train)
@@ -259,7 +220,8 @@ def test_a_loss_that_is_not_finite_names_the_step_the_term_and_the_clips(
 def poisoned(batches, value):
     """The batches, of which one clip of the first holds a value that no reader lets pass."""
     first = next(batches)
-    first.body[0, 0, 0] = value
+    clips = first[0].clips if isinstance(first, list) else first
+    clips.body[0, 0, 0] = value
     yield first
     yield from batches
 
@@ -267,7 +229,7 @@ def poisoned(batches, value):
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_value_in_the_clips_that_is_not_finite_stops_a_training(settings, tiny_splits, value):
     state = TrainingState.initial(settings, tiny_splits.train.classes, CPU)
-    data = training_data(settings, tiny_splits)
+    data = TrainingData.of_splits(tiny_splits, settings, CPU)
     bad = data._replace(training=lambda *place: poisoned(data.training(*place), value))
 
     with pytest.raises(TrainingDiverged, match="epoch 1, step 1: the classification term is nan"):
@@ -277,7 +239,7 @@ def test_a_value_in_the_clips_that_is_not_finite_stops_a_training(settings, tiny
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_validation_names_the_clips_whose_loss_is_not_finite(settings, tiny_splits, value):
     state = TrainingState.initial(settings, tiny_splits.train.classes, CPU)
-    data = training_data(settings, tiny_splits)
+    data = TrainingData.of_splits(tiny_splits, settings, CPU)
     first = next(data.validation()).clip_ids[0]
     bad = data._replace(validation=lambda: poisoned(data.validation(), value))
 
@@ -291,7 +253,7 @@ def test_validation_names_the_clips_whose_loss_is_not_finite(settings, tiny_spli
 
 def test_validation_names_a_term_of_cmcl_that_is_not_finite(settings, tiny_splits):
     state = TrainingState.initial(settings, tiny_splits.train.classes, CPU)
-    data = training_data(settings, tiny_splits)
+    data = TrainingData.of_splits(tiny_splits, settings, CPU)
     assert state.loss.projections is not None
     with torch.no_grad():
         state.loss.projections.body.weight.fill_(torch.nan)
@@ -307,7 +269,7 @@ def test_a_step_that_would_break_the_model_is_not_taken(settings, tiny_splits):
     before = {name: tensor.clone() for name, tensor in state.tensors().items()}
 
     with pytest.raises(TrainingDiverged):
-        list(train_epochs(state, training_data(settings, tiny_splits)))
+        list(train_epochs(state, TrainingData.of_splits(tiny_splits, settings, CPU)))
 
     assert same_tensors(state.tensors(), before)
 
@@ -376,9 +338,9 @@ def test_the_best_epoch_is_the_last_one_within_the_standard_error_of_the_highest
     accuracy, loss, is_best, improved_epoch
 ):
     progress = Progress()
-    assert progress.take_in(1, accuracy=0.5, error=0.1, loss=1.0)
+    assert progress.judge(1, accuracy=0.5, error=0.1, loss=1.0)
 
-    assert progress.take_in(2, accuracy=accuracy, error=0.3, loss=loss) == is_best
+    assert progress.judge(2, accuracy=accuracy, error=0.3, loss=loss) == is_best
     assert progress.best_epoch == (2 if is_best else 1)
     assert progress.best_accuracy == max(0.5, accuracy)
     assert progress.best_error == (0.3 if improved_epoch == 2 else 0.1)
@@ -398,7 +360,7 @@ def test_the_best_epoch_is_chosen_by_the_accuracy_its_standard_error_and_the_los
         right = round(num_clips * line["val_accuracy"])
         wrong = num_clips - right
         assert line["val_accuracy_error"] == pytest.approx(math.sqrt(right * wrong / num_clips**3))
-        assert line["is_best"] == progress.take_in(
+        assert line["is_best"] == progress.judge(
             line["epoch"],
             accuracy=line["val_accuracy"],
             error=line["val_accuracy_error"],
@@ -413,7 +375,7 @@ def test_epochs_do_not_sink_one_standard_error_after_the_other():
     progress = Progress()
 
     judged = [
-        progress.take_in(epoch, accuracy=accuracy, error=0.1, loss=1.0)
+        progress.judge(epoch, accuracy=accuracy, error=0.1, loss=1.0)
         for epoch, accuracy in enumerate([0.8, 0.72, 0.65], start=1)
     ]
 
@@ -424,17 +386,6 @@ def test_patience_does_not_wait_for_ever_where_accuracy_can_get_no_better():
     progress = Progress()
 
     for epoch, loss in enumerate([0.5, 0.4, 0.45, 0.41, 0.42], start=1):
-        assert progress.take_in(epoch, accuracy=1.0, error=0.0, loss=loss)
+        assert progress.judge(epoch, accuracy=1.0, error=0.0, loss=loss)
 
     assert (progress.best_epoch, progress.improved_epoch, progress.best_loss) == (5, 2, 0.4)
-
-
-def test_a_state_from_when_only_improvements_were_best_epochs_is_read():
-    before = asdict(Progress(epoch=3, best_epoch=2, best_accuracy=0.5, best_loss=1.0))
-    del before["improved_epoch"], before["best_error"]
-
-    read = Progress.read(before, 5)
-
-    assert (read.improved_epoch, read.best_error) == (2, 0.0)
-    with pytest.raises(ValueError, match="progress tells of"):
-        Progress.read(before | {"best_error": 0.1}, 5)

@@ -1,13 +1,15 @@
-"""Numbers that show whether CMCL does anything: entropy, spread of features, who contributes."""
+"""Numbers that show whether CMCL does anything, and warnings in plain words where it does not."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from slrctl.core.cmcl.loss import LossTerms
+from slrctl.core.cmcl.consistency import masked_mean
+from slrctl.settings import CMCL_TERMS
 
 FEWEST_CLIPS = 8
 """Fewer clips say nothing of the spread of features.
@@ -17,41 +19,8 @@ clips come out under 1.5 in 44 % of draws of 3 clips, 9 % of 4, 0.4 % of 6, and 
 """
 
 
-def term_gradients(
-    terms: LossTerms, parameters: Sequence[nn.Parameter]
-) -> dict[str, list[Tensor | None]]:
-    """What each term that was computed asks of each weight, its lambda included.
-
-    None where a term does not reach a weight: most of the memory that zeros would take.
-    """
-    gradients = {"classification": _gradients(terms.classification, parameters)}
-    for name in ("consistency", "alignment"):
-        term: Tensor | None = getattr(terms, name)
-        if term is not None:
-            lambda_ = getattr(terms, f"lambda_{name}")
-            of_term = _gradients(term, parameters)
-            gradients[name] = [None if g is None else lambda_ * g for g in of_term]
-    return gradients
-
-
-def _gradients(term: Float[Tensor, ""], parameters: Sequence[nn.Parameter]) -> list[Tensor | None]:
-    return list(torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True))
-
-
-def in_one_row(
-    gradients: Iterable[Tensor | None], parameters: Iterable[nn.Parameter]
-) -> Float[Tensor, " N"]:
-    """The gradients of all weights behind one another; 0 for a weight that was not reached."""
-    return torch.cat(
-        [
-            torch.zeros_like(parameter).flatten() if gradient is None else gradient.flatten()
-            for parameter, gradient in zip(parameters, gradients, strict=True)
-        ]
-    )
-
-
 def gradient_measures(gradients: Mapping[str, Float[Tensor, " N"]]) -> dict[str, float]:
-    """Compare what the terms ask of all weights, of a whole batch, `in_one_row` each.
+    """Compare the gradients of the terms, each of all parameters of the model in one row.
 
     Returns:
         `gradient_norm_<term>` for every term that was computed, and `gradient_cosine_<term>` with
@@ -70,28 +39,25 @@ def entropy_ratio(
     weights: Float[Tensor, "B H T T"],
     rows_count: Bool[Tensor, "B T"],
     keys_count: Bool[Tensor, "B T"],
-) -> tuple[float, int]:
+) -> tuple[Float[Tensor, " B"], Bool[Tensor, " B"]]:
     """Attention entropy over that of uniform attention, 0 (one frame) to 1 (uniform).
 
     Returns:
-        The mean over the clips' rows that count, and the number of clips in it. A clip with fewer
-        than two keys has no entropy to compare and is left out.
+        The mean over each clip's rows that count, and True for the clips that have such rows. A
+        clip with fewer than two keys has no entropy to compare and is left out.
     """
     weights = weights.float()
     entropy = -torch.xlogy(weights, weights).sum(-1).mean(1)  # B T
     num_keys = keys_count.sum(-1)
     rows = rows_count & (num_keys > 1)[:, None]
     uniform = num_keys.clamp(min=2).log()[:, None]
-    per_clip = ((entropy / uniform) * rows).sum(-1) / rows.sum(-1).clamp(min=1)
-    is_counted = rows.any(-1)
-    num_clips = int(is_counted.sum())
-    return float(per_clip[is_counted].sum()) / max(num_clips, 1), num_clips
+    return masked_mean(entropy / uniform, rows), rows.any(-1)
 
 
 def feature_variance(embedding: Float[Tensor, "N D"]) -> float | None:
     """Variance over clips, summed over features and divided by the mean squared norm.
 
-    0 where all clips have the same embedding (collapse), up to 1 where they have mean 0; None of
+    0 where all clips have the same embedding (collapse), up to 1 where they have mean 0; None for
     fewer than `FEWEST_CLIPS`.
     """
     if len(embedding) < FEWEST_CLIPS:
@@ -103,7 +69,7 @@ def feature_variance(embedding: Float[Tensor, "N D"]) -> float | None:
 def effective_rank(embedding: Float[Tensor, "N D"]) -> float | None:
     """Exp of the entropy of the normalised singular values (Roy and Vetterli 2007), 1 to D.
 
-    None of fewer than `FEWEST_CLIPS`.
+    None for fewer than `FEWEST_CLIPS`.
     """
     if len(embedding) < FEWEST_CLIPS:
         return None
@@ -111,3 +77,64 @@ def effective_rank(embedding: Float[Tensor, "N D"]) -> float | None:
     values = torch.linalg.svdvals(centred)
     share = values / values.sum().clamp(min=1e-12)
     return float(torch.exp(-torch.xlogy(share, share).sum()))
+
+
+EPOCHS_IN_A_ROW = 3
+# A gradient under this share of the cross-entropy's steers nothing.
+INERT_SHARE = 1e-3
+# A term with at least this share of the cross-entropy's gradient can hold it up.
+FIGHTING_SHARE, FIGHTING_COSINE = 0.1, -0.5
+# Variance over clips as a share of the mean squared norm, and effective rank.
+COLLAPSED_VARIANCE, COLLAPSED_RANK = 0.01, 1.5
+_OTHER_FORM = {"consistency": "cmcl.consistency=cycle", "alignment": "cmcl.alignment=contrastive"}
+
+
+def conditions(metrics: Mapping[str, Any]) -> dict[str, str]:
+    """Name what is wrong with an epoch, a line of `metrics.jsonl`, with a text for each."""
+    found = {}
+    own = metrics.get("gradient_norm_classification")
+    for term in CMCL_TERMS:
+        norm, cosine = (metrics.get(f"gradient_{what}_{term}") for what in ("norm", "cosine"))
+        if norm is None or not own:
+            continue
+        if norm < INERT_SHARE * own:
+            form = f" ({_OTHER_FORM[term]})" if term in _OTHER_FORM else ""
+            found[f"{term} is inert"] = (
+                f"{term} is inert: its gradient is {_percent(norm / own)} of the cross-entropy's; "
+                f"raise cmcl.lambda_{term}, or choose a form it cannot satisfy by doing nothing"
+                f"{form}"
+            )
+        if cosine is not None and cosine < FIGHTING_COSINE and norm > FIGHTING_SHARE * own:
+            found[f"{term} fights"] = (
+                f"{term} fights the cross-entropy: cosine of their gradients {cosine:.2f}, at "
+                f"{_percent(norm / own)} of its norm; lower cmcl.lambda_{term}"
+            )
+    for stream in ("left_hand", "right_hand", "body"):
+        variance, rank = (metrics.get(f"val_{what}_{stream}") for what in ("variance", "rank"))
+        if variance is None or rank is None:
+            continue
+        if variance < COLLAPSED_VARIANCE or rank < COLLAPSED_RANK:
+            advice = (
+                "lower cmcl.lambda_alignment, or set cmcl.alignment=contrastive"
+                if metrics.get("lambda_alignment")
+                else "lower train.learning_rate, and look at this stream with slrctl data show"
+            )
+            found[f"{stream} collapses"] = (
+                f"the {stream.replace('_', ' ')} features collapse: variance over clips "
+                f"{_percent(variance)} of their power, effective rank {rank:.1f}; {advice}"
+            )
+    return found
+
+
+def update_streaks(streaks: Mapping[str, int], found: Mapping[str, str]) -> dict[str, int]:
+    """Count the epochs in a row that each condition has lasted, the one just over included."""
+    return {name: streaks.get(name, 0) + 1 for name in found}
+
+
+def due_warnings(streaks: Mapping[str, int], found: Mapping[str, str]) -> list[str]:
+    """Return the texts of the conditions that have just lasted long enough, so each once."""
+    return [text for name, text in found.items() if streaks[name] == EPOCHS_IN_A_ROW]
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2g} %"

@@ -1,7 +1,16 @@
-"""The whole loss: L = CE + lambda_1 * L_consistency + lambda_2 * L_alignment."""
+"""The loss of training: L = CE + lambda_1 * L_consistency + lambda_2 * L_alignment.
 
-from collections.abc import Sequence
-from typing import NamedTuple
+A term is a mean over the clips that contribute to it, or a sum of such means. Which clips those are
+follows from a batch alone, before the model runs. So the sums over a micro-batch can be divided by
+the counts of the whole batch, and the losses of its micro-batches add up to its own.
+
+A new term takes a setting `cmcl.lambda_<name>` and a case in both `contributing` and `per_clip`;
+training, validation, logs and diagnostics follow.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -9,32 +18,67 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from slrctl.core.clip import ClipBatch
-from slrctl.core.cmcl.alignment import alignment_loss
-from slrctl.core.cmcl.batch_parts import WHOLE, Gather, TermWeights, own_rows
-from slrctl.core.cmcl.consistency import consistency_loss
-from slrctl.core.cmcl.contrastive import contrastive_loss
-from slrctl.core.cmcl.cycle import cycle_loss
-from slrctl.core.cmcl.projections import StreamProjections, stream_means
-from slrctl.core.cmcl.schedule import adaptive_factor, default_warmup
-from slrctl.core.cmcl.temporal import temporal_loss
-from slrctl.core.model.fusion import HandAttention, Streams
+from slrctl.core.cmcl.alignment import (
+    ClipFacts,
+    Contrast,
+    StreamProjections,
+    aligned_per_clip,
+    is_aligned,
+    stream_means,
+)
+from slrctl.core.cmcl.consistency import HandMaps, consistency_per_clip, shows_both_hands
+from slrctl.core.cmcl.consistency_forms import (
+    cycle_per_clip,
+    has_cycles,
+    has_successive_frames,
+    temporal_per_clip,
+)
 from slrctl.core.model.siformer import SiFormerOutput
 from slrctl.core.seeding import initialise, own_draws
-from slrctl.settings import CMCLSettings, Settings
+from slrctl.settings import CMCL_TERMS, CMCLSettings, Settings
+
+TERMS = ("classification", *CMCL_TERMS)
 
 
-class LossTerms(NamedTuple):
-    """The loss of a batch and what it is made of; a term that was not computed is None.
+def surprise(
+    logits: Float[Tensor, "B K"], target: Int64[Tensor, " B"], *, label_smoothing: float = 0.0
+) -> Float[Tensor, " B"]:
+    """Return the cross-entropy of each clip."""
+    return F.cross_entropy(
+        logits.float(), target, reduction="none", label_smoothing=label_smoothing
+    )
 
-    Of a part of a batch they are the part's summands of the whole's.
-    """
 
-    total: Float[Tensor, ""]
-    classification: Float[Tensor, ""]
-    consistency: Float[Tensor, ""] | None
-    alignment: Float[Tensor, ""] | None
-    lambda_consistency: float
-    lambda_alignment: float
+@dataclass(frozen=True)
+class LossTerms:
+    """The terms of a loss that were computed, by name, and the lambdas in force."""
+
+    terms: dict[str, Float[Tensor, ""]]
+    lambdas: dict[str, float]
+
+    @property
+    def total(self) -> Float[Tensor, ""]:
+        return torch.stack([self.lambdas[name] * term for name, term in self.terms.items()]).sum()
+
+    @property
+    def classification(self) -> Float[Tensor, ""]:
+        return self.terms["classification"]
+
+    @property
+    def consistency(self) -> Float[Tensor, ""] | None:
+        return self.terms.get("consistency")
+
+    @property
+    def alignment(self) -> Float[Tensor, ""] | None:
+        return self.terms.get("alignment")
+
+    @property
+    def lambda_consistency(self) -> float:
+        return self.lambdas["consistency"]
+
+    @property
+    def lambda_alignment(self) -> float:
+        return self.lambdas["alignment"]
 
 
 class CrossModalConsistencyLoss(nn.Module):
@@ -57,9 +101,9 @@ class CrossModalConsistencyLoss(nn.Module):
         super().__init__()
         self.settings = settings
         self.label_smoothing = label_smoothing
-        is_aligned = settings.lambda_alignment > 0
-        num_layers = num_encoder_layers if is_aligned and settings.multi_scale else 0
-        self.projections = StreamProjections(settings.projection_dim) if is_aligned else None
+        has_projections = settings.lambda_alignment > 0
+        num_layers = num_encoder_layers if has_projections and settings.multi_scale else 0
+        self.projections = StreamProjections(settings.projection_dim) if has_projections else None
         self.layer_projections = nn.ModuleList(
             StreamProjections(settings.projection_dim) for _ in range(num_layers)
         )
@@ -77,9 +121,72 @@ class CrossModalConsistencyLoss(nn.Module):
     def needs_layer_features(self) -> bool:
         return self.needs_features and self.settings.multi_scale
 
+    @property
+    def is_contrastive(self) -> bool:
+        """True if the alignment of a clip depends on the other clips of its batch."""
+        return self.needs_features and self.settings.alignment == "contrastive"
+
     def factor(self, epoch: int) -> float:
-        """What both lambdas are multiplied by in an epoch, counted from 0: here always 1."""
+        """Return the factor of every lambda in an epoch, counted from 0."""
         return 1.0
+
+    def lambdas(self, epoch: int) -> dict[str, float]:
+        """Return the weight of every term in an epoch, counted from 0."""
+        cmcl = {name: getattr(self.settings, f"lambda_{name}") for name in CMCL_TERMS}
+        return {"classification": 1.0, **{n: self.factor(epoch) * cmcl[n] for n in cmcl}}
+
+    @property
+    def trained_terms(self) -> list[str]:
+        """The terms whose lambda is above 0."""
+        return [name for name, weight in self.lambdas(epoch=0).items() if weight > 0]
+
+    def num_means(self, name: str) -> int:
+        """Count the means over clips that a term is the sum of."""
+        return 2 if name == "consistency" and self.settings.temporal else 1
+
+    def contributing(
+        self, name: str, batch: ClipBatch, contrast: Contrast | None = None
+    ) -> list[Bool[Tensor, " B"]]:
+        """Select the clips that contribute to a term, for each of the means it is the sum of."""
+        left, right = batch.left_is_present, batch.right_is_present
+        match name:
+            case "classification":
+                return [torch.ones(len(batch), dtype=torch.bool, device=left.device)]
+            case "consistency":
+                form = shows_both_hands if self.settings.consistency == "kl" else has_cycles
+                temporal = [has_successive_frames(left, right)] if self.settings.temporal else []
+                return [form(left, right), *temporal]
+            case "alignment" if contrast is not None:
+                return [contrast.contributes]
+            case "alignment":
+                return [is_aligned(ClipFacts.of(batch), self.settings)]
+        raise ValueError(f"{name!r} is not one of the terms {TERMS}")
+
+    def per_clip(
+        self, name: str, output: SiFormerOutput, batch: ClipBatch, contrast: Contrast | None = None
+    ) -> list[Float[Tensor, " B"]]:
+        """Return the values of clips behind each of these means; 0 for a clip outside of it."""
+        left, right, settings = batch.left_is_present, batch.right_is_present, self.settings
+        clips = ClipFacts.of(batch)
+        match name:
+            case "classification":
+                smoothing = self.label_smoothing
+                return [surprise(output.logits, clips.target, label_smoothing=smoothing)]
+            case "consistency":
+                if output.hand_attention is None:
+                    raise ValueError(
+                        "consistency needs the maps: call the model with return_hand_attention=True"
+                    )
+                maps = HandMaps.averaged(*output.hand_attention, left, right)
+                compared = settings.temperature, settings.divergence
+                is_kl = settings.consistency == "kl"
+                form = consistency_per_clip(maps, *compared) if is_kl else cycle_per_clip(maps)
+                return [form, *([temporal_per_clip(maps, *compared)] if settings.temporal else [])]
+            case "alignment" if contrast is not None:
+                return [contrast.per_clip(self.embeddings(output, batch))]
+            case "alignment":
+                return [aligned_per_clip(self.embeddings(output, batch), clips, settings)]
+        raise ValueError(f"{name!r} is not one of the terms {TERMS}")
 
     def forward(
         self,
@@ -87,8 +194,8 @@ class CrossModalConsistencyLoss(nn.Module):
         batch: ClipBatch,
         *,
         epoch: int = 0,
-        weights: TermWeights = WHOLE,
-        gather: Gather = own_rows,
+        counts: Mapping[str, Sequence[int]] | None = None,
+        contrast: Contrast | None = None,
     ) -> LossTerms:
         """Return the loss and its terms, in float32 whatever the model's arithmetic.
 
@@ -97,119 +204,38 @@ class CrossModalConsistencyLoss(nn.Module):
                 with layer features if `needs_layer_features`.
             batch: must hold targets.
             epoch: counted from 0; the lambdas may follow it.
-            weights: what the clips count for, where they are a part of a batch.
-            gather: makes the rows of all parts of them, where workers have a part each.
+            counts: of a micro-batch, the clips of the whole batch that contribute to each mean of
+                each term.
+            contrast: of a micro-batch, its contrastive alignment within the whole batch.
         """
-        if batch.target is None:
-            raise ValueError(
-                "the loss needs targets, but batch.target is None; collate with classes"
-            )
-        factor = self.factor(epoch)
-        lambda_consistency = factor * self.settings.lambda_consistency
-        lambda_alignment = factor * self.settings.lambda_alignment
+        terms = {}
         with torch.autocast(output.logits.device.type, enabled=False):
-            classification = weights.classification * F.cross_entropy(
-                output.logits.float(), batch.target, label_smoothing=self.label_smoothing
-            )
-            total, consistency, alignment = classification, None, None
-            if self.needs_attention:
-                consistency = self.consistency(output, batch, weights)
-                total = total + lambda_consistency * consistency
-            if self.needs_features:
-                alignment = weights.alignment * self.alignment(output, batch, gather)
-                total = total + lambda_alignment * alignment
-        return LossTerms(
-            total, classification, consistency, alignment, lambda_consistency, lambda_alignment
-        )
+            for name in self.trained_terms:
+                values = torch.stack(self.per_clip(name, output, batch, contrast))
+                if counts is None:
+                    own = self.contributing(name, batch, contrast)
+                    divisors = torch.stack(own).sum(-1).clamp(min=1)
+                else:
+                    divisors = values.new_tensor(counts[name]).clamp(min=1)
+                terms[name] = (values.sum(-1) / divisors).sum()
+        return LossTerms(terms, self.lambdas(epoch))
 
-    def consistency(
-        self, output: SiFormerOutput, batch: ClipBatch, weights: TermWeights = WHOLE
-    ) -> Float[Tensor, ""]:
-        """The consistency term alone, in the form the settings name."""
-        if output.hand_attention is None:
-            raise ValueError(
-                "consistency needs the maps: call the model with return_hand_attention=True"
-            )
-        return consistency_term(output.hand_attention, batch, self.settings, weights)
-
-    def alignment(
-        self, output: SiFormerOutput, batch: ClipBatch, gather: Gather = own_rows
-    ) -> Float[Tensor, ""]:
-        """The alignment term alone, in the form the settings name."""
-        if batch.target is None:
-            raise ValueError("alignment needs targets; collate the clips with their classes")
-        embeddings = self.embeddings(output, batch)
-        masks = batch.left_is_present.any(-1), batch.right_is_present.any(-1), batch.target
-        if self.settings.alignment == "cosine":
-            return self.alignment_of(embeddings, *masks)
-        together = [Streams._make(map(gather, streams)) for streams in embeddings]
-        return self.alignment_of(together, *map(gather, masks))
-
-    def embeddings(self, output: SiFormerOutput, batch: ClipBatch) -> list[Streams]:
-        """The projected streams of each clip, after the fusion and then after every layer used."""
+    def embeddings(self, output: SiFormerOutput, batch: ClipBatch) -> Float[Tensor, "S 3 B D"]:
+        """Project the streams of each clip, after the fusion and then after every layer used."""
         if output.features is None or self.projections is None:
             raise ValueError(
                 "alignment needs features (call the model with return_features=True) "
                 "and a lambda_alignment above 0"
             )
-        fused = self.projections(*stream_means(output.features, batch))
-        if not self.needs_layer_features:
-            return [fused]
-        if output.layer_features is None:
+        if self.needs_layer_features and output.layer_features is None:
             raise ValueError(
                 "multi-scale alignment needs the streams after every layer: "
                 "call the model with return_layer_features=True"
             )
-        by_layer = zip(self.layer_projections, output.layer_features, strict=True)
-        return [fused, *(project(*stream_means(streams, batch)) for project, streams in by_layer)]
-
-    def alignment_of(
-        self,
-        embeddings: Sequence[Streams],
-        has_left: Bool[Tensor, " B"],
-        has_right: Bool[Tensor, " B"],
-        target: Int64[Tensor, " B"],
-    ) -> Float[Tensor, ""]:
-        """The alignment term of projected embeddings, the mean over the scales."""
-        terms = [
-            alignment_loss(*streams, has_left, has_right)
-            if self.settings.alignment == "cosine"
-            else contrastive_loss(
-                *streams,
-                target,
-                has_left,
-                has_right,
-                temperature=self.settings.contrastive_temperature,
-            )
-            for streams in embeddings
-        ]
-        return torch.stack(terms).mean()
-
-
-def consistency_term(
-    attention: HandAttention,
-    batch: ClipBatch,
-    settings: CMCLSettings,
-    weights: TermWeights = WHOLE,
-) -> Float[Tensor, ""]:
-    """Consistency of the maps between the hands in the form the settings name."""
-    maps = (
-        attention.left_to_right,
-        attention.right_to_left,
-        batch.left_is_present,
-        batch.right_is_present,
-    )
-    temperature, divergence = settings.temperature, settings.divergence
-    if settings.consistency == "kl":
-        term = consistency_loss(*maps, temperature=temperature, divergence=divergence)
-    else:
-        term = cycle_loss(*maps)
-    term = weights.consistency * term
-    if settings.temporal:
-        term = term + weights.temporal * temporal_loss(
-            *maps, temperature=temperature, divergence=divergence
-        )
-    return term
+        layers = output.layer_features if self.needs_layer_features else None
+        projections = [self.projections, *self.layer_projections]
+        scales = zip(projections, (output.features, *(layers or ())), strict=True)
+        return torch.stack([project(*stream_means(streams, batch)) for project, streams in scales])
 
 
 class AdaptiveCMCL(CrossModalConsistencyLoss):
@@ -233,23 +259,41 @@ class AdaptiveCMCL(CrossModalConsistencyLoss):
         self.warmup_epochs = settings.warmup_epochs or default_warmup(num_epochs)
 
     def factor(self, epoch: int) -> float:
-        """What both lambdas are multiplied by in an epoch, counted from 0."""
+        """Return the factor of every lambda in an epoch, counted from 0."""
         return adaptive_factor(epoch, self.warmup_epochs, self.settings.decay)
 
 
+def adaptive_factor(epoch: int, warmup_epochs: int = 10, decay: float = 0.95) -> float:
+    """Return the factor of every lambda in an epoch, counted from 0.
+
+    (epoch + 1) / warmup_epochs during the warm-up, which reaches 1 in its last epoch; then `decay`
+    once for every epoch after it. Never 0.
+    """
+    if epoch < warmup_epochs:
+        return (epoch + 1) / warmup_epochs
+    return decay ** (epoch - warmup_epochs + 1)
+
+
+def default_warmup(num_epochs: int) -> int:
+    """Return 10 epochs; in a run under 100, a tenth of it."""
+    return 10 if num_epochs >= 100 else math.ceil(0.1 * num_epochs)
+
+
 def build_loss(settings: Settings) -> CrossModalConsistencyLoss:
-    """The loss the settings name: adaptive or with fixed lambdas."""
-    if settings.cmcl.adaptive:
+    """Build the loss the settings name: adaptive or with fixed lambdas."""
+    cmcl, train = settings.cmcl, settings.train
+    num_layers, seed = settings.model.num_encoder_layers, settings.seed
+    if cmcl.adaptive:
         return AdaptiveCMCL(
-            settings.cmcl,
-            num_epochs=settings.train.epochs,
-            label_smoothing=settings.train.label_smoothing,
-            num_encoder_layers=settings.model.num_encoder_layers,
-            seed=settings.seed,
+            cmcl,
+            num_epochs=train.epochs,
+            label_smoothing=train.label_smoothing,
+            num_encoder_layers=num_layers,
+            seed=seed,
         )
     return CrossModalConsistencyLoss(
-        settings.cmcl,
-        label_smoothing=settings.train.label_smoothing,
-        num_encoder_layers=settings.model.num_encoder_layers,
-        seed=settings.seed,
+        cmcl,
+        label_smoothing=train.label_smoothing,
+        num_encoder_layers=num_layers,
+        seed=seed,
     )

@@ -1,8 +1,8 @@
 """Batches of clips: augmented and shuffled for training, prepared once for evaluation."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -29,6 +29,8 @@ from slrctl.settings import Settings
 WINDOW = 20
 # Clips normalised at a time before an evaluation; it changes no bit of the result.
 PREPARED_TOGETHER = 64
+# A batch of so many frames, padding included, is one micro-batch on a CPU; four times as many two.
+FRAMES_OF_MICRO_BATCH = 306
 # Frames, padding included, augmented at a time in training.
 FRAMES_TOGETHER = 5_000
 
@@ -128,23 +130,8 @@ def _augmented(
     return prepared, is_valid
 
 
-class BatchParts(NamedTuple):
-    """Which parts of every batch are wanted, of how many: part n has the clips n, n + total, ..."""
-
-    numbers: Sequence[int] = (0,)
-    total: int = 1
-
-
-WHOLE_BATCHES = BatchParts()
-
-
 def training_batches(
-    dataset: SignDataset,
-    settings: Settings,
-    epoch: int,
-    *,
-    start: int = 0,
-    parts: BatchParts = WHOLE_BATCHES,
+    dataset: SignDataset, settings: Settings, epoch: int, *, start: int = 0
 ) -> Iterator[ClipBatch]:
     """Yield the batches of an epoch, augmented.
 
@@ -156,18 +143,18 @@ def training_batches(
         settings: the whole tree: seed, augment, prepare, model.max_frames, train.batch_size.
         epoch: counted from 0.
         start: the batch to begin with; a training that stopped after k batches goes on with k.
-        parts: of each batch, one after the other. For a part without a clip, because the batch has
-            fewer, comes a stand-in.
 
     Raises:
         ValueError: a clip's gloss is not among the data set's classes.
     """
+    return _batches(dataset, settings, epoch, training_order(dataset, settings, epoch)[start:])
+
+
+def _batches(
+    dataset: SignDataset, settings: Settings, epoch: int, order: Iterable[Int64[np.ndarray, " _"]]
+) -> Iterator[ClipBatch]:
+    """Yield a batch for each array of places in the data set."""
     is_canonical = _is_canonical(dataset, settings)
-    whole = training_order(dataset, settings, epoch)[start:]
-    # Every part of a step is computed, so one without a clip needs one that counts for nothing.
-    cut = [(rows[number :: parts.total], rows[:1]) for rows in whole for number in parts.numbers]
-    order = [rows if len(rows) else first for rows, first in cut]
-    is_stand_in = iter([not len(rows) for rows, _ in cut])
     lengths = np.minimum(dataset.lengths, settings.model.max_frames)
     for group in _augmented_together(order, lengths):
         clips = [dataset[row] for row in np.concatenate(group).tolist()]
@@ -176,20 +163,72 @@ def training_batches(
         for rows in group:
             batch = slice(first, first + len(rows))
             num_frames = int(is_valid[batch].sum(dim=1).max())
-            part = batch_from_landmarks(
+            yield batch_from_landmarks(
                 augmented[batch, :num_frames],
                 is_valid[batch, :num_frames],
                 target_indices(clips[batch], dataset.classes),
                 tuple(clip.clip_id for clip in clips[batch]),
             )
-            yield _stand_in(part) if next(is_stand_in) else part
             first += len(rows)
 
 
-def _stand_in(batch: ClipBatch) -> ClipBatch:
-    """The batch without hands and ids: no mean of the loss is over clips of it."""
-    absent = torch.zeros_like(batch.is_valid)
-    return replace(batch, left_is_present=absent, right_is_present=absent, clip_ids=())
+@dataclass(frozen=True, eq=False)
+class MicroBatch:
+    """Clips of a batch that are computed at once; dropout seeds depend on its index."""
+
+    index: int
+    clips: ClipBatch
+
+
+def num_micro_batches(num_frames: int, num_shares: int, device: torch.device) -> int:
+    """Say how many micro-batches a batch of so many frames, padding included, is cut into.
+
+    Every share of the batch is cut alike: on a CPU for threads that work side by side, elsewhere
+    not at all. A micro-batch takes some time however short it is, so on a CPU their number grows
+    slower than the frames. It does not depend on the number of threads.
+    """
+    if device.type != "cpu":
+        return num_shares
+    return num_shares * math.ceil(math.sqrt(num_frames / num_shares / FRAMES_OF_MICRO_BATCH))
+
+
+def training_micro_batches(
+    dataset: SignDataset,
+    settings: Settings,
+    epoch: int,
+    *,
+    device: torch.device,
+    start: int = 0,
+    rank: int = 0,
+    num_ranks: int = 1,
+) -> Iterator[list[MicroBatch]]:
+    """Yield the micro-batches that a process has of each batch, those without clips left out.
+
+    Micro-batch n of N has the clips n, n + N, ... of the batch `training_batches` would yield, and
+    belongs to rank n modulo the number of ranks.
+
+    Args:
+        dataset: as for `training_batches`.
+        settings: as for `training_batches`, and train.accumulate.
+        epoch: counted from 0.
+        device: on which the micro-batches are computed.
+        start: the batch to begin with.
+        rank: this process.
+        num_ranks: processes that train together.
+    """
+    lengths = np.minimum(dataset.lengths, settings.model.max_frames)
+    num_shares = num_ranks * settings.train.accumulate
+
+    def cut(rows: Int64[np.ndarray, " _"]) -> list[tuple[int, Int64[np.ndarray, " _"]]]:
+        count = num_micro_batches(len(rows) * int(lengths[rows].max()), num_shares, device)
+        own = range(rank, min(count, len(rows)), num_ranks)
+        return [(index, rows[index::count]) for index in own]
+
+    batches = [cut(rows) for rows in training_order(dataset, settings, epoch)[start:]]
+    order = (rows for micro_batches in batches for _, rows in micro_batches)
+    made = _batches(dataset, settings, epoch, order)
+    for micro_batches in batches:
+        yield [MicroBatch(index, next(made)) for index, _ in micro_batches]
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,10 +21,9 @@ from slrctl.runs import folder as run_folder
 from slrctl.settings import Settings
 from slrctl.studies.ablation.on_ray import RayPool
 from slrctl.studies.ablation.trials import Trial, is_finished, kept_clips
-from slrctl.training.loop import BatchReport, train_epochs
+from slrctl.training.loop import BatchReport, TrainingData, train_epochs
 from slrctl.training.resume import find_saved_run
 from slrctl.training.run import resume_training, run_training
-from slrctl.training.run_batches import training_data
 from slrctl.training.state import TrainingState
 
 ATTEMPTS = 6
@@ -190,7 +189,8 @@ def _step_seconds(settings: Settings, splits: Splits, threads: int) -> float | N
             device = choose_device(settings.train.device)
             state = TrainingState.initial(settings, splits.train.classes, device)
             times.append(time.perf_counter())
-            for report in train_epochs(state, training_data(settings, splits)):
+            data = TrainingData.of_splits(splits, settings, device)
+            for report in train_epochs(state, data):
                 if isinstance(report, BatchReport):
                     times.append(time.perf_counter())
                 if len(times) > _STEPS:

@@ -11,7 +11,7 @@ import slrctl
 from slrctl.core.data.cache import ClipCache
 from slrctl.core.data.dataset import load_dataset
 from slrctl.core.data.synthetic import synthesise
-from slrctl.core.devices import choose_device, settled
+from slrctl.core.devices import choose_device, resolve_precision
 from slrctl.errors import DataError, UsageError
 from slrctl.layers import Layer, flatten, resolve
 from slrctl.runs import folder as run_folder
@@ -94,7 +94,7 @@ def plan_trials(
                 layers += [Layer("seed", {"seed": seed}), Layer("fold", fold.values)]
                 settings = resolve(layers).settings
                 if settings.train.precision == "auto":  # else the device may be absent here
-                    settings = settled(settings, choose_device(settings.train.device))
+                    settings = resolve_precision(settings, choose_device(settings.train.device))
                 sources = sources or source_fingerprints(settings.data)
                 key = trial_key(settings, sources)
                 trials.append(Trial(name, seed, fold.name, settings, key))

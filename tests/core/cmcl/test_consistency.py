@@ -1,20 +1,21 @@
-"""The consistency term against worked answers and a plain-loop version."""
+"""The consistency term against worked answers and a plain-loop version; shared invariances."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
 from maps import permutation_map, present, random_maps
 from torch.testing import assert_close
 
-from slrctl.core.cmcl import consistency_loss
+from slrctl.core.cmcl import consistency_loss, cycle_loss, temporal_loss
 
 T = 5
 LN_1E9 = math.log(1e9)
 
 
 def plain_consistency(lr, rl, left, right, temperature=1.0, divergence="kl") -> float:
-    """SPEC section 5, one number at a time."""
+    """The definition in `docs/method.md`, one number at a time."""
     per_clip = []
     for b in range(len(lr)):
         frames = [j for j in range(T) if right[b, j]]
@@ -112,31 +113,6 @@ def test_kl_is_the_published_formula_and_not_symmetric_in_the_hands(rng):
     assert abs(forth - back) > 1e-3
 
 
-def test_padding_changes_nothing(rng):
-    left, right = present([1, 1, 0, 1, 1]), present([1, 0, 1, 1, 1])
-    lr, rl = random_maps(rng, right), random_maps(rng, left)
-    pad = (0, 3, 0, 3)
-    garbage = torch.nn.functional.pad(lr, pad, value=0.7), torch.nn.functional.pad(rl, pad, value=9)
-    longer = [torch.nn.functional.pad(mask, (0, 3)) for mask in (left, right)]
-
-    assert_close(consistency_loss(*garbage, *longer), consistency_loss(lr, rl, left, right))
-
-
-@pytest.mark.parametrize(
-    ("left", "right"), [([0] * T, [1] * T), ([1] * T, [0] * T), ([0] * T, [0] * T)]
-)
-def test_a_batch_without_both_hands_gives_exactly_zero_and_a_working_backward(rng, left, right):
-    lr = random_maps(rng, present(right)).requires_grad_()
-    rl = random_maps(rng, present(left)).requires_grad_()
-
-    loss = consistency_loss(lr, rl, present(left), present(right))
-    loss.backward()
-
-    assert loss.item() == 0.0
-    assert lr.grad is not None
-    assert torch.count_nonzero(lr.grad) == 0
-
-
 def test_hands_that_are_never_present_together_still_contribute(rng):
     left, right = present([1, 1, 0, 0, 0]), present([0, 0, 1, 1, 0])
     lr, rl = random_maps(rng, right), random_maps(rng, left)
@@ -153,44 +129,6 @@ def test_it_is_never_negative(rng, divergence):
     assert consistency_loss(maps, nearly, everywhere, everywhere, divergence=divergence) >= 0
 
 
-def test_zeros_in_the_weights_give_finite_gradients(rng):
-    everywhere = present([1] * T)
-    lr = permutation_map(1, T).requires_grad_()
-    rl = permutation_map(2, T).requires_grad_()
-
-    consistency_loss(lr, rl, everywhere, everywhere).backward()
-
-    assert lr.grad is not None
-    assert rl.grad is not None
-    assert torch.isfinite(lr.grad).all()
-    assert torch.isfinite(rl.grad).all()
-
-
-@pytest.mark.parametrize("divergence", ["kl", "symmetric", "js"])
-def test_gradients_match_finite_differences(rng, divergence):
-    left = present([1, 1, 0, 1, 0], [0, 0, 0, 0, 0], [1, 1, 1, 1, 1])
-    right = present([0, 1, 1, 1, 0], [1, 1, 1, 1, 1], [1, 1, 1, 1, 1])
-    maps = [random_maps(rng, mask, torch.float64).add(0.05) for mask in (right, left)]
-    lr, rl = (weights.requires_grad_() for weights in maps)
-
-    assert torch.autograd.gradcheck(
-        lambda forth, back: consistency_loss(
-            forth, back, left, right, temperature=1.5, divergence=divergence
-        ),
-        (lr, rl),
-    )
-
-
-def test_half_precision_maps_are_compared_in_float32(rng):
-    everywhere = present([1] * T, [1] * T, [1] * T)
-    lr, rl = random_maps(rng, everywhere), random_maps(rng, everywhere)
-
-    loss = consistency_loss(lr.bfloat16(), rl.bfloat16(), everywhere, everywhere)
-
-    assert loss.dtype == torch.float32
-    assert_close(loss, consistency_loss(lr, rl, everywhere, everywhere), atol=5e-3, rtol=0.02)
-
-
 @pytest.mark.parametrize("wrong", [{"divergence": "foo"}, {"temperature": 0.0}])
 def test_a_wrong_argument_is_refused(wrong):
     everywhere = present([1] * T)
@@ -199,3 +137,87 @@ def test_a_wrong_argument_is_refused(wrong):
         consistency_loss(
             permutation_map(0, T), permutation_map(0, T), everywhere, everywhere, **wrong
         )
+
+
+# The invariances below hold for every comparison of two maps.
+COMPARISONS = [
+    *(partial(consistency_loss, divergence=divergence) for divergence in ("kl", "symmetric", "js")),
+    *(partial(temporal_loss, divergence=divergence) for divergence in ("kl", "symmetric", "js")),
+    cycle_loss,
+]
+FORMS = [consistency_loss, cycle_loss, temporal_loss]
+
+
+@pytest.mark.parametrize("term", FORMS)
+def test_padding_changes_nothing(rng, term):
+    left, right = present([1, 1, 0, 1, 1, 1]), present([1, 1, 1, 1, 0, 1])
+    lr, rl = random_maps(rng, right), random_maps(rng, left)
+    pad = (0, 3, 0, 3)
+    garbage = torch.nn.functional.pad(lr, pad, value=0.7), torch.nn.functional.pad(rl, pad, value=9)
+    longer = [torch.nn.functional.pad(mask, (0, 3)) for mask in (left, right)]
+
+    assert_close(term(*garbage, *longer), term(lr, rl, left, right))
+
+
+@pytest.mark.parametrize("term", FORMS)
+@pytest.mark.parametrize(
+    ("left", "right"), [([0] * T, [1] * T), ([1] * T, [0] * T), ([0] * T, [0] * T)]
+)
+def test_a_batch_without_both_hands_gives_exactly_zero_and_a_working_backward(
+    rng, term, left, right
+):
+    lr = random_maps(rng, present(right)).requires_grad_()
+    rl = random_maps(rng, present(left)).requires_grad_()
+
+    loss = term(lr, rl, present(left), present(right))
+    loss.backward()
+
+    assert loss.item() == 0.0
+    assert lr.grad is not None
+    assert torch.count_nonzero(lr.grad) == 0
+
+
+@pytest.mark.parametrize("term", FORMS)
+def test_clips_without_a_contribution_do_not_enter_the_mean(rng, term):
+    left, right = present([1] * T, [0] * T), present([1] * T, [1] * T)
+    lr, rl = random_maps(rng, right), random_maps(rng, left)
+
+    both = term(lr, rl, left, right)
+
+    assert both > 0
+    assert_close(both, term(lr[:1], rl[:1], left[:1], right[:1]))
+
+
+@pytest.mark.parametrize("term", FORMS)
+def test_zeros_in_the_weights_give_finite_gradients(term):
+    everywhere = present([1] * T)
+    lr, rl = permutation_map(1, T).requires_grad_(), permutation_map(2, T).requires_grad_()
+
+    term(lr, rl, everywhere, everywhere).backward()
+
+    assert lr.grad is not None
+    assert rl.grad is not None
+    assert torch.isfinite(lr.grad).all()
+    assert torch.isfinite(rl.grad).all()
+
+
+@pytest.mark.parametrize("term", COMPARISONS)
+def test_gradients_match_finite_differences(rng, term):
+    left = present([1, 1, 0, 1, 1, 1], [0] * 6, [1] * 6)
+    right = present([1] * 6, [1] * 6, [0, 1, 1, 1, 1, 1])
+    lr, rl = (
+        random_maps(rng, mask, torch.float64).add(0.05).requires_grad_() for mask in (right, left)
+    )
+
+    assert torch.autograd.gradcheck(lambda *maps: term(*maps, left, right), (lr, rl))
+
+
+@pytest.mark.parametrize("term", FORMS)
+def test_half_precision_maps_are_compared_in_float32(rng, term):
+    everywhere = present([1] * T, [1] * T, [1] * T)
+    lr, rl = random_maps(rng, everywhere), random_maps(rng, everywhere)
+
+    loss = term(lr.bfloat16(), rl.bfloat16(), everywhere, everywhere)
+
+    assert loss.dtype == torch.float32
+    assert_close(loss, term(lr, rl, everywhere, everywhere), atol=5e-3, rtol=0.02)

@@ -8,11 +8,12 @@ from slrctl.core.clip import Clip, ClipBatch, collate
 from slrctl.core.data import batches as loader
 from slrctl.core.data.batches import (
     WINDOW,
-    BatchParts,
     evaluation_batches,
     num_batches,
+    num_micro_batches,
     prepare_clips,
     training_batches,
+    training_micro_batches,
     training_order,
 )
 from slrctl.core.data.dataset import SignDataset, canonical_dataset
@@ -179,35 +180,59 @@ def test_a_clip_looks_different_in_another_epoch():
     assert unchanged == []
 
 
-@pytest.mark.parametrize(("size", "count", "accumulate"), [(4, 2, 1), (4, 3, 2), (2, 4, 1)])
-def test_the_parts_of_all_processes_show_every_clip_once_and_as_it_is_in_the_whole(
-    size, count, accumulate
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+@pytest.mark.parametrize(("size", "num_ranks", "accumulate"), [(4, 2, 1), (4, 3, 2), (2, 4, 1)])
+def test_the_micro_batches_of_all_processes_show_every_clip_once_and_as_in_the_whole_batch(
+    size, num_ranks, accumulate, device
 ):
-    dataset, settings = random_dataset(9), settings_with(size)
-    total = count * accumulate
+    dataset = random_dataset(9)
+    settings = Settings.layered(
+        settings_with(size).model_dump(), {"train": {"accumulate": accumulate}}
+    )
 
-    whole = list(training_batches(dataset, settings, 3))
-    by_process = [
+    whole = list(training_batches(dataset, settings, 3, start=1))
+    by_rank = [
         list(
-            training_batches(
-                dataset, settings, 3, parts=BatchParts(range(rank, total, count), total)
+            training_micro_batches(
+                dataset,
+                settings,
+                3,
+                device=torch.device(device),
+                start=1,
+                rank=rank,
+                num_ranks=num_ranks,
             )
         )
-        for rank in range(count)
+        for rank in range(num_ranks)
     ]
 
-    # As many parts in each process, so that none waits for one that has no more.
-    assert {len(parts) for parts in by_process} == {len(whole) * accumulate}
-    for number, batch in enumerate(whole):
-        steps = [parts[number * accumulate :][:accumulate] for parts in by_process]
-        of_step = [part for parts in steps for part in parts]
-        shown = rows_by_clip([part for part in of_step if part.clip_ids])
+    assert {len(batches) for batches in by_rank} == {len(whole)}
+    for batch, *of_ranks in zip(whole, *by_rank, strict=True):
+        micro_batches = [one for of_rank in of_ranks for one in of_rank]
+        shown = rows_by_clip([one.clips for one in micro_batches])
         assert sorted(shown) == sorted(batch.clip_ids)
         for clip_id, rows in rows_by_clip([batch]).items():
             assert all(torch.equal(x, y) for x, y in zip(rows, shown[clip_id], strict=True))
-        for stand_in in (part for part in of_step if not part.clip_ids):
-            assert len(stand_in) == 1
-            assert not (stand_in.left_is_present | stand_in.right_is_present).any()
+        assert all(
+            one.index % num_ranks == rank for rank, own in enumerate(of_ranks) for one in own
+        )
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "num_shares", "device", "count"),
+    [
+        (306, 1, "cpu", 1),
+        (307, 1, "cpu", 2),
+        (4 * 306, 1, "cpu", 2),
+        (4 * 306, 2, "cpu", 4),
+        (10**6, 1, "meta", 1),
+        (10**6, 6, "meta", 6),
+    ],
+)
+def test_a_cpu_cuts_every_share_by_the_root_of_its_frames_and_an_accelerator_not_at_all(
+    num_frames, num_shares, device, count
+):
+    assert num_micro_batches(num_frames, num_shares, torch.device(device)) == count
 
 
 def test_processes_that_take_turns_evaluate_every_batch_once():
