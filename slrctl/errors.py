@@ -30,7 +30,7 @@ class TrainingDiverged(SlrctlError):  # noqa: N818 - the name says what happened
 
 
 class ReportedElsewhere(SlrctlError):  # noqa: N818 - the name says what happened
-    """What another process of the same run has told the user already."""
+    """An error that another process of the same run has reported already."""
 
     def __init__(self, exit_code: int) -> None:
         super().__init__(f"another process of the run ended with code {exit_code}")
@@ -42,6 +42,6 @@ class ProcessLost(SlrctlError):  # noqa: N818 - the name says what happened
 
 
 class Interrupted(SlrctlError):  # noqa: N818 - the name says what happened
-    """Somebody asked to stop; the message says what was kept and how to go on."""
+    """The user asked to stop; the message says what was saved and how to resume."""
 
     exit_code = 130

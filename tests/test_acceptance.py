@@ -1,4 +1,4 @@
-"""What the README promises, done as a user does it: real trainings, minutes each."""
+"""The README's promises, checked as a user would: real trainings, minutes each."""
 
 import json
 import os

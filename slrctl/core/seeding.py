@@ -1,6 +1,6 @@
-"""Random numbers that follow from names, so that nothing depends on who drew before.
+"""Random numbers that follow from names, so that no draw depends on earlier ones.
 
-Two trainings that differ in one part share every draw of the others: a weight's initial value
+Two trainings that differ in one module share every draw of the others: a parameter's initial value
 comes from (seed, its name), an augmentation from (seed, epoch, clip id). The numbers of a clip are
 the output of a counter-based generator (SplitMix64: Steele, Lea, Flood, OOPSLA 2014), so a whole
 batch is drawn at once and a clip draws the same alone.
@@ -16,24 +16,16 @@ import torch
 from jaxtyping import Bool, Float, Float32, UInt64
 from torch import Tensor, nn
 
-_STEP = np.uint64(0x9E3779B97F4A7C15)
-_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
-_MIX_2 = np.uint64(0x94D049BB133111EB)
-
-_NORMAL_QUANTILES = (
-    torch.special.ndtri((torch.arange(2**16, dtype=torch.float64) + 0.5) / 2**16).float().numpy()
-)
-
 
 def stable_seed(*names: object) -> int:
-    """Hash names into 63 bits, alike on every machine and in every process."""
+    """Hash names into 63 bits, the same on every machine and in every process."""
     text = "\x1f".join(str(name) for name in names)
     digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
 
 def generator_for(*names: object) -> torch.Generator:
-    """A CPU generator that belongs to these names alone."""
+    """Return a CPU generator seeded by these names."""
     return torch.Generator().manual_seed(stable_seed(*names))
 
 
@@ -42,11 +34,11 @@ _scoped = ContextVar[torch.Generator | None]("scoped", default=None)
 
 @contextmanager
 def scoped_seed(seed: int, device: torch.device) -> Iterator[None]:
-    """Let what is drawn on this device inside the block follow from the seed alone.
+    """Make the draws on this device inside the block follow from the seed alone.
 
     On a CPU the draws come from `scoped_generator`, which belongs to this thread and block, so
     that several threads may draw at once. On an accelerator dropout takes no generator, so this is
-    the one place where torch's global state is touched; it is put back afterwards.
+    the one place that touches torch's global state, which is restored afterwards.
     """
     token = _scoped.set(torch.Generator().manual_seed(seed))
     try:
@@ -61,7 +53,7 @@ def scoped_seed(seed: int, device: torch.device) -> Iterator[None]:
 
 
 def scoped_generator(device: torch.device) -> torch.Generator | None:
-    """Where draws on a device come from: None, which is torch's global generator, outside."""
+    """Return the generator of the block; None, torch's global one, on accelerators and outside."""
     return _scoped.get() if device.type == "cpu" else None
 
 
@@ -73,14 +65,14 @@ own_draws = torch.random.fork_rng(devices=[])
 def initialise(module: nn.Module, seed: int) -> None:
     """Draw every weight matrix Xavier-uniform from (seed, its name); biases start at 0.
 
-    Removing a part of a model leaves the initial values of all others as they were. Position
+    Removing a module leaves the initial values of all others as they were. Position
     tables and the scales of LayerNorm keep the values their module gave them.
     """
-    for module_name, part in module.named_modules():
-        if isinstance(part, nn.Linear):
-            _draw(part.weight, seed, f"{module_name}.weight")
-            if part.bias is not None:
-                nn.init.zeros_(part.bias)
+    for module_name, layer in module.named_modules():
+        if isinstance(layer, nn.Linear):
+            _draw(layer.weight, seed, f"{module_name}.weight")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
     for name, parameter in module.named_parameters():
         if name.endswith("class_query"):
             _draw(parameter, seed, name)
@@ -91,8 +83,13 @@ def _draw(weight: Tensor, seed: int, name: str) -> None:
 
 
 def keys_for(keys: UInt64[np.ndarray, " B"], name: str) -> UInt64[np.ndarray, " B"]:
-    """Keys of a purpose of its own: what one purpose draws shifts nothing of another's."""
+    """Derive keys for one purpose, so that its draws are unrelated to those of any other."""
     return keys ^ np.uint64(stable_seed(name))
+
+
+_STEP = np.uint64(0x9E3779B97F4A7C15)
+_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
+_MIX_2 = np.uint64(0x94D049BB133111EB)
 
 
 def counter_bits(keys: UInt64[np.ndarray, " B"], count: int) -> UInt64[np.ndarray, "B N"]:
@@ -115,12 +112,17 @@ def counter_uniform(keys: UInt64[np.ndarray, " B"], count: int) -> Float[np.ndar
 def counter_events(
     keys: UInt64[np.ndarray, " B"], count: int, probability: float
 ) -> Bool[np.ndarray, "B N"]:
-    """Say for each key `count` times whether something of this probability happens.
+    """Draw for each key `count` events of this probability, True where one happens.
 
     Event n of a key is always the same, and happens at every higher probability too.
     """
     bits = counter_bits(keys, -(-count // 2)).astype("<u8", copy=False)
     return bits.view("<u4")[:, :count] < np.uint64(round(probability * 2**32))
+
+
+_NORMAL_QUANTILES = (
+    torch.special.ndtri((torch.arange(2**16, dtype=torch.float64) + 0.5) / 2**16).float().numpy()
+)
 
 
 def counter_normal(keys: UInt64[np.ndarray, " B"], count: int) -> Float32[np.ndarray, "B N"]:
