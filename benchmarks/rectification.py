@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from slrctl.core.clip import frames_behind_one_another
+from slrctl.core.clip import concatenate_frames
 from slrctl.core.data.dataset import load_dataset
 from slrctl.core.data.rectify import rectify
 from slrctl.core.data.synthetic import synthesise
@@ -34,7 +34,7 @@ def frames_per_second(work: Callable[[], object], num_frames: int, rounds: int) 
 
 def main() -> None:
     dataset = load_dataset(sys.argv[1]) if len(sys.argv) > 1 else synthesise().dataset
-    frames, aspect = frames_behind_one_another(dataset.clips)
+    frames, aspect = concatenate_frames(dataset.clips)
     whole = frames[~np.isnan(frames).any(axis=(1, 2))]
     some = frames[:: max(1, len(frames) // PLAIN_FRAMES)]
     plain = frames_per_second(lambda: plain_rectify(some, 1.0, 0.4), len(some), 1)

@@ -56,21 +56,15 @@ class ClipBatch:
         return len(self.is_valid)
 
     def to(self, device: torch.device) -> "ClipBatch":
-        """The same batch on another device."""
+        """Return the batch on another device."""
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
         return replace(
-            self,
-            left_hand=self.left_hand.to(device, non_blocking=True),
-            right_hand=self.right_hand.to(device, non_blocking=True),
-            body=self.body.to(device, non_blocking=True),
-            is_valid=self.is_valid.to(device, non_blocking=True),
-            left_is_present=self.left_is_present.to(device, non_blocking=True),
-            right_is_present=self.right_is_present.to(device, non_blocking=True),
-            target=None if self.target is None else self.target.to(device, non_blocking=True),
+            self, **{name: value.to(device, non_blocking=True) for name, value in tensors.items()}
         )
 
 
 def groups_of_clips(clips: Iterable[Clip], num_frames: int) -> Iterator[list[Clip]]:
-    """Cut clips into groups of about so many frames, to work on together."""
+    """Yield successive groups of clips that have at least so many frames together."""
     group: list[Clip] = []
     frames = 0
     for clip in clips:
@@ -83,10 +77,10 @@ def groups_of_clips(clips: Iterable[Clip], num_frames: int) -> Iterator[list[Cli
         yield group
 
 
-def frames_behind_one_another(
+def concatenate_frames(
     clips: Sequence[Clip],
 ) -> tuple[Float32[np.ndarray, "F 54 2"], Float32[np.ndarray, " F"]]:
-    """All frames of some clips in one array, and the aspect of each of them."""
+    """Return the frames of all clips in one array, and the aspect of each frame."""
     aspects = np.array([clip.aspect for clip in clips], np.float32)
     return (
         np.concatenate([clip.landmarks for clip in clips]),
@@ -97,7 +91,7 @@ def frames_behind_one_another(
 def stack_landmarks(
     landmarks: Sequence[Float32[np.ndarray, "_ 54 2"]],
 ) -> tuple[Float[Tensor, "B T 54 2"], Bool[Tensor, "B T"]]:
-    """Pad clips with NaN to the longest one; also say which frames are real."""
+    """Pad clips with NaN to the longest one; also return the mask of recorded frames."""
     longest = max(len(frames) for frames in landmarks)
     padded = np.full((len(landmarks), longest, skeleton.NUM_LANDMARKS, 2), np.nan, np.float32)
     for row, frames in zip(padded, landmarks, strict=True):
@@ -112,7 +106,7 @@ def batch_from_landmarks(
     target: Int64[Tensor, " B"] | None,
     clip_ids: tuple[str, ...],
 ) -> ClipBatch:
-    """Cut prepared landmarks into the three streams and note what is present."""
+    """Split prepared landmarks into the three streams, with the masks of present hands."""
     detected = ~prepared.isnan().any(-1)  # B T V
     values = torch.where(detected[..., None], prepared, 0.0)
     return ClipBatch(
@@ -128,7 +122,7 @@ def batch_from_landmarks(
 
 
 def target_indices(clips: Sequence[Clip], classes: Sequence[str]) -> Int64[Tensor, " B"]:
-    """The place of each clip's gloss among the classes.
+    """Return the label of each clip: the index of its gloss among the classes.
 
     Raises:
         ValueError: a gloss is not among the classes.
@@ -138,7 +132,7 @@ def target_indices(clips: Sequence[Clip], classes: Sequence[str]) -> Int64[Tenso
     if unknown:
         raise ValueError(
             f"gloss {unknown[0]!r} is not among the {len(index)} classes; "
-            "leave its clips out, or take the classes of a set that has it"
+            "leave its clips out, or use the classes of a set that has it"
         )
     return torch.tensor([index[clip.gloss] for clip in clips], dtype=torch.int64)
 

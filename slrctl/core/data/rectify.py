@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32
 
 from slrctl.core import skeleton
-from slrctl.core.clip import Clip, frames_behind_one_another, groups_of_clips
+from slrctl.core.clip import Clip, concatenate_frames, groups_of_clips
 from slrctl.settings import PrepareSettings
 
 FINGERS = ("index", "middle", "ring", "little", "thumb")
@@ -256,7 +256,7 @@ def rectify(
 def rectify_clips(clips: Iterable[Clip], settings: PrepareSettings) -> Iterator[Clip]:
     """Yield every clip, rectified, many computed at once."""
     for group in groups_of_clips(clips, _FRAMES_TOGETHER):
-        frames, aspect = frames_behind_one_another(group)
+        frames, aspect = concatenate_frames(group)
         rectified = rectify(frames, aspect, settings.rectify_alpha)
         ends = np.cumsum([clip.num_frames for clip in group])[:-1]
         for clip, landmarks in zip(group, np.split(rectified, ends), strict=True):
@@ -309,7 +309,7 @@ def rectification_report(clips: Iterable[Clip], settings: PrepareSettings) -> Re
     """
     before, after = [], []
     for group in groups_of_clips(clips, _FRAMES_TOGETHER):
-        frames, aspect = frames_behind_one_another(group)
+        frames, aspect = concatenate_frames(group)
         before.append(_excess_degrees(frames, aspect))
         after.append(_excess_degrees(rectify(frames, aspect, settings.rectify_alpha), aspect))
     all_before, all_after = np.concatenate(before, axis=-1), np.concatenate(after, axis=-1)
