@@ -1,54 +1,53 @@
-"""`slrctl doctor`: check the installation, and print what belongs into a report of a fault."""
+"""`slrctl doctor`."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.text import Text
 
-from slrctl.cli.console import console_for, print_facts, print_json, print_lines, report_errors
-from slrctl.cli.options import command
+from slrctl.cli.console import (
+    console_for,
+    print_facts,
+    print_json,
+    print_lines,
+    report_errors,
+    visible,
+)
+from slrctl.cli.options import Json, command
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from slrctl.training.self_test import Check
 
 
 @command()
 def doctor(
-    device: Annotated[
-        str, typer.Option("--device", help="Where to compute: auto, cpu, cuda, mps.")
-    ] = "auto",
-    as_json: Annotated[
-        bool,
-        typer.Option("--json", help="Print one JSON object on standard output, nothing else."),
-    ] = False,
+    device: Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda, mps.")] = "auto",
+    as_json: Json = False,
 ) -> None:
     """Check this installation: packages, arithmetic, determinism, saving, folders.
 
     Takes a few steps of small trainings and keeps nothing. The exit code is 1 if a check fails.
-    What it prints is what to attach to a report of a fault; it names no file of yours but the
-    folders slrctl writes to.
+    Attach the output to a report of a fault; it names no file of yours but the folders slrctl
+    writes to.
     """
     console = console_for(as_json=as_json)
     with report_errors():
-        from slrctl.core.devices import choose_device
-        from slrctl.files import user_cache_folder
-        from slrctl.training.self_test import machine_facts, self_test
+        from slrctl.training.self_test import examine
 
-        chosen = choose_device(device)
-        facts = machine_facts(chosen)
+        facts, checks = examine(device)
         print_facts(console, _in_words(facts))
-        checks: list[Check] = []
-        for check in self_test(chosen, {"runs": Path("runs"), "cache": user_cache_folder()}):
-            checks.append(check)
+        seen: list[Check] = []
+        for check in checks:
+            seen.append(check)
             _show(console, check)
-        failed = [check.name for check in checks if not check.is_ok]
-        print_lines(console, [_verdict(failed, len(checks))])
+        failed = [check.name for check in seen if not check.is_ok]
+        verdict = f"{len(failed)} of {len(seen)} checks failed: {', '.join(failed)}"
+        print_lines(console, [verdict if failed else f"all {len(seen)} checks passed"])
         if as_json:
-            print_json({"is_ok": not failed, **facts, "checks": [c._asdict() for c in checks]})
-    if failed:
-        raise typer.Exit(1)
+            print_json({"is_ok": not failed, **facts, "checks": [c._asdict() for c in seen]})
+        if failed:
+            raise typer.Exit(1)
 
 
 def _in_words(facts: dict[str, Any]) -> dict[str, str]:
@@ -67,17 +66,7 @@ def _in_words(facts: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _show(console: "Console", check: "Check") -> None:
-    from rich.text import Text
-
-    from slrctl.cli.console import visible
-
+def _show(console: Console, check: "Check") -> None:
     mark = ("ok    ", "green") if check.is_ok else ("FAILED", "bold red")
     line = Text.assemble(mark, f"  {check.name:<21} ", visible(check.detail))
     console.print(line.append(f"  {check.seconds:.1f} s", "dim"), soft_wrap=True)
-
-
-def _verdict(failed: list[str], count: int) -> str:
-    if not failed:
-        return f"all {count} checks passed"
-    return f"{len(failed)} of {count} checks failed: {', '.join(failed)}"

@@ -14,7 +14,6 @@ from slrctl.cli.options import (
     Json,
     Overrides,
     SkipBadClips,
-    cache_for,
     command,
     refuse_settled,
     setting_layers,
@@ -96,7 +95,9 @@ def inspect_attention(
         runs = [open_run(run or newest_run(RUNS_DIR), layers)]
         if compare is not None:
             runs.append(open_run(compare, layers, beside=runs[0]))
-        cache = cache_for(runs[0].settings.data)
+        from slrctl.core.data.cache import open_cache
+
+        cache = open_cache(runs[0].settings.data)
         subject = runs[0].subject(data, split, cache)
         datasets = [subject.dataset] + [
             opened.same_clips(runs[0], subject, data, split, cache) for opened in runs[1:]

@@ -3,19 +3,15 @@
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import typer
 from typer.core import TyperCommand
 
 from slrctl.cli.console import report_errors
 from slrctl.errors import UsageError
-from slrctl.files import user_cache_folder
 from slrctl.layers import Layer, flatten, nested, read_config, read_overrides
-from slrctl.settings import DataSettings, Settings
-
-if TYPE_CHECKING:
-    from slrctl.core.data.cache import ClipCache
+from slrctl.settings import Settings
 
 RUNS_DIR = Path("runs")
 DATA, MODEL, CMCL, TRAINING, OUTPUT = "Data", "Model", "CMCL", "Training", "Output"
@@ -79,6 +75,12 @@ LearningRate = Annotated[float | None, setting("--learning-rate", "train.learnin
 Seed = Annotated[int | None, setting("--seed", "seed", TRAINING)]
 Device = Annotated[str | None, setting("--device", "train.device")]
 
+DataPath = Annotated[
+    Path | None,
+    typer.Option(
+        "--data", metavar="PATH", help="Clips; those of the run if absent.", rich_help_panel=DATA
+    ),
+]
 ConfigPath = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", help="TOML file of settings.")
 ]
@@ -207,16 +209,3 @@ def command(examples: str | None = None) -> Callable[[Callable[..., None]], Any]
         return built
 
     return build
-
-
-def data_cache(settings: DataSettings) -> "ClipCache":
-    """The cache of clips, in the folder the settings name, else in the user's."""
-    # Imported late: --help needs none of it.
-    from slrctl.core.data.cache import ClipCache
-
-    return ClipCache(settings.cache_dir or user_cache_folder(), settings.cache_gigabytes)
-
-
-def cache_for(settings: DataSettings) -> "ClipCache | None":
-    """The cache of clips; None where it is turned off."""
-    return data_cache(settings) if settings.cache else None

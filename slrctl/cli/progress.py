@@ -19,7 +19,8 @@ from slrctl.cli.console import (
     print_table,
     stopping_on_signals,
 )
-from slrctl.cli.options import RUNS_DIR, cache_for
+from slrctl.cli.options import RUNS_DIR
+from slrctl.core.data.cache import open_cache
 from slrctl.core.data.overview import missing_hand_share
 from slrctl.core.data.splits import Splits, load_splits
 from slrctl.core.devices import (
@@ -206,7 +207,7 @@ def _load_alone(flag: str, settings: Settings, output: Output) -> Splits:
 
 
 def _load_and_show(settings: Settings, output: Output, group: ProcessGroup) -> Splits:
-    splits = group.together(lambda: load_splits(settings, cache_for(settings.data)))
+    splits = group.together(lambda: load_splits(settings, open_cache(settings.data)))
     if output.console.quiet and group.rank == 0:
         warnings = [note for note in splits.notes if "warning: " in note]
         print_lines(console_for(as_json=True), warnings)

@@ -1,13 +1,16 @@
 """Numbers as text, the rows of an evaluation, and CSV files that are safe in a spreadsheet."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import pandas as pd
-
-from slrctl.evaluation.bootstrap import Evaluation
-from slrctl.evaluation.metrics import ClassResult
 from slrctl.files import replacing
+
+# Commands import this module before they know whether there is anything to compute.
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from slrctl.evaluation.bootstrap import Evaluation
+    from slrctl.evaluation.metrics import ClassResult
 
 _TITLES = {
     "accuracy": "accuracy",
@@ -37,7 +40,7 @@ def percent_interval(interval: tuple[float, float]) -> str:
     return f"{100 * low:.1f}-{100 * high:.1f} %"
 
 
-def overall_rows(evaluation: Evaluation) -> list[OverallRow]:
+def overall_rows(evaluation: "Evaluation") -> list[OverallRow]:
     """Give one row a metric: shares in percent with one decimal, NLL and ECE as numbers."""
     rows = []
     for name, value in evaluation.metrics.items():
@@ -50,7 +53,7 @@ def overall_rows(evaluation: Evaluation) -> list[OverallRow]:
     return rows
 
 
-def worst_classes(evaluation: Evaluation, count: int = 10) -> list[ClassResult]:
+def worst_classes(evaluation: "Evaluation", count: int = 10) -> "list[ClassResult]":
     """Give the classes recognised worst, of those with any error; among equals the largest."""
     judged = [
         (row.accuracy, -row.clips, row)
@@ -69,7 +72,7 @@ def spreadsheet_text(text: str) -> str:
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
-def write_csv(table: pd.DataFrame, path: Path, *, float_format: str | None = None) -> None:
+def write_csv(table: "pd.DataFrame", path: Path, *, float_format: str | None = None) -> None:
     """Write a UTF-8 file, whole or not at all; a missing value is an empty cell.
 
     Every text goes through `spreadsheet_text`.
@@ -77,8 +80,3 @@ def write_csv(table: pd.DataFrame, path: Path, *, float_format: str | None = Non
     safe = table.map(lambda cell: spreadsheet_text(cell) if isinstance(cell, str) else cell)
     with replacing(path) as unfinished:
         safe.to_csv(unfinished, index=False, float_format=float_format)
-
-
-def write_per_class_csv(evaluation: Evaluation, path: Path) -> None:
-    """Write one row a class; fractions are 0-1, undefined ones empty."""
-    write_csv(pd.DataFrame(evaluation.per_class), path)

@@ -23,8 +23,9 @@ from slrctl.core.data.batches import (
     training_micro_batches,
 )
 from slrctl.core.data.synthetic import SynthesisParameters, synthesise
-from slrctl.core.devices import deterministic
+from slrctl.core.devices import choose_device, deterministic
 from slrctl.errors import SlrctlError
+from slrctl.files import user_cache_folder
 from slrctl.runs.checkpoint import load_checkpoint, save_checkpoint
 from slrctl.runs.environment import describe_machine
 from slrctl.settings import CMCLSettings, Settings, TrainSettings
@@ -63,6 +64,24 @@ class _Trained:
 
     state: TrainingState
     unseen: list[ClipBatch]
+
+
+class Examination(NamedTuple):
+    """Facts about a machine, and the checks of the installation, which run as they are read."""
+
+    facts: dict[str, Any]
+    checks: Iterator[Check]
+
+
+def examine(device: str) -> Examination:
+    """Examine this machine and the folders that slrctl writes to; nothing is kept.
+
+    Raises:
+        UsageError: the device cannot be used.
+    """
+    chosen = choose_device(device)
+    folders = {"runs": Path("runs"), "cache": user_cache_folder()}
+    return Examination(machine_facts(chosen), self_test(chosen, folders))
 
 
 def self_test(device: torch.device, folders: dict[str, Path]) -> Iterator[Check]:

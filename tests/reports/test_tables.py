@@ -6,6 +6,7 @@ import pytest
 
 from slrctl.evaluation.bootstrap import Evaluation
 from slrctl.evaluation.metrics import ClassResult
+from slrctl.reports.evaluation import write_per_class_csv
 from slrctl.reports.tables import (
     overall_rows,
     percent,
@@ -13,7 +14,6 @@ from slrctl.reports.tables import (
     spreadsheet_text,
     worst_classes,
     write_csv,
-    write_per_class_csv,
 )
 
 

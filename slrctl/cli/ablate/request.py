@@ -114,10 +114,10 @@ def study_place(
 
 def splits_of(trial: "Trial") -> "Splits":
     """The clips of a trial."""
+    from slrctl.core.data.cache import open_cache
     from slrctl.core.data.splits import load_splits
-    from slrctl.studies.ablation.trials import kept_clips
 
-    return load_splits(trial.settings, kept_clips(trial.settings.data))
+    return load_splits(trial.settings, open_cache(trial.settings.data))
 
 
 def choose_workers(jobs: int | None, threads: int, ray: str | None) -> Workers:
@@ -136,15 +136,16 @@ def _cores() -> int:
 
 def _signer_folds(settings: "Settings") -> "list[Fold]":
     """Every signer tests once, while all others train."""
+    from slrctl.core.data.cache import open_cache
     from slrctl.core.data.dataset import load_dataset
     from slrctl.core.data.synthetic import synthesise
-    from slrctl.studies.ablation.trials import Fold, kept_clips
+    from slrctl.studies.ablation.trials import Fold
 
     data = settings.data
     clips = (
         synthesise().dataset
         if data.train is None
-        else load_dataset(data.train, data, cache=kept_clips(data))
+        else load_dataset(data.train, data, cache=open_cache(data))
     )
     signers = sorted({clip.signer for clip in clips if clip.signer is not None})
     if len(signers) < 2:

@@ -7,15 +7,9 @@ import typer
 from rich.console import Console
 
 from slrctl.cli.console import console_for, print_json, print_lines, print_table, report_errors
-from slrctl.cli.options import (
-    ConfigPath,
-    Json,
-    Overrides,
-    command,
-    data_cache,
-    setting_layers,
-)
+from slrctl.cli.options import ConfigPath, Json, Overrides, command, setting_layers
 from slrctl.errors import SlrctlError, UsageError
+from slrctl.files import user_cache_folder
 from slrctl.layers import resolve
 
 if TYPE_CHECKING:
@@ -26,7 +20,7 @@ if TYPE_CHECKING:
 def cache(
     ctx: typer.Context,
     info: Annotated[
-        bool, typer.Option("--info", help="Show what is kept; so without any option.")
+        bool, typer.Option("--info", help="Show what is kept, as without any option.")
     ] = False,
     clear: Annotated[bool, typer.Option("--clear", help="Remove all of it.")] = False,
     config: ConfigPath = None,
@@ -37,15 +31,17 @@ def cache(
     with report_errors():
         if info and clear:
             raise UsageError("--info and --clear: one shows what the other removes; give one")
-        settings = resolve(setting_layers(ctx)).settings
-        kept, console = data_cache(settings.data), console_for(as_json=as_json)
-        if clear:
-            _clear(kept, console, as_json)
-        else:
-            _show(kept, console, as_json)
+        settings = resolve(setting_layers(ctx)).settings.data
+        from slrctl.core.data.cache import ClipCache
+
+        kept = ClipCache(settings.cache_dir or user_cache_folder(), settings.cache_gigabytes)
+        console = console_for(as_json=as_json)
+        facts = _clear(kept, console) if clear else _show(kept, console)
+        if as_json:
+            print_json(facts)
 
 
-def _clear(kept: "ClipCache", console: Console, as_json: bool) -> None:
+def _clear(kept: "ClipCache", console: Console) -> dict[str, object]:
     try:
         count, num_bytes = kept.clear()
     except OSError as error:
@@ -53,11 +49,10 @@ def _clear(kept: "ClipCache", console: Console, as_json: bool) -> None:
             f"{error.filename}: cannot be removed ({error.strerror}); remove it by hand"
         ) from None
     print_lines(console, [f"{_files(count)}, {_size(num_bytes)} removed from {kept.folder}"])
-    if as_json:
-        print_json({"folder": str(kept.folder), "files": count, "bytes": num_bytes})
+    return {"folder": str(kept.folder), "files": count, "bytes": num_bytes}
 
 
-def _show(kept: "ClipCache", console: Console, as_json: bool) -> None:
+def _show(kept: "ClipCache", console: Console) -> dict[str, object]:
     entries, unfinished = kept.entries(), kept.unfinished()
     total = sum(entry.num_bytes for entry in entries)
     if entries:
@@ -67,16 +62,13 @@ def _show(kept: "ClipCache", console: Console, as_json: bool) -> None:
     if unfinished:
         lines.append(f"{_files(len(unfinished))} unfinished: being written, or left behind")
     print_lines(console, lines)
-    if as_json:
-        print_json(
-            {
-                "folder": str(kept.folder),
-                "bytes": total,
-                "limit_bytes": int(kept.gigabytes * 1e9),
-                "unfinished": len(unfinished),
-                "entries": [_as_json(entry) for entry in entries],
-            }
-        )
+    return {
+        "folder": str(kept.folder),
+        "bytes": total,
+        "limit_bytes": int(kept.gigabytes * 1e9),
+        "unfinished": len(unfinished),
+        "entries": [_as_json(entry) for entry in entries],
+    }
 
 
 def _row(entry: "CacheEntry") -> list[str]:
@@ -84,7 +76,6 @@ def _row(entry: "CacheEntry") -> list[str]:
     if entry.clips is None:
         return [entry.path.stem, "damaged", "", "", size, used]
     source, kind = entry.clips.about["source"], entry.clips.about["kind"]
-    source = source if source.isprintable() else repr(source)
     num_frames = int(entry.clips.lengths.sum())
     return [source, kind, f"{len(entry.clips):,}", f"{num_frames:,}", size, used]
 

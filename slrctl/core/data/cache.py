@@ -28,7 +28,7 @@ from slrctl.core.data.prepare import canonical_clips, canonical_settings
 from slrctl.core.data.readers import folder_of, read_clips
 from slrctl.core.data.readers.parquet import SCHEMA, table_of
 from slrctl.errors import DataError, SlrctlError
-from slrctl.files import read_json, replacing, write_json
+from slrctl.files import read_json, replacing, user_cache_folder, write_json
 from slrctl.settings import DataSettings, PrepareSettings, Settings
 
 _SUFFIX = ".arrow"
@@ -249,6 +249,13 @@ class ClipCache:
                 room -= state.st_size
                 if room < 0:
                     path.unlink(missing_ok=True)
+
+
+def open_cache(settings: DataSettings) -> ClipCache | None:
+    """Return the cache in the folder the settings name, else in the user's; None if it is off."""
+    if not settings.cache:
+        return None
+    return ClipCache(settings.cache_dir or user_cache_folder(), settings.cache_gigabytes)
 
 
 FileStates = list[tuple[str, int, int, int]]

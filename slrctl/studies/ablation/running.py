@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from filelock import FileLock
 
+from slrctl.core.data.cache import open_cache
 from slrctl.core.data.splits import Splits, load_splits
 from slrctl.core.devices import choose_device, deterministic
 from slrctl.errors import DataError, SlrctlError, TrainingDiverged
@@ -20,7 +21,7 @@ from slrctl.pool import Crashed, ProcessPool
 from slrctl.runs import folder as run_folder
 from slrctl.settings import Settings
 from slrctl.studies.ablation.on_ray import RayPool
-from slrctl.studies.ablation.trials import Trial, is_finished, kept_clips
+from slrctl.studies.ablation.trials import Trial, is_finished
 from slrctl.training.loop import BatchReport, TrainingData, train_epochs
 from slrctl.training.resume import find_saved_run
 from slrctl.training.run import resume_training, run_training
@@ -145,7 +146,7 @@ def _train(settings: Settings, run_dir: Path) -> None:
 def _splits(settings_json: str) -> Splits:
     """Load the clips once for all trials of a process that share them."""
     settings = Settings.model_validate_json(settings_json)
-    return load_splits(settings, kept_clips(settings.data))
+    return load_splits(settings, open_cache(settings.data))
 
 
 _STEPS = 5

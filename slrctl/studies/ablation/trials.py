@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import slrctl
-from slrctl.core.data.cache import ClipCache
+from slrctl.core.data.cache import open_cache
 from slrctl.core.data.dataset import load_dataset
 from slrctl.core.data.synthetic import synthesise
 from slrctl.core.devices import choose_device, resolve_precision
@@ -131,20 +131,13 @@ def trial_key(settings: Settings, sources: Mapping[str, str]) -> str:
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
-def kept_clips(data: DataSettings) -> ClipCache | None:
-    """Return the cache the settings name; None where it is off or has no folder."""
-    if not data.cache or data.cache_dir is None:
-        return None
-    return ClipCache(data.cache_dir, data.cache_gigabytes)
-
-
 def source_fingerprints(data: DataSettings) -> dict[str, str]:
     """Fingerprint each file the settings name, or the demo set if they name none."""
     if data.train is None:
         return {"demo": synthesise().dataset.fingerprint()}
     named = {name: getattr(data, name) for name in _PATHS}
     return {
-        name: load_dataset(path, data, cache=kept_clips(data)).fingerprint()
+        name: load_dataset(path, data, cache=open_cache(data)).fingerprint()
         for name, path in named.items()
         if path is not None
     }
