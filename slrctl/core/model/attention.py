@@ -68,7 +68,7 @@ def join_heads(heads: Float[Tensor, "B H T d"]) -> Float[Tensor, "B T D"]:
 def attention_scores(
     query: Float[Tensor, "B Q D"], key: Float[Tensor, "B T D"], num_heads: int
 ) -> Float[Tensor, "B H Q T"]:
-    """Scaled dot products, in float32 at least."""
+    """Return the scaled dot products, in float32 at least."""
     query, key = split_heads(query, num_heads), split_heads(key, num_heads)
     scores = (query / math.sqrt(query.shape[-1])) @ key.transpose(-2, -1)
     return scores.to(torch.promote_types(scores.dtype, torch.float32))
@@ -77,7 +77,7 @@ def attention_scores(
 def attention_weights(
     scores: Float[Tensor, "B H Q T"], key_mask: Bool[Tensor, "B T"]
 ) -> Float[Tensor, "B H Q T"]:
-    """Softmax over the keys of the mask; all 0 where there is none."""
+    """Apply softmax over the keys of the mask; all weights are 0 where it has none."""
     mask = key_mask[:, None, None, :]
     # A finite floor: -inf in a whole row would give NaN, and NaN gradients everywhere.
     return scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(-1) * mask
@@ -87,7 +87,7 @@ class MultiHeadAttention(nn.Module):
     """Scaled dot-product attention (Vaswani et al. 2017, sec. 3.2).
 
     The key bias is kept, as in the published parameter count, although softmax removes it: it has
-    no gradient. `attend` is the function between the projections, which `core.model.cpu` replaces.
+    no gradient. `attend` is the function between the projections; `core.model.cpu` may replace it.
     """
 
     def __init__(self, embed_dim: int, num_heads: int, dropout: float) -> None:
@@ -132,7 +132,7 @@ class MultiHeadAttention(nn.Module):
         keys: Float[Tensor, "B T D"],
         key_mask: Bool[Tensor, "B T"],
     ) -> Float[Tensor, "B H Q T"]:
-        """The weights with which `forward` averages the values, before dropout."""
+        """Return the weights with which `forward` averages the values, before dropout."""
         query, key = self.query_projection(queries), self.key_projection(keys)
         return attention_weights(attention_scores(query, key, self.num_heads), key_mask)
 
@@ -152,7 +152,7 @@ class SelfAttention(nn.Module):
     def weights(
         self, frames: Float[Tensor, "B T D"], is_valid: Bool[Tensor, "B T"]
     ) -> Float[Tensor, "B H T T"]:
-        """The weights with which `forward` averages the values, before dropout."""
+        """Return the weights with which `forward` averages the values, before dropout."""
         return self.attention.weights(frames, frames, is_valid)
 
 
@@ -200,7 +200,7 @@ class ProbSparseAttention(nn.Module):
     def weights(
         self, frames: Float[Tensor, "B T D"], is_valid: Bool[Tensor, "B T"], *, rate: float = 0.0
     ) -> Float[Tensor, "B H T T"]:
-        """The weights with which `forward` averages the values, after dropout of this rate.
+        """Return the weights with which `forward` averages the values, after dropout of this rate.
 
         Queries that do not attend weigh all valid frames alike, without dropout.
         """
@@ -226,7 +226,7 @@ class ProbSparseAttention(nn.Module):
 
 
 def num_active_queries(num_frames: Tensor) -> Tensor:
-    """U = min(n, 5 ceil(ln n)) for each clip's n valid frames."""
+    """Return u = min(n, 5 ceil(ln n)) for each clip's n valid frames."""
     return torch.minimum(num_frames, 5 * num_frames.clamp(min=1).log().ceil().long())
 
 
@@ -239,7 +239,7 @@ def is_among_top(values: Float[Tensor, "*rows T"], count: Tensor) -> Bool[Tensor
 def peakedness(
     scores: Float[Tensor, "B H Q T"], sampled: Bool[Tensor, "B 1 Q T"]
 ) -> Float[Tensor, "B H Q"]:
-    """Highest minus mean score over the sampled keys (Informer, eq. 4)."""
+    """Subtract the mean from the highest score over the sampled keys (Informer, eq. 4)."""
     highest = scores.masked_fill(~sampled, -torch.inf).amax(-1)
     mean = (scores * sampled).sum(-1) / sampled.sum(-1).clamp(min=1)
     return highest - mean
@@ -248,7 +248,7 @@ def peakedness(
 def build_self_attention(
     kind: str, embed_dim: int, num_heads: int, dropout: float
 ) -> SelfAttention | FirstFrameAttention | ProbSparseAttention:
-    """The self-attention that `model.attention` names."""
+    """Build the self-attention that `model.attention` names."""
     match kind:
         case "full":
             return SelfAttention(embed_dim, num_heads, dropout)

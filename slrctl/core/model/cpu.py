@@ -1,13 +1,13 @@
-"""Faster training on a CPU: kernels, compiled by numba, for the layers that dropout makes slow.
+"""Training on a CPU with kernels compiled by numba, for the layers that dropout makes slow.
 
-`use_kernels` replaces two functions of a model, once per run: `attend` and `feed_forward`. They
-compute the same as the plain ones, which they call where nothing is dropped, with masks of their
-own. Everything else of a model is torch's.
+`use_kernels` replaces two functions of a model, once per run: `attention.attend` and
+`encoder.feed_forward`. The ones here compute the same with other dropout masks, and call the plain
+ones where nothing is dropped: evaluation is torch's alone.
 
-A training step of 24 clips of 204 frames drops some of 10^8 numbers. Torch takes 3 to 9 ns to draw
-each of them, as long as for all the rest of the step. Here bits come from SplitMix64 (Steele, Lea,
-Flood, OOPSLA 2014), a counter-based generator that a processor computes in its vector registers, 16
-bits a number: a rate is rounded to a multiple of 2^-16. The masks are never written to memory.
+A training step of 24 clips of 204 frames needs 10^8 decisions what to drop. Torch draws one in 3 to
+6 ns, which takes as long as the rest of the step. The kernels compute 16 bits for each with
+SplitMix64 (Steele, Lea, Flood, OOPSLA 2014), a counter-based generator, in vector registers; so
+rates are multiples of 2^-16, and masks are never written to memory.
 """
 
 import inspect
@@ -38,7 +38,7 @@ _OPTIONS: Any = {"nogil": True, "fastmath": {"contract", "arcp"}, "error_model":
 
 
 def inline(function: Callable[..., Any]) -> Any:
-    """Make a function code of each kernel that calls it.
+    """Compile a function into each kernel that calls it.
 
     So a process that compiles a kernel runs the same code as one that loads it.
     """
@@ -47,10 +47,10 @@ def inline(function: Callable[..., Any]) -> Any:
 
 
 def use_kernels(model: nn.Module, precision: str) -> None:
-    """Let every layer of a model that can be computed by kernels in training use them.
+    """Replace the functions of all layers that kernels can compute in training.
 
     In bf16 the products of the feed-forwards, nine tenths of all multiplications, are computed in
-    bfloat16, without autocast: elsewhere its conversions cost more than it gains.
+    bfloat16, without autocast: in other layers conversions cost more than they save.
     """
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     for module in model.modules():
@@ -70,7 +70,7 @@ def attend(
     num_heads: int,
     rate: float,
 ) -> Float[Tensor, "B Q D"]:
-    """`attention.attend`, 16 queries at a time."""
+    """Compute `attention.attend`, 16 queries at a time."""
     # Kernels do not look where they read: torch broadcasts or refuses sizes that do not fit.
     fits = key_mask.shape == key.shape[:2] and len(query) == len(key)
     if rate == 0 or not fits:
@@ -86,7 +86,7 @@ def feed_forward(
     *,
     dtype: torch.dtype = torch.float32,
 ) -> Float[Tensor, "B T D"]:
-    """`encoder.feed_forward`, in blocks of rows, with its products in this precision."""
+    """Compute `encoder.feed_forward` in blocks of rows, with its products in this precision."""
     if rate == 0:
         return encoder.feed_forward(features, expand, contract, rate)
     weights = expand.weight, expand.bias, contract.weight, contract.bias
@@ -95,7 +95,7 @@ def feed_forward(
 
 
 class _Attention(torch.autograd.Function):
-    """The weights are never written to memory: the backward pass computes them again."""
+    """Attention whose weights are never written to memory: backward computes them again."""
 
     @staticmethod
     def forward(
@@ -127,7 +127,7 @@ class _Attention(torch.autograd.Function):
 
 
 class _FeedForward(torch.autograd.Function):
-    """A unit lets its gradient through where it is above 0, so that no mask is kept."""
+    """Feed-forward whose masks are not kept: units that are not 0 pass their gradient."""
 
     @staticmethod
     def forward(
@@ -184,10 +184,10 @@ def _refuse_second_derivative() -> None:
 
 
 def _multiply(left: Float[Tensor, "N D"], right: Float[Tensor, "M D"]) -> Float[Tensor, "N M"]:
-    """Every row of one by every row of the other.
+    """Multiply every row of one by every row of the other.
 
-    By oneDNN, which takes the widest registers of every processor; for float32 `torch.mm` does not
-    on AMD's, and is up to two times slower.
+    OneDNN uses the widest registers of every processor; `torch.mm` does not in float32 on AMD's,
+    where it is up to two times slower.
     """
     if torch.backends.mkldnn.is_available():
         return torch.ops.mkldnn._linear_pointwise(left, right, None, "none", [], "")
@@ -195,12 +195,12 @@ def _multiply(left: Float[Tensor, "N D"], right: Float[Tensor, "M D"]) -> Float[
 
 
 def _pad(rows: Float[Tensor, "N D"]) -> Float[Tensor, "N P"]:
-    """Columns of zeros up to a whole number of vectors."""
+    """Add columns of zeros up to a whole number of vectors."""
     return F.pad(rows, (0, -rows.shape[1] % LANES))
 
 
 def _draw_mask(rate: float) -> tuple[np.uint64, np.uint16, np.float32]:
-    """A key to the bits of a mask, the lowest 16 that are kept, and the factor for what is kept."""
+    """Draw the key of a mask; return it, the lowest 16 bits that are kept, and their factor."""
     key = torch.randint(2**63 - 1, (1,), generator=scoped_generator(torch.device("cpu")))
     lowest = min(round(rate * _LEVELS), _LEVELS - 1)
     return np.uint64(key.item()), np.uint16(lowest), np.float32(_LEVELS / (_LEVELS - lowest))
@@ -211,7 +211,7 @@ def _arrays(*tensors: Tensor) -> list[np.ndarray]:
 
 
 def _bits(numbers: Tensor) -> np.ndarray:
-    """The same memory as integers."""
+    """View the same memory as integers."""
     return numbers.view({2: torch.int16, 4: torch.int32}[numbers.itemsize]).numpy()
 
 
@@ -263,7 +263,7 @@ def _fill_words(words, key, first):
 
 @_kernel
 def _rectify_and_drop(units, minus_infinity, key, first_row, lowest):
-    """Zero the units (`R F`, as the integers of their bits) below 0 and those a mask drops.
+    """Zero the units (`R F`, the integers of their bits) that are below 0 or dropped.
 
     NaN of either sign stays: as integers, negative numbers are those up to minus infinity.
     """
@@ -290,7 +290,7 @@ def _let_through(gradient, units):
 
 @inline
 def _power_of_2(x):
-    """2^x, accurate to 2e-7; 0 below what float32 holds at full precision, NaN of NaN."""
+    """Return 2^x, accurate to 2e-7; 0 below the normal numbers of float32, NaN for NaN."""
     whole = np.floor(x + _HALF)
     rest = x - whole
     power = _C6 * rest + _C5

@@ -35,7 +35,7 @@ class DecoderLayer(nn.Module):
 
 
 class ClassDecoder(nn.Module):
-    """Pool the frames into one vector per clip by cross-attention from a learned query."""
+    """Cross-attention from a learned query, which pools the frames into one vector per clip."""
 
     def __init__(self, settings: ModelSettings, embed_dim: int) -> None:
         super().__init__()

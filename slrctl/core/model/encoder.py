@@ -14,12 +14,12 @@ from slrctl.settings import ModelSettings
 def feed_forward(
     features: Float[Tensor, "B T D"], expand: nn.Linear, contract: nn.Linear, rate: float
 ) -> Float[Tensor, "B T D"]:
-    """Two linear layers with a ReLU between them, and dropout of this rate on the hidden units."""
+    """Apply two linear layers, between them ReLU and dropout of this rate."""
     return contract(dropout(F.relu(expand(features)), rate, is_training=True))
 
 
 class FeedForward(nn.Module):
-    """The feed-forward of a layer. `compute` is the function that `core.model.cpu` replaces."""
+    """The feed-forward of a layer. `core.model.cpu` may replace the function that computes it."""
 
     def __init__(self, embed_dim: int, ffn_dim: int, dropout: float) -> None:
         super().__init__()
@@ -67,9 +67,9 @@ class EncoderLayer(nn.Module):
 
 
 class StreamEncoder(nn.Module):
-    """Encode the frames of one stream without looking at the others.
+    """Encoder of one stream, which does not see the others.
 
-    The positions are a table of its own per stream. (The published table repeats one number over
+    Each stream has its own table of positions. (The published table repeats one number over
     all features of a frame, which LayerNorm removes, and is shared by both hands.)
     """
 
@@ -103,7 +103,7 @@ class StreamEncoder(nn.Module):
 
 
 def sinusoid(num_frames: int, embed_dim: int, amplitude: float = 0.1) -> Float[Tensor, "T D"]:
-    """Sines and cosines of falling frequency (Vaswani et al. 2017, sec. 3.5), scaled down.
+    """Return sines and cosines of falling frequency (Vaswani et al. 2017, sec. 3.5), scaled down.
 
     Landmark features lie within about half a box, so waves of height 1 would drown them. Computed
     on the CPU, a table has the same bits on whatever device the model is built.

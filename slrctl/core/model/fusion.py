@@ -98,7 +98,7 @@ class DirectedAttention(nn.Module):
 
 
 class GatedUpdate(nn.Module):
-    """Add two messages to a stream through a learned gate, and normalise."""
+    """The sum of a stream and its two messages times a learned gate, normalised."""
 
     def __init__(self, embed_dim: int) -> None:
         super().__init__()

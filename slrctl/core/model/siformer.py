@@ -22,7 +22,7 @@ from slrctl.settings import ModelSettings
 
 
 class SiFormerOutput(NamedTuple):
-    """What a model says of a batch; all but the logits only where it was asked for.
+    """The output of a model for a batch; all but the logits only where it was asked for.
 
     `hand_attention` are the two maps between the hands, which come with `attention` too. `features`
     are the fused streams, `layer_features` the streams after every encoder layer.
@@ -36,7 +36,7 @@ class SiFormerOutput(NamedTuple):
 
 
 class SiFormer(nn.Module):
-    """Encode both hands and the body apart, let them exchange messages, and classify the clip.
+    """Encoders for both hands and the body, their fusion, and a decoder that classifies the clip.
 
     Input: a `ClipBatch` with streams of 42, 42 and 24 features a frame. Output: logits `B K`, on
     request with the six cross-modal maps `B H T T` and the three fused streams `B T D`.
@@ -61,7 +61,7 @@ class SiFormer(nn.Module):
         initialise(self, seed)
 
     def encoders(self) -> dict[str, StreamEncoder]:
-        """The encoder of each stream, by the name of the stream."""
+        """Return the encoder of each stream, by the name of the stream."""
         encoders = self.left_encoder, self.right_encoder, self.body_encoder
         return dict(zip(Streams._fields, encoders, strict=True))
 

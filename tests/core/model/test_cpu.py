@@ -25,7 +25,7 @@ NEVER = 1e-9  # a rate at which nothing is dropped
 
 
 def hidden_mask(rate, num_rows, width, seed=1):
-    """What `feed_forward` multiplies hidden units by: 0 or the scale."""
+    """Recover the factors of the hidden units, 0 or the scale."""
     expand, contract = nn.Linear(width, width), nn.Linear(width, width)
     for linear in (expand, contract):
         nn.init.zeros_(linear.bias)
@@ -35,7 +35,7 @@ def hidden_mask(rate, num_rows, width, seed=1):
 
 
 def weights_mask(rate, num_queries, key_mask, num_heads=H, seed=1):
-    """What `attend` multiplies weights by, `B H Q T`: the messages of one-hot values say it."""
+    """Recover the factors of the weights, `B H Q T`, from the messages of one-hot values."""
     num_clips, num_keys = key_mask.shape
     columns = []
     for first in range(0, num_keys, LANES):
@@ -104,7 +104,7 @@ def test_a_seed_repeats_its_mask_and_another_differs():
 
 
 def attended(function, inputs, gradient):
-    """Messages, and the gradients of queries, keys and values."""
+    """Return the messages, and the gradients of queries, keys and values."""
     inputs = [x.clone().requires_grad_() for x in inputs]
     heads = function(*inputs)
     return [heads.detach(), *torch.autograd.grad(heads, inputs, gradient)]

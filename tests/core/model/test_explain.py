@@ -1,4 +1,4 @@
-"""What is shown of a model is what it does."""
+"""Explanations against the computations they describe."""
 
 import math
 from typing import cast

@@ -1,4 +1,4 @@
-"""The fusion: who reads whom, what a gate lets through, and what absence does."""
+"""The fusion: maps, gates, absent hands."""
 
 import pytest
 import torch

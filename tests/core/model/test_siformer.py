@@ -1,4 +1,4 @@
-"""The facts about SiFormer that SPEC section 3 says must hold."""
+"""Facts that must hold for the models: size, independence of batch and padding, gradients."""
 
 from dataclasses import replace
 
@@ -25,7 +25,7 @@ def build(settings, kind="full", name="siformer", **changes):
 
 
 def pad_to(batch: ClipBatch, num_frames: int, value: float = 0.0) -> ClipBatch:
-    """More padding, holding anything."""
+    """Add padding that holds anything."""
     extra = num_frames - batch.is_valid.shape[1]
     return replace(
         batch,
@@ -39,7 +39,7 @@ def pad_to(batch: ClipBatch, num_frames: int, value: float = 0.0) -> ClipBatch:
 
 
 def rows(batch: ClipBatch, *order: int) -> ClipBatch:
-    """Some clips of a batch, at the same padded length."""
+    """Take some clips of a batch, at the same padded length."""
     index = list(order)
     return ClipBatch(
         batch.left_hand[index],
