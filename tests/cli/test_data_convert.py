@@ -140,7 +140,7 @@ def test_a_file_is_overwritten_only_with_force(run, csv_path, tmp_path):
         (
             ["words.csv", "words.csv", "words.csv", "x.parquet", *["--split=val"] * 2],
             2,
-            "2 parts for 3 files",
+            "2 splits for 3 files",
         ),
         (["words.csv", "x.parquet", "--frame-size", "640"], 2, "such as 640x480"),
         (["words.csv", "x.parquet", "--set", "model.ffn_dim=3"], 2, "takes data.*"),
