@@ -82,7 +82,13 @@ def show_comparison(
 
 
 def show_faithfulness(console: Console, name: str, found: "Faithfulness") -> None:
-    from slrctl.studies.attention.faithfulness import HIGHER_IS_BETTER, MEASURES, verdict
+    from slrctl.studies.attention.faithfulness import (
+        HANDS,
+        HIGHER_IS_BETTER,
+        MEASURES,
+        RANDOM,
+        verdict,
+    )
 
     headings = [
         f"{measure} ({'higher' if HIGHER_IS_BETTER[measure] else 'lower'} is better)"
@@ -98,8 +104,8 @@ def show_faithfulness(console: Console, name: str, found: "Faithfulness") -> Non
         ],
     )
     for control, differences in (
-        ("a random order", found.differences),
-        ("a random order, frames with hands first", found.over_hands),
+        ("a random order", found.over[RANDOM]),
+        ("a random order, frames with hands first", found.over[HANDS]),
     ):
         print_table(
             console,

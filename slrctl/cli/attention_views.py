@@ -86,12 +86,12 @@ def _facts(
 
 
 def _show_exchange(console: Console, measures: "ClipMeasures") -> None:
-    from slrctl.studies.attention.record import PARTS
+    from slrctl.studies.attention.record import STREAMS
 
     rows = []
-    for place, reader in enumerate(PARTS):
+    for place, reader in enumerate(STREAMS):
         row = [reader.replace("_", " ")]
-        for column, read in enumerate(PARTS):
+        for column, read in enumerate(STREAMS):
             share = measures.exchange[place, column]
             entropy = measures.entropy.get(f"{_SHORT[reader]}_to_{_SHORT[read]}")
             row.append(_cell(float(share), None if entropy is None else float(entropy.mean())))

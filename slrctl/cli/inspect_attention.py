@@ -87,7 +87,7 @@ def inspect_attention(
         # Imported late: torch takes seconds, and --help does not need it.
         from slrctl.cli.attention_sets import Asked, run_faithfulness, run_summary
         from slrctl.runs.folder import newest_run
-        from slrctl.studies.attention.inspect import open_run
+        from slrctl.studies.attention.inspect import load_clips, open_run
         from slrctl.studies.attention.record import clips_of_gloss
 
         layers = setting_layers(ctx)
@@ -95,13 +95,7 @@ def inspect_attention(
         runs = [open_run(run or newest_run(RUNS_DIR), layers)]
         if compare is not None:
             runs.append(open_run(compare, layers, beside=runs[0]))
-        from slrctl.core.data.cache import open_cache
-
-        cache = open_cache(runs[0].settings.data)
-        subject = runs[0].subject(data, split, cache)
-        datasets = [subject.dataset] + [
-            opened.same_clips(runs[0], subject, data, split, cache) for opened in runs[1:]
-        ]
+        subject, datasets = load_clips(runs, data, split)
         if gloss is not None:
             datasets = [clips_of_gloss(dataset, gloss) for dataset in datasets]
         console = console_for(as_json=as_json)

@@ -5,7 +5,7 @@ that draws whole signers or sessions, since clips of one person err together. Dr
 gives its clips weight 2, so every resample is a weighting of the clips.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -85,7 +85,9 @@ def evaluate_predictions(predictions: Predictions, *, resamples: int, seed: int)
         ValueError: there are no clips.
     """
     metrics = point_metrics(predictions)
-    ci_unit, unit_of_clip = resampling_units(predictions)
+    ci_unit, unit_of_clip = resampling_units(
+        predictions.clip_ids, predictions.signers, predictions.sessions
+    )
     drawn = bootstrap_metrics(predictions, unit_of_clip, resamples=resamples, seed=seed)
     intervals = {}
     for name, values in drawn.items():
@@ -106,22 +108,24 @@ def evaluate_predictions(predictions: Predictions, *, resamples: int, seed: int)
     )
 
 
-def resampling_units(predictions: Predictions) -> tuple[CIUnit, Int64[np.ndarray, " N"]]:
+def resampling_units(
+    clip_ids: Sequence[str], signers: Sequence[str | None], sessions: Sequence[str | None]
+) -> tuple[CIUnit, Int64[np.ndarray, " N"]]:
     """Choose the unit of resampling, and number the unit of each clip from 0.
 
     Signers from ten up, else sessions from ten up, else clips. One clip without its signer rules
     out signers, for its person might be any of them; the same holds for sessions. Session names
     are taken to be unique across signers.
     """
-    choices: tuple[tuple[CIUnit, tuple[str | None, ...]], ...] = (
-        ("signer", predictions.signers),
-        ("session", predictions.sessions),
+    choices: tuple[tuple[CIUnit, Sequence[str | None]], ...] = (
+        ("signer", signers),
+        ("session", sessions),
     )
     for unit, names in choices:
         if None not in names and len(set(names)) >= MIN_UNITS:
             return unit, np.unique(np.array(names, dtype=object), return_inverse=True)[1]
     # A clip and its mirrored copy err together: they are one unit.
-    originals = [original_id(clip_id) for clip_id in predictions.clip_ids]
+    originals = [original_id(clip_id) for clip_id in clip_ids]
     units = {name: number for number, name in enumerate(dict.fromkeys(originals))}
     return "clip", np.array([units[name] for name in originals])
 

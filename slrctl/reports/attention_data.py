@@ -13,7 +13,7 @@ from slrctl.files import replacing
 from slrctl.reports.tables import write_csv
 from slrctl.studies.attention.faithfulness import Faithfulness
 from slrctl.studies.attention.measures import ClipMeasures, MeasuredClip
-from slrctl.studies.attention.record import PARTS, InspectedClip
+from slrctl.studies.attention.record import STREAMS, InspectedClip
 from slrctl.studies.attention.summary import BOTH_WAYS, AttentionSummary
 
 
@@ -43,7 +43,7 @@ def prediction(inspected: InspectedClip) -> dict[str, Any]:
 def numbers(measures: ClipMeasures) -> dict[str, Any]:
     """List the measures of a clip, None where there is nothing to measure."""
     return {
-        "exchange": {"parts": list(PARTS), "shares": as_json(measures.exchange)},
+        "exchange": {"parts": list(STREAMS), "shares": as_json(measures.exchange)},
         "relative_entropy": {name: as_json(values) for name, values in measures.entropy.items()},
         "consistency": {
             "mean_of_heads": as_json(measures.divergence),

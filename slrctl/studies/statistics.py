@@ -158,17 +158,12 @@ def compare(
     *,
     primary: str | None,
 ) -> dict[str, Comparison]:
-    """Compare every variant with the baseline, seed by seed.
+    """Compare every variant with the baseline, seed by seed; NaN is a seed that has not finished.
 
-    The primary contrast is tested unadjusted; the others are Holm-adjusted among themselves. How
-    many seeds those need is counted as if the primary were one of them. A variant without a seed in
-    common with the baseline is left out, but counts in the adjustment of the others: p-values are
-    adjusted for the comparisons that were planned.
-
-    Args:
-        baseline: a value per seed, NaN where that seed has not finished.
-        variants: the same for each variant.
-        primary: the variant of the contrast declared beforehand; None if there is none.
+    The primary contrast, declared beforehand, is tested unadjusted; the others are Holm-adjusted
+    among themselves. How many seeds those need is counted as if the primary were one of them. A
+    variant without a seed in common with the baseline is left out, but counts in the adjustment of
+    the others: p-values are adjusted for the comparisons that were planned.
 
     Raises:
         ValueError: the primary is not among the variants.

@@ -19,10 +19,14 @@ from slrctl.evaluation.metrics import METRIC_NAMES, weighted_metrics
 from slrctl.evaluation.predictions import Predictions
 
 
+def units_of(predictions):
+    return resampling_units(predictions.clip_ids, predictions.signers, predictions.sessions)
+
+
 def test_a_resample_by_signer_holds_whole_signers():
     signers = [f"signer{number % 12}" for number in range(60)]
     predictions = random_predictions(60, 5, signers=signers)
-    unit, unit_of_clip = resampling_units(predictions)
+    unit, unit_of_clip = units_of(predictions)
     (counts,) = draw_counts(12, 3, np.random.default_rng(stable_seed(4, "bootstrap")))
 
     drawn = bootstrap_metrics(predictions, unit_of_clip, resamples=3, seed=4)
@@ -76,7 +80,7 @@ def test_the_unit_is_signers_from_ten_up_else_sessions_from_ten_up_else_clips(
 ):
     predictions = random_predictions(40, 3, signers=signers, sessions=sessions)
 
-    chosen, unit_of_clip = resampling_units(predictions)
+    chosen, unit_of_clip = units_of(predictions)
 
     assert chosen == unit
     assert len(set(unit_of_clip.tolist())) == units
@@ -200,7 +204,7 @@ def test_a_clip_and_its_mirrored_copy_are_resampled_together():
     predictions = random_predictions(4, 2)
     ids = ("b", "a", "b#mirrored", "c#mirrored")
 
-    unit, numbers = resampling_units(replace(predictions, clip_ids=ids))
+    unit, numbers = units_of(replace(predictions, clip_ids=ids))
 
     assert unit == "clip"
     assert numbers.tolist() == [0, 1, 0, 2]

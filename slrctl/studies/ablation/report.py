@@ -114,10 +114,7 @@ def results_table(
 ) -> pd.DataFrame:
     """Build the table that a report follows from: a row a trial, in the study's order.
 
-    Args:
-        trials: of the study.
-        results: of the finished ones, by key.
-        failures: messages of the failed ones, by key.
+    Results and messages of failures are by the keys of trials.
     """
     rows = []
     for trial in trials:
@@ -140,14 +137,10 @@ def results_table(
 
 
 def report_study(study: Study, table: pd.DataFrame) -> StudyReport:
-    """Summarise and compare the finished trials of a study.
+    """Summarise and compare the finished trials in a table.
 
     With folds, a seed's value is the mean over them, and counts once all folds have finished: the
     folds of one seed share most of their training clips and are not independent.
-
-    Args:
-        study: its variants, baseline and primary contrast.
-        table: as `results_table` builds it.
     """
     rows = _rows(table)
     values = _per_seed(rows, [row[METRIC] for row in rows])
@@ -181,14 +174,9 @@ def report_study(study: Study, table: pd.DataFrame) -> StudyReport:
 
 
 def plan_study(study: Study, table: pd.DataFrame, difference: float) -> dict[str, Plan]:
-    """Plan every variant of a study from its own finished seeds.
+    """Plan the seeds that show a true difference in accuracy, from those of a pilot.
 
-    Those with too few, or with equal differences in all, show no spread and are left out.
-
-    Args:
-        study: the pilot.
-        table: its trials, as `results_table` builds it.
-        difference: the true difference in accuracy that should be seen.
+    Variants with too few seeds, or with equal differences in all, show no spread and are left out.
     """
     rows, plans = _rows(table), {}
     values = _per_seed(rows, [row[METRIC] for row in rows])
@@ -208,11 +196,7 @@ def _rows(table: pd.DataFrame) -> list[_Row]:
 
 
 def _per_seed(rows: Sequence[_Row], values: Iterable[float]) -> dict[str, Float[np.ndarray, " S"]]:
-    """Average a value of every row over the folds of its seed; NaN where one has not finished.
-
-    Returns:
-        The seeds of each variant, in one order.
-    """
+    """Average values of rows over the folds of each seed; NaN where one has not finished."""
     folds: dict[str, dict[int, list[float]]] = {}
     for row, value in zip(rows, values, strict=True):
         of_seed = folds.setdefault(row["variant"], {}).setdefault(row["seed"], [])
@@ -297,7 +281,6 @@ def sentence(
 
 
 def _about_failures(num_failed: int, num_lost: int) -> str:
-    """Say how many trials are missing from a verdict: the variant's own, and the baseline's."""
     failed = [f"{num_failed} of its own"] if num_failed else []
     failed += [f"{num_lost} of the baseline's"] if num_lost else []
     return f" ({' and '.join(failed)} failed, and count for nothing)" if failed else ""

@@ -105,10 +105,7 @@ def run_trials(
 def run_trial(trial: Trial, trials_dir: Path, threads: int) -> str | None:
     """Train, validate and test in the trial's folder, unless it is finished already.
 
-    Args:
-        trial: to run.
-        trials_dir: the folder that holds its folder.
-        threads: of torch. The last bits of a result depend on it, so it is the same for all trials.
+    The last bits of a result depend on torch's threads, so all trials have as many.
 
     Returns:
         None once the trial is finished, else the reason of its failure in one line.
@@ -158,12 +155,6 @@ def estimate_seconds(
     trials: Sequence[Trial], splits: Splits, *, jobs: int, threads: int
 ) -> float | None:
     """Estimate the duration of trials from a few steps of the most demanding variant.
-
-    Args:
-        trials: at least one.
-        splits: the clips of one of them.
-        jobs: trials at a time.
-        threads: of torch in each.
 
     Returns:
         None where every variant diverges in its first step.

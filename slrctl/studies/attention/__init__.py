@@ -1,1 +1,1 @@
-"""What the hands look at: the attention of a trained model on clips, and whether to believe it."""
+"""`slrctl inspect-attention`: the attention of a trained model, and its faithfulness."""

@@ -120,6 +120,7 @@ def hands_first_scores(batch: ClipBatch, seed: int, draw: int) -> Float[Tensor, 
     return num_hands + 0.999 * random_scores(batch, seed, draw)
 
 
+CONTROLS = {HANDS: hands_first_scores, RANDOM: random_scores}
 FRACTIONS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.0)
 """Shares of a clip's frames that are removed, or put in."""
 SHORT_FRACTIONS = (0.05, 0.1, 0.2, 0.5)
@@ -162,7 +163,7 @@ def curves_of(
         predicted = _Predicted(model, batch)
         for name, frame_scores in scores(batch, predicted.target).items():
             found.setdefault(name, []).append(predicted.curves(frame_scores))
-        for name, draw_scores in ((HANDS, hands_first_scores), (RANDOM, random_scores)):
+        for name, draw_scores in CONTROLS.items():
             drawn = [predicted.curves(draw_scores(batch, seed, draw)) for draw in range(NUM_RANDOM)]
             mean = Curves(*(np.mean(kind, axis=0) for kind in zip(*drawn, strict=True)))
             found.setdefault(name, []).append(mean)
@@ -227,8 +228,8 @@ _Table = dict[str, dict[str, MeanInterval]]
 class Faithfulness:
     """Curves of every order; measures with intervals, and their differences to two controls.
 
-    `differences` are to a random order, `over_hands` to a random order that takes frames with hands
-    first, since attention between the hands can only go where hands are.
+    `over` has the differences to each control: a random order, and a random order that takes frames
+    with hands first, since attention between the hands can only go where hands are.
 
     Comprehensiveness is the probability lost with the first frames of the order, sufficiency the
     probability lost when only they are left; deletion and insertion are the areas under the curves.
@@ -239,8 +240,7 @@ class Faithfulness:
     bootstrap: Bootstrap
     curves: dict[str, Curves]
     measures: _Table
-    differences: _Table
-    over_hands: _Table
+    over: dict[str, _Table]
     primary: str
 
 
@@ -265,8 +265,7 @@ def judge(
             name: {key: bootstrap.mean(found[key]) for key in MEASURES}
             for name, found in values.items()
         },
-        differences=over(RANDOM),
-        over_hands=over(HANDS),
+        over={control: over(control) for control in CONTROLS},
         primary=next(name for name in (ATTENTION, QUERY, *curves) if name in curves),
     )
 
@@ -286,9 +285,9 @@ def measures_of(curves: Curves) -> dict[str, Float[np.ndarray, " N"]]:
 def verdict(found: Faithfulness, name: str | None = None) -> str:
     """Say in one sentence whether an order does better than random; the primary one if absent."""
     name = name or found.primary
-    gap = found.differences[name]["comprehensiveness"]
-    over_hands = found.over_hands[name]["comprehensiveness"]
-    alone = found.over_hands[name]["sufficiency"]
+    gap = found.over[RANDOM][name]["comprehensiveness"]
+    over_hands = found.over[HANDS][name]["comprehensiveness"]
+    alone = found.over[HANDS][name]["sufficiency"]
     start = f"removing the frames {name} names first hurts the prediction"
     if gap.high < 0:
         return (
@@ -331,9 +330,9 @@ def faithfulness_json(found: Faithfulness) -> dict[str, Any]:
             "insertion_curve": curves.insertion.mean(axis=0).tolist(),
             **intervals_json(found.measures[name]),
         }
-        for control, table in (("random", found.differences), ("hands_first", found.over_hands)):
-            over = intervals_json(table.get(name, {}))
-            orders[name] |= {f"{key}_over_{control}": value for key, value in over.items()}
+        for control, table in found.over.items():
+            of_control, over = control.replace(" ", "_"), intervals_json(table.get(name, {}))
+            orders[name] |= {f"{key}_over_{of_control}": value for key, value in over.items()}
     return {
         "clips": len(found.clip_ids),
         "ci_unit": found.bootstrap.kind,

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from slrctl.core.clip import Clip, ClipBatch
 from slrctl.core.data.batches import evaluation_batches, prepare_clips
-from slrctl.core.data.cache import ClipCache
+from slrctl.core.data.cache import open_cache
 from slrctl.core.data.dataset import SignDataset, canonical_dataset
-from slrctl.core.data.prepare import canonical_settings, resample_frames
+from slrctl.core.data.prepare import resample_frames
 from slrctl.core.data.splits import load_splits
 from slrctl.core.devices import deterministic
 from slrctl.core.model.explain import Explanation, explain
@@ -47,7 +47,7 @@ def inspect_clips(
 
     Args:
         run: the trained model.
-        dataset: clips under the model's classes, in their canonical form or not.
+        dataset: clips under the model's classes.
         settings: of their preparation.
         device: of the model.
         layers: of `layer_names`; the others are left out, to save memory.
@@ -161,39 +161,6 @@ class OpenedRun(RunWithLayers):
     def has_fusion(self) -> bool:
         return FUSION in layer_names(self.run.settings.model)
 
-    def subject(
-        self, data: Path | None, split: str | None, cache: ClipCache | None
-    ) -> ClipsToEvaluate:
-        """Load its validation clips, another split of its data, or a file."""
-        if data is None:
-            return clips_of_run(self.run_dir, self.run, split or "val", cache)
-        return clips_of_file(data, self.settings, self.run.classes, split or "all", cache)
-
-    def same_clips(
-        self,
-        other: "OpenedRun",
-        subject: ClipsToEvaluate,
-        data: Path | None,
-        split: str | None,
-        cache: ClipCache | None,
-    ) -> SignDataset:
-        """Load the clips of another run's subject in the form that this run takes.
-
-        Args:
-            other: the run whose subject they are.
-            subject: as it was loaded with the next three.
-            data: the file, or None for the other run's own.
-            split: of it.
-            cache: of clips.
-        """
-        own = self.settings.prepare
-        if canonical_settings(own) == canonical_settings(other.settings.prepare):
-            return subject.dataset
-        if data is not None:
-            return self.subject(data, split, cache).dataset
-        settings = other.run.settings.model_copy(update={"prepare": own})
-        return load_splits(settings, cache).by_name[split or "val"]
-
     def layer(self, name: str | None) -> str:
         """Return the layer of this name; fusion if absent, or the last of the decoder without.
 
@@ -243,7 +210,6 @@ class OpenedRun(RunWithLayers):
         clips = {clip.clip_id: clip for clip in dataset}
         bootstrap = Bootstrap.of_clips(
             [clips[clip_id] for clip_id in clip_ids],
-            self.run.classes,
             resamples=self.settings.evaluate.resamples,
             seed=self.settings.seed,
         )
@@ -260,15 +226,10 @@ class OpenedRun(RunWithLayers):
 
 
 def open_run(run_dir: Path, asked: Sequence[Layer], beside: OpenedRun | None = None) -> OpenedRun:
-    """Load a run's best model.
-
-    Args:
-        run_dir: its folder.
-        asked: settings laid over those it was trained with.
-        beside: a run to compare it with on the same clips.
+    """Load a run's best model, with settings laid over those it was trained with.
 
     Raises:
-        DataError: the two runs were trained on other glosses.
+        DataError: it was trained on other glosses than the run that it is compared with.
     """
     opened = OpenedRun(*load_with_layers(run_dir, asked))
     if beside is not None and opened.run.classes != beside.run.classes:
@@ -277,3 +238,26 @@ def open_run(run_dir: Path, asked: Sequence[Layer], beside: OpenedRun | None = N
             f"{len(beside.run.classes)} of {beside.run_dir}; compare runs trained on the same data"
         )
     return opened
+
+
+def load_clips(
+    runs: Sequence[OpenedRun], data: Path | None, split: str | None
+) -> tuple[ClipsToEvaluate, list[SignDataset]]:
+    """Load clips of a file, or of the first run's data, in the form that each run takes.
+
+    Returns:
+        The clips of the first run with their name and remarks, and the clips of every run.
+    """
+    cache = open_cache(runs[0].settings.data)
+    if data is not None:
+        found = [
+            clips_of_file(data, run.settings, run.run.classes, split or "all", cache)
+            for run in runs
+        ]
+        return found[0], [clips.dataset for clips in found]
+    (run_dir, first, *_), *others = runs
+    split = split or "val"
+    clips = clips_of_run(run_dir, first, split, cache)
+    layers = [{"prepare": other.settings.prepare} for other in others]
+    of_others = [load_splits(first.settings.model_copy(update=layer), cache) for layer in layers]
+    return clips, [clips.dataset, *(splits.by_name[split] for splits in of_others)]

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 
 from slrctl.core.cmcl.consistency import FLOOR, consistency_loss
 from slrctl.settings import CMCLSettings
-from slrctl.studies.attention.record import PARTS, AttentionMap, InspectedClip
+from slrctl.studies.attention.record import STREAMS, AttentionMap, InspectedClip
 
 MIN_PAIRS = 4
 """Fewest pairs of frames that a lag is read from."""
@@ -88,7 +88,7 @@ def exchange_table(inspected: InspectedClip) -> Float[np.ndarray, "3 3"]:
     A mean over the frames in which the stream is present.
     """
     table = np.full((3, 3), np.nan)
-    for place, stream in enumerate(PARTS):
+    for place, stream in enumerate(STREAMS):
         is_present = inspected.is_present[stream]
         if inspected.norms is not None and is_present.any():
             norms = inspected.norms[stream][is_present].astype(np.float64)

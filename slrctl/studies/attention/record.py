@@ -18,7 +18,7 @@ from slrctl.settings import ModelSettings
 
 FUSION = "fusion"
 """Name of the layer with the six maps between the streams."""
-PARTS = ("left_hand", "right_hand", "body")
+STREAMS = ("left_hand", "right_hand", "body")
 """Streams in the order of the rows and columns of an exchange table."""
 
 

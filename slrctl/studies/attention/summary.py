@@ -10,10 +10,9 @@ from jaxtyping import Bool, Float, Int64
 from slrctl.core.clip import Clip
 from slrctl.core.seeding import stable_seed
 from slrctl.evaluation.bootstrap import CIUnit, draw_counts, resampling_units
-from slrctl.evaluation.predictions import Predictions
 from slrctl.settings import CMCLSettings
 from slrctl.studies.attention.measures import measure
-from slrctl.studies.attention.record import PARTS, AttentionMap, InspectedClip
+from slrctl.studies.attention.record import STREAMS, AttentionMap, InspectedClip
 
 
 class MeanInterval(NamedTuple):
@@ -43,19 +42,10 @@ class Bootstrap:
     seed: int
 
     @classmethod
-    def of_clips(
-        cls, clips: Sequence[Clip], classes: tuple[str, ...], *, resamples: int, seed: int
-    ) -> "Bootstrap":
+    def of_clips(cls, clips: Sequence[Clip], *, resamples: int, seed: int) -> "Bootstrap":
         """Choose the unit by the signers and sessions of the clips, as `evaluate` does."""
-        predictions = Predictions(
-            clip_ids=tuple(one.clip_id for one in clips),
-            classes=classes,
-            log_probabilities=np.zeros((len(clips), len(classes))),
-            target=np.array([classes.index(one.gloss) for one in clips], dtype=np.int64),
-            signers=tuple(one.signer for one in clips),
-            sessions=tuple(one.session for one in clips),
-        )
-        return cls(*resampling_units(predictions), resamples, seed)
+        names = [(one.clip_id, one.signer, one.session) for one in clips]
+        return cls(*resampling_units(*zip(*names, strict=True)), resamples, seed)
 
     def mean(self, values: Float[np.ndarray, " N"]) -> MeanInterval:
         """Average the known values."""
@@ -184,10 +174,7 @@ def summarise(
     # The order of inspection depends on lengths; the resamples must not.
     clips = tuple(sorted(summaries, key=lambda one: one.inspected.clip.clip_id))
     bootstrap = Bootstrap.of_clips(
-        [one.inspected.clip for one in clips],
-        clips[0].inspected.classes,
-        resamples=resamples,
-        seed=seed,
+        [one.inspected.clip for one in clips], resamples=resamples, seed=seed
     )
     columns = {name: np.array([one.values[name] for one in clips]) for name in clips[0].values}
 
@@ -225,8 +212,8 @@ def _summary_of(inspected: InspectedClip, cmcl: CMCLSettings) -> ClipSummary:
         "redundancy": float(np.mean([measures.redundancy[way] for way in BOTH_WAYS])),
         **{
             f"{reader} from {read}": float(measures.exchange[row, column])
-            for row, reader in enumerate(PARTS)
-            for column, read in enumerate(PARTS)
+            for row, reader in enumerate(STREAMS)
+            for column, read in enumerate(STREAMS)
         },
         "lag strength": np.nan if lag is None else lag.strength,
     }
