@@ -15,7 +15,7 @@ COMMANDS = (
     ("evaluate", "slrctl.cli.evaluate", "Evaluate a trained model on clips, with intervals."),
     (
         "ablate",
-        "slrctl.cli.ablate.command",
+        "slrctl.cli.ablate",
         "Train variants against a baseline over paired seeds, and say what was shown.",
     ),
     (

@@ -3,7 +3,7 @@
 import pytest
 from rich.console import Console
 
-from slrctl.cli.ablate.study_view import _Grid
+from slrctl.cli.ablate_view import Grid
 from slrctl.settings import Settings
 from slrctl.studies.ablation.running import TrialDone, TrialFailed, TrialStarted
 from slrctl.studies.ablation.trials import Trial
@@ -31,11 +31,11 @@ def shown(grid, width):
 def grid(tmp_path):
     """Of the first seed one trial is done and one failed; the next trial runs."""
     trials = trials_of([None])
-    grid = _Grid(trials, tmp_path, set())
+    grid = Grid(trials, tmp_path, set())
     for trial in trials[:3]:
-        grid.take_in(TrialStarted(trial))
-    grid.take_in(TrialDone(trials[0]))
-    grid.take_in(TrialFailed(trials[1], "it diverged"))
+        grid.update(TrialStarted(trial))
+    grid.update(TrialDone(trials[0]))
+    grid.update(TrialFailed(trials[1], "it diverged"))
     return grid
 
 
@@ -58,7 +58,7 @@ def test_where_seeds_have_no_room_a_trial_is_one_character(grid):
 
 
 def test_folds_that_have_no_room_are_counted(tmp_path):
-    grid = _Grid(trials_of(["Ana", "Bo", "Cy"]), tmp_path, set())
+    grid = Grid(trials_of(["Ana", "Bo", "Cy"]), tmp_path, set())
 
     headings, *rows, _ = shown(grid, width=60)
 

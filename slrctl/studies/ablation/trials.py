@@ -4,19 +4,22 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import slrctl
 from slrctl.core.data.cache import open_cache
 from slrctl.core.data.dataset import load_dataset
+from slrctl.core.data.splits import load_splits
 from slrctl.core.data.synthetic import synthesise
 from slrctl.core.devices import choose_device, resolve_precision
 from slrctl.errors import DataError, UsageError
-from slrctl.layers import Layer, flatten, resolve
+from slrctl.files import user_cache_folder
+from slrctl.layers import Layer, Tree, flatten, resolve
 from slrctl.runs import folder as run_folder
-from slrctl.settings import DataSettings, Settings
-from slrctl.studies.ablation.study import Study, decided
+from slrctl.settings import DataSettings, Settings, merge
+from slrctl.studies.ablation.study import BUILT_IN, Study, decided
 
 METRICS = ("accuracy", "macro_accuracy", "top5_accuracy", "macro_f1", "nll", "ece")
 _PATHS = ("train", "val", "test")
@@ -106,6 +109,91 @@ def plan_trials(
                 "leave one of them out, or change its settings"
             )
     return trials
+
+
+class StudyPlan(NamedTuple):
+    """A study with its trials and its folders.
+
+    `given` are the settings laid over or under all variants alike, without where clips lie.
+    """
+
+    study: Study
+    trials: list[Trial]
+    given: Tree
+    report_dir: Path
+    trials_dir: Path
+
+
+def plan_whole_study(
+    study: Study,
+    num_seeds: int,
+    below: Sequence[Layer],
+    above: Sequence[Layer],
+    *,
+    by_signer: bool,
+    studies_dir: Path,
+    output: Path | None = None,
+    name_ending: str = "",
+) -> StudyPlan:
+    """Plan the trials of a study, and the folders of its report and of their runs.
+
+    Args:
+        study: as it is run.
+        num_seeds: seeds, counted up from the one in the settings.
+        below: layers under the variants; the first is the study's own schedule.
+        above: layers over them.
+        by_signer: leave one signer out, each in turn.
+        studies_dir: holds all trials, and a folder for each report, named after the study and its
+            data. If the study, its settings or its variants are not as built in, the name ends in
+            a short hash of them, so that no report replaces that of another question.
+        output: a folder of its own instead.
+        name_ending: put at the end of the name.
+
+    Raises:
+        UsageError: as in `plan_trials`.
+        DataError: the clips of fewer than two signers are to be folded by signer.
+    """
+    given = _without_places([*below[1:], *above])
+    settings = resolve([*below, *above]).settings
+    if settings.data.cache_dir is None:
+        # Resolved once: a process elsewhere may have another home.
+        below = [Layer("user's cache", {"data": {"cache_dir": user_cache_folder()}}), *below]
+        settings = resolve([*below, *above]).settings
+    folds = _signer_folds(settings.data) if by_signer else [Fold(None, {})]
+    seeds = range(settings.seed, settings.seed + num_seeds)
+    trials = plan_trials(study, seeds, folds, below, above)
+    if output is not None:
+        return StudyPlan(study, trials, given, output, output / "trials")
+    first = trials[0].settings
+    train = load_splits(first, open_cache(first.data)).train
+    name = f"{study.name}-{train.name}{name_ending}"
+    if given or BUILT_IN.get(study.name) != study:
+        question = json.dumps([study.primary, study.variants, given], sort_keys=True, default=str)
+        name += f"-{hashlib.blake2b(question.encode(), digest_size=3).hexdigest()}"
+    return StudyPlan(study, trials, given, studies_dir / name, studies_dir / "trials")
+
+
+def _without_places(layers: Sequence[Layer]) -> Tree:
+    """Merge layers, without where clips lie and are kept."""
+    given: dict[str, Any] = reduce(merge, (layer.values for layer in layers), {})
+    data = {k: v for k, v in given.pop("data", {}).items() if k not in _WITHOUT_EFFECT}
+    return {**given, "data": data} if data else given
+
+
+def _signer_folds(data: DataSettings) -> list[Fold]:
+    """Let every signer test once, while all others train."""
+    clips = (
+        synthesise().dataset
+        if data.train is None
+        else load_dataset(data.train, data, cache=open_cache(data))
+    )
+    signers = sorted({clip.signer for clip in clips if clip.signer is not None})
+    if len(signers) < 2:
+        raise DataError(
+            f"{clips.source}: {len(signers)} signers known, and --folds signer needs at least 2; "
+            "fill in the signer column"
+        )
+    return [Fold(signer, {"data": {"test_signers": (signer,)}}) for signer in signers]
 
 
 def _check_baseline_untreated(study: Study, above: Sequence[Layer]) -> None:

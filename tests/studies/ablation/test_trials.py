@@ -1,6 +1,7 @@
 """Trials: found again by the content of what they compute."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -9,9 +10,10 @@ from slrctl.core.data.readers.parquet import write_parquet
 from slrctl.errors import DataError, UsageError
 from slrctl.layers import Layer
 from slrctl.studies.ablation.study import BUILT_IN, Study
-from slrctl.studies.ablation.trials import standing
+from slrctl.studies.ablation.trials import plan_whole_study, standing
 
 NARROW, WIDE = {"model": {"ffn_dim": 8}}, {"model": {"ffn_dim": 16}}
+STUDY = Study("s", {"narrow": NARROW, "wide": WIDE}, "wide")
 
 
 def test_a_trials_key_is_its_content_and_not_its_name_or_place(plan, tiny_dataset, tmp_path):
@@ -101,3 +103,63 @@ def test_a_damaged_trial_is_named(plan, tmp_path):
 
     with pytest.raises(DataError, match=trial.key):
         standing([trial], tmp_path / "trials")
+
+
+@pytest.fixture
+def whole_plan(tiny_settings, tiny_path, tmp_path):
+    """Plan a whole study on the tiny clips."""
+    values = tiny_settings.model_dump(include={"model", "evaluate"})
+    below = [Layer("schedule", {"train": {"epochs": 1}}), Layer("tiny", values)]
+
+    def planned(study=STUDY, *above, **options):
+        above = [Layer("flag", {"data": {"train": str(tiny_path)}}), *above]
+        options = {"by_signer": False, "studies_dir": tmp_path / "studies"} | options
+        return plan_whole_study(study, 2, below, above, **options)
+
+    return planned
+
+
+def test_a_study_has_a_trial_for_each_variant_and_seed_and_says_what_was_set(whole_plan):
+    plan = whole_plan(STUDY, Layer("--set", {"seed": 5}))
+
+    assert [(trial.variant, trial.seed) for trial in plan.trials] == [
+        *(("narrow", 5), ("wide", 5), ("narrow", 6), ("wide", 6)),
+    ]
+    assert plan.given["seed"] == 5
+    assert "data" not in plan.given
+    assert plan.trials_dir.name == "trials"
+
+
+def test_another_question_has_another_folder_and_the_same_trials_folder(whole_plan, tmp_path):
+    others = [
+        whole_plan(),
+        whole_plan(replace(STUDY, variants={"narrow": NARROW, "wide": {"model": {"ffn_dim": 32}}})),
+        whole_plan(STUDY, Layer("--set", {"train": {"learning_rate": 0.002}})),
+        whole_plan(STUDY, name_ending="-quick"),
+    ]
+
+    assert len({plan.report_dir for plan in others}) == 4
+    assert all(plan.report_dir.name.startswith("s-tiny") for plan in others)
+    assert {plan.trials_dir for plan in others} == {tmp_path / "studies" / "trials"}
+    assert whole_plan().report_dir == others[0].report_dir
+
+
+def test_a_folder_that_was_asked_for_holds_report_and_trials(whole_plan, tmp_path):
+    plan = whole_plan(STUDY, output=tmp_path / "mine")
+
+    assert (plan.report_dir, plan.trials_dir) == (tmp_path / "mine", tmp_path / "mine" / "trials")
+
+
+def test_by_signer_each_signer_tests_once_in_every_seed(whole_plan, tiny_dataset):
+    plan = whole_plan(STUDY, by_signer=True)
+
+    signers = sorted({clip.signer for clip in tiny_dataset})
+    assert [trial.fold for trial in plan.trials[::2]] == signers * 2
+    assert plan.trials[0].settings.data.test_signers == (signers[0],)
+
+
+def test_folds_of_one_signer_are_refused(whole_plan, tiny_dataset, tiny_path):
+    write_parquet([replace(clip, signer="ann") for clip in tiny_dataset], tiny_path)
+
+    with pytest.raises(DataError, match="1 signers known"):
+        whole_plan(STUDY, by_signer=True)

@@ -1,0 +1,182 @@
+"""`slrctl ablate`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from slrctl.cli.console import console_for, report_errors, stopping_on_signals
+from slrctl.cli.options import (
+    OUTPUT,
+    ConfigPath,
+    Epochs,
+    Json,
+    Overrides,
+    Quiet,
+    TestPath,
+    TrainPath,
+    TrainSigners,
+    ValPath,
+    command,
+    config_layers,
+    flag_layers,
+)
+from slrctl.errors import UsageError
+from slrctl.layers import Layer, resolve
+from slrctl.studies.ablation.study import Study, built_in, read_study, with_grid, with_variants
+
+STUDY, MACHINES = "Study", "Machines"
+# A study's own, shorter schedule, below everything the user says: the 72 trials of the default one
+# end within an hour on two cores.
+EPOCHS, QUICK_EPOCHS = 8, 3
+SEEDS, QUICK_SEEDS = 9, 2
+EXAMPLES = """Examples:
+
+  slrctl ablate --train clips.parquet --dry-run
+
+  slrctl ablate --variant soft:cmcl.preset=balanced,cmcl.temperature=2 --seeds 6
+
+  slrctl ablate --grid cmcl.lambda_consistency=0.05,0.1 --grid cmcl.lambda_alignment=0,0.1
+"""
+
+
+@command(EXAMPLES)
+def ablate(
+    ctx: typer.Context,
+    config: ConfigPath = None,
+    overrides: Overrides = None,
+    study: Annotated[
+        str,
+        typer.Option(
+            help="cmcl, cmcl-forms, encoder, preparation, or a TOML file of variants.",
+            rich_help_panel=STUDY,
+        ),
+    ] = "cmcl",
+    variants: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--variant",
+            metavar="NAME:KEY=VALUE,...",
+            help="A variant of your own, instead of the study's; may be repeated.",
+            rich_help_panel=STUDY,
+        ),
+    ] = None,
+    grids: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--grid",
+            metavar="KEY=VALUE,...",
+            help="All combinations of values; may be repeated.",
+            rich_help_panel=STUDY,
+        ),
+    ] = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option(min=1, help=f"Paired seeds; {SEEDS} if absent.", rich_help_panel=STUDY),
+    ] = None,
+    folds: Annotated[
+        str | None,
+        typer.Option(
+            metavar="signer", help="Leave one signer out, each in turn.", rich_help_panel=STUDY
+        ),
+    ] = None,
+    quick: Annotated[
+        bool,
+        typer.Option(
+            "--quick",
+            help="Two seeds of three epochs: a look, no verdict.",
+            rich_help_panel=STUDY,
+        ),
+    ] = False,
+    plan: Annotated[
+        float | None,
+        typer.Option(
+            metavar="DIFFERENCE",
+            help="Say how many seeds would show this difference in accuracy, such as 0.01.",
+            rich_help_panel=STUDY,
+        ),
+    ] = None,
+    train_path: TrainPath = None,
+    val_path: ValPath = None,
+    test_path: TestPath = None,
+    train_signers: TrainSigners = None,
+    epochs: Epochs = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Trials at a time; else one a core.", rich_help_panel=MACHINES),
+    ] = None,
+    threads: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Threads of a trial, whatever else runs.", rich_help_panel=MACHINES
+        ),
+    ] = 1,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Run trials on this Ray cluster; without an address on one started here.",
+            rich_help_panel=MACHINES,
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the report; else under studies/.", rich_help_panel=OUTPUT),
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Say what would be run, and how long, and stop.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train variants against a baseline over paired seeds, and say what was shown."""
+    with report_errors(), stopping_on_signals():
+        if folds not in (None, "signer"):
+            raise UsageError(f"--folds {folds!r}: expected signer")
+        if plan is not None and not 0 < plan < 1:
+            raise UsageError(
+                f"--plan {plan:g}: expected a difference in accuracy above 0 and below 1, such as "
+                "0.01 for a point"
+            )
+        chosen = _study(study, variants or [], grids or [])
+        schedule = {"train": {"epochs": QUICK_EPOCHS if quick else EPOCHS}}
+        below = [Layer(f"schedule of study {chosen.name}", schedule), *config_layers(ctx)]
+        above = [_absolute(layer) for layer in flag_layers(ctx)]
+        resolve([*below, *above])  # a wrong setting needs no torch
+        from slrctl.cli.ablate_view import Request, run_study
+
+        request = Request(
+            seeds=seeds or (QUICK_SEEDS if quick else SEEDS),
+            by_signer=folds is not None,
+            output=output,
+            name_ending=("-by-signer" if folds else "") + ("-quick" if quick else ""),
+            grids=grids or [],
+            difference=plan,
+            jobs=jobs,
+            threads=threads,
+            ray=ray,
+            dry_run=dry_run,
+        )
+        console = console_for(as_json=as_json, quiet=quiet)
+        run_study(chosen, below, above, request, console, as_json=as_json)
+
+
+def _study(name: str, variants: list[str], grids: list[str]) -> Study:
+    if variants and grids:
+        raise UsageError("--variant and --grid: both name the variants; give one of them")
+    study = read_study(Path(name)) if name.endswith(".toml") else built_in(name)
+    return with_grid(with_variants(study, variants), grids)
+
+
+def _absolute(layer: Layer) -> Layer:
+    """Make the paths of clips absolute, for the processes of trials."""
+    data = {
+        name: Path(value).absolute() if name in ("train", "val", "test") else value
+        for name, value in layer.values.get("data", {}).items()
+    }
+    return Layer(layer.origin, {**layer.values, "data": data}) if data else layer

@@ -1,1 +1,0 @@
-"""`slrctl ablate`: what the command takes, says beforehand, runs and leaves behind."""
