@@ -18,7 +18,7 @@ from slrctl.core.clip import (
     target_indices,
 )
 from slrctl.core.data.augment import add_noise, augment
-from slrctl.core.data.cache import StoredClips, prepared_key
+from slrctl.core.data.cache import StoredClips, key_of
 from slrctl.core.data.dataset import SignDataset
 from slrctl.core.data.prepare import canonical_clips, canonical_settings, normalise, resample_frames
 from slrctl.core.seeding import stable_seed
@@ -253,7 +253,11 @@ def prepare_clips(dataset: SignDataset, settings: Settings) -> PreparedClips:
     cache = dataset.cache
     if cache is None:
         return PreparedClips(tuple(_prepared(dataset, settings)), dataset.classes)
-    key = prepared_key(dataset.fingerprint(), settings)
+    key = key_of(
+        fingerprint=dataset.fingerprint(),
+        prepare=settings.prepare.model_dump(mode="json"),
+        max_frames=settings.model.max_frames,
+    )
     stored = cache.find(key)
     if stored is None:
         about = {"source": dataset.source, "kind": "normalised"}

@@ -4,7 +4,6 @@ A file is found by a key, a hash of everything its content follows from. `docs/c
 is kept, and when a source is read again.
 """
 
-import errno
 import hashlib
 import json
 import operator
@@ -24,12 +23,10 @@ from jaxtyping import Float32, Int64, UInt64
 
 from slrctl.core import skeleton
 from slrctl.core.clip import Clip, groups_of_clips
-from slrctl.core.data.prepare import canonical_clips, canonical_settings
-from slrctl.core.data.readers import folder_of, read_clips
 from slrctl.core.data.readers.parquet import SCHEMA, table_of
 from slrctl.errors import DataError, SlrctlError
 from slrctl.files import read_json, replacing, user_cache_folder, write_json
-from slrctl.settings import DataSettings, PrepareSettings, Settings
+from slrctl.settings import DataSettings
 
 _SUFFIX = ".arrow"
 _FACTS = ("clip_id", "gloss", "signer", "session", "split", "fps", "aspect")
@@ -43,8 +40,6 @@ _ABANDONED_SECONDS = 3600.0
 # A file that is changed twice within a tick of the system's clock keeps its times. So nothing is
 # noted of files that were changed as recently as this.
 _SETTLED_SECONDS = 2.0
-# Settings that say where clips lie and how they are divided, and not how a file is read.
-_NOT_READING = {"train", "val", "test", "val_share", "cache", "cache_dir", "cache_gigabytes"}
 
 
 def landmarks_digest(landmarks: Float32[np.ndarray, "T 54 2"]) -> int:
@@ -337,94 +332,7 @@ def code_version() -> str:
     return whole.hexdigest()
 
 
-def _key(facts: dict[str, Any]) -> str:
+def key_of(**facts: object) -> str:
+    """Return the key of clips, from everything that their content follows from."""
     text = json.dumps({**facts, "code": code_version()}, sort_keys=True)
     return _hash(text.encode())
-
-
-def prepared_key(fingerprint: str, settings: Settings) -> str:
-    """Return the key of normalised clips, from a fingerprint of the cleaned ones."""
-    return _key(
-        {
-            "fingerprint": fingerprint,
-            "prepare": settings.prepare.model_dump(mode="json"),
-            "max_frames": settings.model.max_frames,
-        }
-    )
-
-
-def _reading_key(
-    source: Path,
-    settings: DataSettings,
-    classes: Sequence[str] | None,
-    prepare: PrepareSettings | None,
-    notes_dir: Path,
-) -> str:
-    """Return the key of a source's clips as they are read with these settings."""
-    names = settings.gloss_names
-    return _key(
-        {
-            # Clip ids of a CSV begin with its name; the names of folders may be those of signs.
-            "name": source.parts[-2:] if source.is_dir() else source.name,
-            "content": content_digest(folder_of(source), notes_dir),
-            "settings": settings.model_dump(mode="json", exclude=_NOT_READING | {"gloss_names"}),
-            "gloss_names": None if names is None else content_digest(names, notes_dir),
-            # They decide what the integer labels of a CSV count from.
-            "classes": None if classes is None else list(classes),
-            "canonical": canonical_settings(prepare),
-        }
-    )
-
-
-class CachedReading(NamedTuple):
-    """The clips of a source, and notes on how it was read; `cache` is None if nothing is kept."""
-
-    clips: tuple[Clip, ...] | StoredClips
-    notes: tuple[str, ...]
-    cache: ClipCache | None
-
-
-def read_cached(
-    path: Path,
-    settings: DataSettings,
-    classes: Sequence[str] | None,
-    prepare: PrepareSettings | None,
-    cache: ClipCache | None,
-) -> CachedReading:
-    """Return the canonical clips of a source from the cache, else read and store them.
-
-    A cache that cannot be written to is no error: the clips are then held in memory, and a note
-    says why.
-
-    Raises:
-        DataError: the source cannot be read.
-    """
-    key, before = None, None
-    if cache is not None:
-        with suppress(OSError):  # the reader meets the same fault and reports it
-            before = states_of(folder_of(path))
-            key = _reading_key(path.absolute(), settings, classes, prepare, cache.notes_dir)
-    if cache is not None and key is not None and (found := cache.find(key)) is not None:
-        return CachedReading(found, tuple(found.about["notes"]), cache)
-    reading = read_clips(path, settings, classes)
-    notes = tuple(reading.notes)
-    if cache is None or key is None:
-        return CachedReading(tuple(canonical_clips(reading.clips, prepare)), notes, None)
-
-    def unchanged_clips() -> Iterator[Clip]:
-        """Yield the clips, and check that they are of the files the key was made from."""
-        yield from canonical_clips(reading.clips, prepare)
-        if states_of(folder_of(path)) != before:
-            raise OSError(errno.ESTALE, "the source was changed while it was read")
-
-    about = {"source": str(path.absolute()), "kind": "cleaned", "notes": notes}
-    try:
-        return CachedReading(cache.store(key, unchanged_clips(), about), notes, cache)
-    except OSError as error:
-        warning = (
-            f"warning: not cached in {cache.folder} ({error.strerror or error}), so it is read "
-            "again next time and held in memory; name another folder with data.cache_dir, "
-            "or turn this off with data.cache=false"
-        )
-        clips = tuple(canonical_clips(reading.clips, prepare))
-        return CachedReading(clips, (*notes, warning), None)

@@ -1,8 +1,10 @@
 """A set of clips with its classes, read from any format we know."""
 
+import errno
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import SupportsIndex, overload
@@ -11,11 +13,27 @@ import numpy as np
 from jaxtyping import Int64, UInt64
 
 from slrctl.core.clip import Clip
-from slrctl.core.data.cache import ClipCache, StoredClips, landmarks_digest, read_cached
-from slrctl.core.data.prepare import canonical_clips
+from slrctl.core.data.cache import (
+    ClipCache,
+    StoredClips,
+    content_digest,
+    key_of,
+    landmarks_digest,
+    states_of,
+)
+from slrctl.core.data.prepare import canonical_clips, canonical_settings
+from slrctl.core.data.readers import folder_of, read_clips
 from slrctl.core.data.readers.reading import count_of, quote, some_of
 from slrctl.errors import DataError
 from slrctl.settings import DataSettings, PrepareSettings
+
+# Settings that say where clips lie and how they are divided, and not how a file is read; the names
+# of glosses count by their content.
+_NOT_READING = {
+    *("train", "val", "test", "val_share", "val_mirrored"),
+    *("train_signers", "val_signers", "test_signers"),
+    *("cache", "cache_dir", "cache_gigabytes", "gloss_names"),
+}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -132,19 +150,82 @@ def load_dataset(
         DataError: the file cannot be read, or holds a gloss that is not among `classes`.
     """
     path, settings = Path(path), settings or DataSettings()
-    reading = read_cached(path, settings, classes, prepare, cache)
+    clips, notes, cache = _clips_of(path, settings, classes, prepare, cache)
     dataset = SignDataset(
-        clips=reading.clips,
-        classes=ordered_classes(clip.gloss for clip in reading.clips),
+        clips=clips,
+        classes=ordered_classes(clip.gloss for clip in clips),
         name=path.stem,
-        notes=reading.notes,
+        notes=notes,
         path=path,
         canonical=prepare,
-        cache=reading.cache,
+        cache=cache,
     )
     if classes is None:
         return dataset
     return with_known_glosses(dataset, classes, skip_bad_clips=settings.skip_bad_clips)
+
+
+def _clips_of(
+    path: Path,
+    settings: DataSettings,
+    classes: Sequence[str] | None,
+    prepare: PrepareSettings | None,
+    cache: ClipCache | None,
+) -> tuple[tuple[Clip, ...] | StoredClips, tuple[str, ...], ClipCache | None]:
+    """Return canonical clips from the cache, else read and store them; also notes and the cache.
+
+    Where the cache cannot be written to, the clips are held in memory, a note says why, and no
+    cache is returned.
+    """
+    key, before = None, None
+    if cache is not None:
+        with suppress(OSError):  # the reader meets the same fault and reports it
+            before = states_of(folder_of(path))
+            key = _reading_key(path.absolute(), settings, classes, prepare, cache)
+    if cache is not None and key is not None and (found := cache.find(key)) is not None:
+        return found, tuple(found.about["notes"]), cache
+    reading = read_clips(path, settings, classes)
+    notes = tuple(reading.notes)
+    if cache is None or key is None:
+        return tuple(canonical_clips(reading.clips, prepare)), notes, None
+
+    def unchanged_clips() -> Iterator[Clip]:
+        """Yield the clips, and check that they are of the files the key was made from."""
+        yield from canonical_clips(reading.clips, prepare)
+        if states_of(folder_of(path)) != before:
+            raise OSError(errno.ESTALE, "the source was changed while it was read")
+
+    about = {"source": str(path.absolute()), "kind": "cleaned", "notes": notes}
+    try:
+        return cache.store(key, unchanged_clips(), about), notes, cache
+    except OSError as error:
+        warning = (
+            f"warning: not cached in {cache.folder} ({error.strerror or error}), so it is read "
+            "again next time and held in memory; name another folder with data.cache_dir, "
+            "or turn this off with data.cache=false"
+        )
+        return tuple(canonical_clips(reading.clips, prepare)), (*notes, warning), None
+
+
+def _reading_key(
+    source: Path,
+    settings: DataSettings,
+    classes: Sequence[str] | None,
+    prepare: PrepareSettings | None,
+    cache: ClipCache,
+) -> str:
+    """Return the key of the clips of a source as they are read with these settings."""
+    names = settings.gloss_names
+    return key_of(
+        # Clip ids of a CSV begin with its name; the names of folders may be those of signs.
+        name=source.parts[-2:] if source.is_dir() else source.name,
+        content=content_digest(folder_of(source), cache.notes_dir),
+        settings=settings.model_dump(mode="json", exclude=_NOT_READING),
+        gloss_names=None if names is None else content_digest(names, cache.notes_dir),
+        # They decide what the integer labels of a CSV count from.
+        classes=None if classes is None else list(classes),
+        canonical=canonical_settings(prepare),
+    )
 
 
 def canonical_dataset(dataset: SignDataset, prepare: PrepareSettings) -> SignDataset:

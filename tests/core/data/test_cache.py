@@ -19,6 +19,7 @@ from spoter_files import person, write_csv
 
 from slrctl.core.clip import Clip
 from slrctl.core.data import cache as cache_module
+from slrctl.core.data import dataset as dataset_module
 from slrctl.core.data.cache import ClipCache, StoredClips, content_digest
 from slrctl.core.data.dataset import SignDataset, canonical_dataset, load_dataset
 from slrctl.core.data.readers.parquet import write_parquet
@@ -57,13 +58,13 @@ def source(tmp_path) -> Path:
 @pytest.fixture
 def readings(monkeypatch) -> list[Path]:
     """Every file that a reader was called for."""
-    read, called = cache_module.read_clips, []
+    read, called = dataset_module.read_clips, []
 
     def counted(path, settings, classes):
         called.append(path)
         return read(path, settings, classes)
 
-    monkeypatch.setattr(cache_module, "read_clips", counted)
+    monkeypatch.setattr(dataset_module, "read_clips", counted)
     return called
 
 
@@ -496,14 +497,14 @@ def assert_works_without(dataset: SignDataset, source: Path, reason: str) -> Non
 
 
 def test_a_file_changed_while_it_is_read_is_not_stored(source, cache, monkeypatch):
-    read = cache_module.read_clips
+    read = dataset_module.read_clips
 
     def read_and_change(path, settings, classes):
         reading = read(path, settings, classes)
         path.write_text(path.read_text() + "\n")
         return reading
 
-    monkeypatch.setattr(cache_module, "read_clips", read_and_change)
+    monkeypatch.setattr(dataset_module, "read_clips", read_and_change)
 
     dataset = load_dataset(source, cache=cache)
 
