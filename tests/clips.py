@@ -49,3 +49,8 @@ def random_predictions(
     logits[np.arange(clips), target] += 1.5
     log_probabilities = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
     return predictions_of(log_probabilities, target, signers, sessions)
+
+
+def content_of(clip: Clip) -> dict[str, object]:
+    """Everything a clip holds, its landmarks to the bit, for comparison."""
+    return {**vars(clip), "landmarks": clip.landmarks.tobytes()}

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from clips import content_of
 from holistic_files import holistic, long_columns, write_index, write_long
 from numpy.testing import assert_array_equal
 from spoter_files import person, write_csv
@@ -75,10 +76,7 @@ def settled(monkeypatch):
 
 
 def assert_same_clips(found, expected) -> None:
-    def content(clip: Clip) -> dict:
-        return {**vars(clip), "landmarks": clip.landmarks.tobytes()}
-
-    assert [content(clip) for clip in found] == [content(clip) for clip in expected]
+    assert [content_of(clip) for clip in found] == [content_of(clip) for clip in expected]
 
 
 def assert_same(found: SignDataset, expected: SignDataset) -> None:
