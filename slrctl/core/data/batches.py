@@ -1,5 +1,6 @@
 """Batches of clips: augmented and shuffled for training, prepared once for evaluation."""
 
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -31,8 +32,6 @@ WINDOW = 20
 PREPARED_TOGETHER = 64
 # A batch of so many frames, padding included, is one micro-batch on a CPU; four times as many two.
 FRAMES_OF_MICRO_BATCH = 306
-# Frames, padding included, augmented at a time in training.
-FRAMES_TOGETHER = 5_000
 
 
 def num_batches(num_clips: int, batch_size: int) -> int:
@@ -92,26 +91,6 @@ def training_order(
     return [batches[number] for number in np.argsort(keys, kind="stable")]
 
 
-def _augmented_together(
-    order: Iterable[Int64[np.ndarray, " _"]], lengths: Int64[np.ndarray, " C"]
-) -> Iterator[list[Int64[np.ndarray, " _"]]]:
-    """Group the batches that are augmented in one call: several where clips are short.
-
-    No bit of a clip depends on the clips that are augmented with it.
-    """
-    together: list[Int64[np.ndarray, " _"]] = []
-    num_clips = longest = 0
-    for rows in order:
-        longest_now = max(longest, int(lengths[rows].max()))
-        if together and (num_clips + len(rows)) * longest_now > FRAMES_TOGETHER:
-            yield together
-            together, num_clips, longest_now = [], 0, int(lengths[rows].max())
-        together.append(rows)
-        num_clips, longest = num_clips + len(rows), longest_now
-    if together:
-        yield together
-
-
 def _augmented(
     clips: Sequence[Clip], settings: Settings, epoch: int, *, is_canonical: bool
 ) -> tuple[Float[Tensor, "B T 54 2"], Bool[Tensor, "B T"]]:
@@ -147,29 +126,39 @@ def training_batches(
     Raises:
         ValueError: a clip's gloss is not among the data set's classes.
     """
-    return _batches(dataset, settings, epoch, training_order(dataset, settings, epoch)[start:])
+    order = training_order(dataset, settings, epoch)[start:]
+    return (whole for (whole,) in _batches(dataset, settings, epoch, ([rows] for rows in order)))
 
 
 def _batches(
-    dataset: SignDataset, settings: Settings, epoch: int, order: Iterable[Int64[np.ndarray, " _"]]
-) -> Iterator[ClipBatch]:
-    """Yield a batch for each array of places in the data set."""
+    dataset: SignDataset,
+    settings: Settings,
+    epoch: int,
+    cuts: Iterable[Sequence[Int64[np.ndarray, " _"]]],
+) -> Iterator[list[ClipBatch]]:
+    """Yield the pieces of each batch, given the rows of each piece; they are augmented together.
+
+    No bit of a clip depends on the clips that are augmented with it.
+    """
     is_canonical = _is_canonical(dataset, settings)
-    lengths = np.minimum(dataset.lengths, settings.model.max_frames)
-    for group in _augmented_together(order, lengths):
-        clips = [dataset[row] for row in np.concatenate(group).tolist()]
+    for cut in cuts:
+        clips = [dataset[row] for rows in cut for row in rows.tolist()]
+        if not clips:  # the batch has fewer micro-batches than there are processes
+            yield []
+            continue
         augmented, is_valid = _augmented(clips, settings, epoch, is_canonical=is_canonical)
-        first = 0
-        for rows in group:
-            batch = slice(first, first + len(rows))
-            num_frames = int(is_valid[batch].sum(dim=1).max())
-            yield batch_from_landmarks(
-                augmented[batch, :num_frames],
-                is_valid[batch, :num_frames],
-                target_indices(clips[batch], dataset.classes),
-                tuple(clip.clip_id for clip in clips[batch]),
+        ends = itertools.accumulate(len(rows) for rows in cut)
+        pieces = [slice(end - len(rows), end) for rows, end in zip(cut, ends, strict=True)]
+        lengths = [int(is_valid[piece].sum(dim=1).max()) for piece in pieces]
+        yield [
+            batch_from_landmarks(
+                augmented[piece, :num_frames],
+                is_valid[piece, :num_frames],
+                target_indices(clips[piece], dataset.classes),
+                tuple(clip.clip_id for clip in clips[piece]),
             )
-            first += len(rows)
+            for piece, num_frames in zip(pieces, lengths, strict=True)
+        ]
 
 
 @dataclass(frozen=True, eq=False)
@@ -219,16 +208,14 @@ def training_micro_batches(
     lengths = np.minimum(dataset.lengths, settings.model.max_frames)
     num_shares = num_ranks * settings.train.accumulate
 
-    def cut(rows: Int64[np.ndarray, " _"]) -> list[tuple[int, Int64[np.ndarray, " _"]]]:
+    def cut(rows: Int64[np.ndarray, " _"]) -> dict[int, Int64[np.ndarray, " _"]]:
         count = num_micro_batches(len(rows) * int(lengths[rows].max()), num_shares, device)
-        own = range(rank, min(count, len(rows)), num_ranks)
-        return [(index, rows[index::count]) for index in own]
+        return {n: rows[n::count] for n in range(rank, min(count, len(rows)), num_ranks)}
 
-    batches = [cut(rows) for rows in training_order(dataset, settings, epoch)[start:]]
-    order = (rows for micro_batches in batches for _, rows in micro_batches)
-    made = _batches(dataset, settings, epoch, order)
-    for micro_batches in batches:
-        yield [MicroBatch(index, next(made)) for index, _ in micro_batches]
+    cuts = [cut(rows) for rows in training_order(dataset, settings, epoch)[start:]]
+    batches = _batches(dataset, settings, epoch, (list(own.values()) for own in cuts))
+    for own, micro_batches in zip(cuts, batches, strict=True):
+        yield [MicroBatch(*pair) for pair in zip(own, micro_batches, strict=True)]
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,6 @@ from torch.testing import assert_close
 
 from slrctl.core import skeleton
 from slrctl.core.clip import Clip, ClipBatch, collate
-from slrctl.core.data import batches as loader
 from slrctl.core.data.batches import (
     WINDOW,
     evaluation_batches,
@@ -150,20 +149,6 @@ def test_a_clip_looks_the_same_whatever_the_batch_size():
         if not all(torch.equal(a, b) for a, b in zip(small[clip_id], large[clip_id], strict=True))
     ]
     assert differing == []
-
-
-@pytest.mark.parametrize("frames_together", [1, 700])
-def test_batches_are_the_same_however_many_are_varied_together(
-    monkeypatch: pytest.MonkeyPatch, frames_together: int
-):
-    dataset = random_dataset(60, shortest=3, longest=50)
-    varied = {"geometric": 1.0, "speed": 1.5, "joint_dropout": 0.1, "noise": 0.01}
-    settings = settings_with(4, augment=varied)
-    together = list(training_batches(dataset, settings, 0))
-
-    monkeypatch.setattr(loader, "FRAMES_TOGETHER", frames_together)
-
-    assert_same_bits(list(training_batches(dataset, settings, 0)), together)
 
 
 def test_a_clip_looks_different_in_another_epoch():
