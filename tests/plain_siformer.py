@@ -1,7 +1,6 @@
-"""SiFormer's way through a clip in plain NumPy, from the tensors of a checkpoint alone.
+"""SiFormer's forward pass in plain NumPy, from the tensors of a checkpoint alone.
 
-Written from SPEC, sections 3 and 4, without the model's code: it is what the shown numbers are
-checked against.
+Written from `docs/method.md` (SiFormer, Cross-modal attention fusion), without the model's code.
 """
 
 import numpy as np

@@ -53,17 +53,10 @@ class Evaluation:
 
     def to_json(self) -> dict[str, object]:
         """Return the keys of `evaluate --json`."""
-        values: dict[str, object] = {
-            "clips": self.clips,
-            "classes": self.classes,
-            "chance": self.chance,
-            "majority_share": self.majority_share,
-            "ci_unit": self.ci_unit,
-            "note": self.note,
-        }
+        facts = ("clips", "classes", "chance", "majority_share", "ci_unit", "note")
+        values: dict[str, object] = {name: getattr(self, name) for name in facts}
         for name, value in self.metrics.items():
-            values[name] = value
-            values[f"{name}_ci95"] = list(self.intervals[name])
+            values |= {name: value, f"{name}_ci95": list(self.intervals[name])}
         return values
 
 

@@ -29,7 +29,7 @@ class Predictions:
     may underflow to 0, its logarithm does not.
 
     Raises:
-        ValueError: lengths do not match, or a log-probability is not finite.
+        ValueError: a log-probability is not finite.
     """
 
     clip_ids: tuple[str, ...]
@@ -40,22 +40,6 @@ class Predictions:
     sessions: tuple[str | None, ...]
 
     def __post_init__(self) -> None:
-        count, num_classes = len(self.clip_ids), len(self.classes)
-        if self.log_probabilities.shape != (count, num_classes):
-            raise ValueError(
-                f"log_probabilities have shape {self.log_probabilities.shape}; "
-                f"{count} clips and {num_classes} classes need {(count, num_classes)}"
-            )
-        lengths = {len(self.target), len(self.signers), len(self.sessions)}
-        if lengths != {count}:
-            raise ValueError(
-                f"target, signers and sessions have {sorted(lengths)} entries for {count} clips"
-            )
-        if count and not 0 <= self.target.min() <= self.target.max() < num_classes:
-            raise ValueError(
-                f"targets from {self.target.min()} to {self.target.max()} "
-                f"must index {num_classes} classes"
-            )
         is_bad = ~np.isfinite(self.log_probabilities).all(axis=1)
         if is_bad.any():
             raise ValueError(

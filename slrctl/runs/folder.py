@@ -262,10 +262,7 @@ def read_summary(run_dir: Path) -> dict[str, Any]:
     Raises:
         DataError: its summary is damaged.
     """
-    try:
-        return _read_object(run_dir / SUMMARY)
-    except DataError as error:
-        raise DataError(f"{error}; slrctl evaluate {run_dir} computes the results again") from None
+    return _read_object(run_dir / SUMMARY)
 
 
 def _read_object(path: Path) -> dict[str, Any]:

@@ -90,21 +90,6 @@ def test_predictions_of_no_clips_can_be_saved(predictions, tmp_path):
     assert len(pd.read_parquet(tmp_path / "predictions.parquet")) == 0
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"log_probabilities": np.zeros((3, 5))}, r"\(3, 5\); 3 clips and 4 classes need \(3, 4\)"),
-        ({"target": np.array([0, 1])}, r"\[2, 3\] entries for 3 clips"),
-        ({"signers": ("anna",)}, r"\[1, 3\] entries for 3 clips"),
-        ({"target": np.array([0, 4, 1])}, "targets from 0 to 4 must index 4 classes"),
-        ({"target": np.array([0, -1, 1])}, "targets from -1 to 1 must index 4 classes"),
-    ],
-)
-def test_parts_that_do_not_belong_together_are_refused(predictions, change, message):
-    with pytest.raises(ValueError, match=message):
-        replace(predictions, **change)
-
-
 @pytest.mark.parametrize("bad", [np.nan, -np.inf, np.inf])
 def test_a_log_probability_that_is_not_finite_is_refused_with_its_clip(predictions, bad):
     values = predictions.log_probabilities.copy()

@@ -29,7 +29,7 @@ def table_of(study, num_seeds, *, folds=("",), shifts=None, seed=5) -> pd.DataFr
 
 
 def plain_comparison(baseline: list[float], variant: list[float]) -> dict[str, float]:
-    """SPEC section 8, in plain Python."""
+    """Compare two variants as `docs/method.md` (Ablation) says, in plain Python."""
     d = [b - a for a, b in zip(baseline, variant, strict=True)]
     n, mean = len(d), statistics.fmean(d)
     # Quantiles of Student's t at 97.5 %, from a printed table.
