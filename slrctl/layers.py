@@ -128,7 +128,7 @@ def read_overrides(assignments: Iterable[str]) -> list[Layer]:
     """
     layers = []
     for assignment in assignments:
-        key, separator, text = (piece.strip() for piece in assignment.partition("="))
+        key, separator, text = map(str.strip, assignment.partition("="))
         if not separator or not key:
             raise UsageError(
                 f"--set {assignment!r}: expected section.key=value, such as train.epochs=50"

@@ -30,7 +30,7 @@ SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Real landmark clips, which lie beside the repository and are no part of it."""
+    """Real landmark clips, which lie beside the repository."""
     if not SHARED_DATA.is_dir():
         message = f"no real clips at {SHARED_DATA}"
         if os.environ.get("CI") == "true":
@@ -111,9 +111,9 @@ def tiny_dataset() -> SignDataset:
         max_frames=12,
         max_lag=2,
     )
-    made = synthesise(parameters, name="tiny")
-    chosen = [sign.gloss for sign in made.signs[4:10:2]] + [made.signs[12].gloss]
-    clips = tuple(clip for clip in made.dataset if clip.gloss in chosen)
+    synthetic = synthesise(parameters, name="tiny")
+    chosen = [sign.gloss for sign in (*synthetic.signs[4:10:2], synthetic.signs[12])]
+    clips = tuple(clip for clip in synthetic.dataset if clip.gloss in chosen)
     return SignDataset(clips, tuple(sorted(chosen)), "tiny")
 
 

@@ -33,7 +33,7 @@ def slrctl(*arguments: object, folder: Path) -> subprocess.CompletedProcess[str]
 def readme_commands() -> list[list[str]]:
     """The slrctl commands the README shows with a prompt, in order."""
     lines = re.findall(r"^\$ (.*)$", README.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    commands = [part.strip() for line in lines for part in line.split("&&")]
+    commands = [command.strip() for line in lines for command in line.split("&&")]
     return [shlex.split(command)[1:] for command in commands if command.startswith("slrctl ")]
 
 

@@ -122,9 +122,9 @@ def test_asl_citizens_splits_become_a_table_of_videos(
 ):
     (tmp_path / "ASL_Citizen" / "splits").mkdir(parents=True)
     (tmp_path / "ASL_Citizen" / "videos").mkdir()
-    for part in ("train", "val", "test"):
-        (tmp_path / "ASL_Citizen" / "splits" / f"{part}.csv").write_text(
-            f"Participant ID,Video file,Gloss,ASL-LEX Code\nP1,{part}.mp4,DOG,C_1\n"
+    for split in ("train", "val", "test"):
+        (tmp_path / "ASL_Citizen" / "splits" / f"{split}.csv").write_text(
+            f"Participant ID,Video file,Gloss,ASL-LEX Code\nP1,{split}.mp4,DOG,C_1\n"
         )
 
     rows = written(

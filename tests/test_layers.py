@@ -108,8 +108,8 @@ def test_the_saved_tree_resolves_to_itself():
 def test_set_reads_toml_values_and_plain_text(assignment, value):
     settings = resolve(read_overrides([assignment])).settings
 
-    for part in assignment.partition("=")[0].split("."):
-        settings = getattr(settings, part)
+    for name in assignment.partition("=")[0].split("."):
+        settings = getattr(settings, name)
     assert settings == value
 
 

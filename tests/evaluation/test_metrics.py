@@ -65,7 +65,7 @@ def plain_metrics(predictions):
             if number / 15 <= math.exp(row[o[0]]) < (number + 1) / 15 + (number == 14)
         ]
         if inside:
-            confidence, right = (sum(part) / len(inside) for part in zip(*inside, strict=True))
+            confidence, right = (sum(values) / len(inside) for values in zip(*inside, strict=True))
             ece += len(inside) / len(rows) * abs(confidence - right)
     return {
         "accuracy": sum(t == o[0] for t, o in zip(truth, order, strict=True)) / len(rows),
