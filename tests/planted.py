@@ -1,14 +1,37 @@
-"""What people do to a clip before it turns up in another part of a set."""
+"""Clips to audit, and changes made to a clip before it turns up in another split of a set."""
 
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
 from slrctl.core import skeleton
+from slrctl.core.clip import Clip
 
 Landmarks = np.ndarray
 Change = Callable[[Landmarks, np.random.Generator], Landmarks]
+
+
+def wandering(
+    seed: int, *, clip_id: str = "clip", gloss: str = "a", frames: int = 12, **facts: Any
+) -> Clip:
+    """A body that stands and hands that wander smoothly."""
+    rng = np.random.default_rng(seed)
+    landmarks = np.tile(np.random.default_rng(0).random((54, 2)), (frames, 1, 1))
+    landmarks[:, [6, 7]] = [[0.35, 0.5], [0.65, 0.5]]
+    landmarks[:, 1] = [0.5, 0.5]
+    landmarks[:, [0, 2, 3, 4, 5]] = [
+        [0.5, 0.3],
+        [0.47, 0.28],
+        [0.53, 0.28],
+        [0.45, 0.3],
+        [0.55, 0.3],
+    ]
+    steps = rng.standard_normal((3, frames, 1, 2)).cumsum(1).cumsum(1) * 0.004
+    streams = ([8, 9, 10, 11], skeleton.LEFT_HAND, skeleton.RIGHT_HAND)
+    for stream, path in zip(streams, steps, strict=True):
+        landmarks[:, stream] += path
+    return Clip(clip_id, gloss, landmarks.astype(np.float32), **facts)
 
 
 def resampled(clip: Landmarks, factor: float, start: float = 0, end: float = 1) -> Landmarks:

@@ -41,7 +41,7 @@ def test_a_leak_exits_1_and_is_listed(run, leaking_path):
     assert result.exit_code == 1
     assert "[red]copy" in plain(result)
     assert "a changed copy" in plain(result)
-    assert "leakage: copies or made clips; --fix OUT" in plain(result)
+    assert "leakage: copies or interpolated clips; --fix OUT" in plain(result)
 
 
 def test_json_is_one_object_with_every_pair(run, leaking_path):
@@ -105,7 +105,7 @@ def test_shared_signers_and_sessions_leak_unless_allowed(
     result = run("data", "audit", "one_signer.parquet", *arguments)
 
     assert result.exit_code == code, result.output
-    assert "1 signer in more than one part" in plain(result)
+    assert "1 signer in more than one split" in plain(result)
 
 
 def test_glosses_that_a_part_lacks_are_told_and_no_leak(run, tiny_dataset, tmp_path):
@@ -123,13 +123,13 @@ def test_glosses_that_a_part_lacks_are_told_and_no_leak(run, tiny_dataset, tmp_p
     ("arguments", "code", "message"),
     [
         (["none.parquet"], 3, "none.parquet: is not there"),
-        (["train=leaking.parquet"], 3, "is one part; name a file for another"),
+        (["train=leaking.parquet"], 3, "is one split; name a file for another"),
         (["unmarked.parquet"], 3, "column 'split': found nothing"),
-        (["leaking.parquet", "leaking.parquet"], 2, "2 files would be the part 'leaking'"),
+        (["leaking.parquet", "leaking.parquet"], 2, "2 files would be the split 'leaking'"),
         (["leaking.parquet", "--allow", "gloss"], 2, "--allow gloss"),
         (["leaking.parquet", "--fix", "out.csv"], 2, "name a .parquet file"),
         (["leaking.parquet", "--fix", "unmarked.parquet"], 2, "--force"),
-        (["=leaking.parquet"], 2, "expected PATH or PART=PATH"),
+        (["=leaking.parquet"], 2, "expected PATH or SPLIT=PATH"),
     ],
 )
 def test_what_is_wrong_is_said_on_one_line(

@@ -12,7 +12,7 @@ from slrctl.cli.options import FrameSize, GlossNames, Json, Overrides, SkipBadCl
 from slrctl.errors import UsageError
 
 if TYPE_CHECKING:
-    from slrctl.core.data.audit.report import Audit, Fixed
+    from slrctl.core.data.audit.leaks import Audit, Fixed
 
 _GROUPS = ("signer", "session")
 
@@ -23,14 +23,14 @@ def audit(
     sources: Annotated[
         list[str],
         typer.Argument(
-            metavar="[PART=]PATH...",
-            help="One file with a split column, or a file for each part.",
+            metavar="[SPLIT=]PATH...",
+            help="One file with a split column, or a file for each split.",
         ),
     ],
     allow: Annotated[
         str,
         typer.Option(
-            metavar="signer,session", help="What parts may share; it is told and no leak."
+            metavar="signer,session", help="What splits may share; it is told and no leak."
         ),
     ] = "",
     fix_path: Annotated[
@@ -42,8 +42,8 @@ def audit(
     fix_by: Annotated[
         Literal["drop", "move"],
         typer.Option(
-            help="drop: take leaking clips out of training (of val where test is concerned), made "
-            "clips wherever they are; move: bring them together, in training."
+            help="drop: take leaking clips out of training (of val where test is concerned), "
+            "interpolated ones wherever they are; move: bring them together, in training."
         ),
     ] = "drop",
     most: Annotated[int, typer.Option("--most", min=1, help="Rows shown of each table.")] = 20,
@@ -56,23 +56,23 @@ def audit(
 ) -> None:
     """Look for leaks between the splits of a set; exit 1 where there are any.
 
-    Leaks are copies of a clip in two parts (to the bit, or re-encoded, moved, scaled, turned,
+    Leaks are copies of a clip in two splits (to the bit, or re-encoded, moved, scaled, turned,
     resampled, trimmed, jittered, mirrored), clips interpolated between two others, and signers and
-    sessions in two parts unless --allow names them. Glosses that a part lacks are told too.
+    sessions in two splits unless --allow names them. Glosses that a split lacks are told too.
     """
     with report_errors():
         settings = reading_settings(ctx)
         allowed = _allowed(allow)
-        from slrctl.core.data.audit.report import audit_parts, fix, part_file, read_parts
+        from slrctl.core.data.audit.leaks import audit_splits, fix, read_splits, split_file
         from slrctl.core.data.writers import check_output
 
         if fix_path is not None:
             _check_fix(fix_path)
             check_output(fix_path, force=force)
         console = console_for(as_json=as_json)
-        read = read_parts([part_file(source) for source in sources], settings)
+        read = read_splits([split_file(source) for source in sources], settings)
         print_lines(console, read.notes)
-        found = audit_parts(read.clips, read.parts)
+        found = audit_splits(read.clips)
         show_audit(console, found, allowed, most)
         facts = audit_facts(found, allowed) | {"notes": read.notes}
         if fix_path is not None:
@@ -89,19 +89,19 @@ def audit(
 def _allowed(text: str) -> frozenset[str]:
     names = frozenset(filter(None, (name.strip() for name in text.split(","))))
     for name in sorted(names.difference(_GROUPS)):
-        raise UsageError(f"--allow {name}: parts may share a signer or a session; name these")
+        raise UsageError(f"--allow {name}: splits may share a signer or a session; name these")
     return names
 
 
 def _check_fix(path: Path) -> None:
     if path.suffix.lower() not in (".parquet", ".pq"):
         raise UsageError(
-            f"--fix {path}: is written as our Parquet, which keeps the parts; name a .parquet file"
+            f"--fix {path}: is written as our Parquet, which keeps the splits; name a .parquet file"
         )
 
 
 def _write(fixed: "Fixed", path: Path) -> None:
-    from slrctl.core.data.audit.report import with_own_ids
+    from slrctl.core.data.audit.leaks import with_own_ids
     from slrctl.core.data.writers import write_clips
 
     write_clips(with_own_ids(fixed.clips), path)

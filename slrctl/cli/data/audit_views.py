@@ -1,7 +1,6 @@
 """What `slrctl data audit` shows, and what it says as JSON."""
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,14 +12,14 @@ from slrctl.cli.console import print_facts, print_lines, print_table
 if TYPE_CHECKING:
     import numpy as np
 
-    from slrctl.core.data.audit.duplicates import Leak
-    from slrctl.core.data.audit.report import Audit, Fixed, SharedGroup
+    from slrctl.core.data.audit.copies import Leak
+    from slrctl.core.data.audit.leaks import Audit, Fixed, SharedGroup
 
 _KINDS = {
     "exact": "the same, landmark for landmark",
     "near": "a changed copy",
     "mirrored": "a copy in the mirror",
-    "interpolated": "made of others",
+    "interpolated": "interpolated between others",
 }
 _EDGES = (0.0, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, math.inf)
 _QUANTILES = {"least": 0.0, "p1": 0.01, "p5": 0.05, "p25": 0.25, "median": 0.5}
@@ -28,14 +27,14 @@ _BAR = 30
 
 
 def show_audit(console: Console, audit: "Audit", allowed: frozenset[str], most: int) -> None:
-    sizes = Counter(audit.parts)
+    sizes = audit.sizes
     shared = [*audit.signers, *audit.sessions]
     print_facts(
         console,
         {
-            "parts": ", ".join(f"{count:,} {part}" for part, count in sizes.items()) + " clips",
+            "splits": ", ".join(f"{count:,} {split}" for split, count in sizes.items()) + " clips",
             "copies": _said(audit, ("exact", "near", "mirrored"), "pair"),
-            "made": _said(audit, ("interpolated",), "clip"),
+            "interpolated": _said(audit, ("interpolated",), "clip"),
             "signers": _shared_line(audit, "signer", audit.signers),
             "sessions": _shared_line(audit, "session", audit.sessions),
             "glosses": _missing_line(audit.missing),
@@ -66,16 +65,16 @@ def _shared_line(audit: "Audit", kind: str, groups: "Sequence[SharedGroup]") -> 
 
     if all(getattr(clip, kind) is None for clip in audit.clips):
         return "not stated"
-    return f"{count_of(len(groups), kind)} in more than one part" if groups else "none shared"
+    return f"{count_of(len(groups), kind)} in more than one split" if groups else "none shared"
 
 
 def _missing_line(missing: dict[str, list[str]]) -> str:
     from slrctl.core.data.readers.reading import some_of
 
     if not missing:
-        return "every part shows all of them"
+        return "every split shows all of them"
     return "; ".join(
-        f"{part} lacks {len(glosses)}: {some_of(glosses)}" for part, glosses in missing.items()
+        f"{split} lacks {len(glosses)}: {some_of(glosses)}" for split, glosses in missing.items()
     )
 
 
@@ -88,9 +87,9 @@ def _show_leaks(console: Console, audit: "Audit", most: int) -> None:
         [
             [
                 audit.clips[leak.first].clip_id,
-                audit.parts[leak.first],
+                audit.split(leak.first),
                 _origin(audit, leak),
-                audit.parts[leak.second],
+                audit.split(leak.second),
                 _KINDS[leak.kind],
                 f"{leak.unexplained:.4f}",
             ]
@@ -106,15 +105,15 @@ def _origin(audit: "Audit", leak: "Leak") -> str:
 
 
 def _show_groups(
-    console: Console, groups: "Sequence[SharedGroup]", parts: list[str], most: int
+    console: Console, groups: "Sequence[SharedGroup]", splits: list[str], most: int
 ) -> None:
     shown = groups[:most]
     print_table(
         console,
-        f"people and sessions in several parts, in clips: {_of_all(len(shown), len(groups))}",
-        ["", "name", *parts],
+        f"people and sessions in several splits, in clips: {_of_all(len(shown), len(groups))}",
+        ["", "name", *splits],
         [
-            [group.kind, group.name, *(f"{group.counts.get(part, 0):,}" for part in parts)]
+            [group.kind, group.name, *(f"{group.counts.get(split, 0):,}" for split in splits)]
             for group in shown
         ],
         num_texts=2,
@@ -122,16 +121,16 @@ def _show_groups(
 
 
 def _show_hints(console: Console, audit: "Audit", most: int) -> None:
-    clips, parts = audit.clips, audit.parts
+    clips = audit.clips
     shown = audit.hints[:most]
     print_table(
         console,
-        f"ids that say they were made of a clip of another part (a hint): "
+        f"ids that say they were made of a clip of another split (a hint): "
         f"{_of_all(len(shown), len(audit.hints))}",
         ["clip", "in", "made of", "in"],
         [
-            [clips[made].clip_id, parts[made], clips[origin].clip_id, parts[origin]]
-            for made, origin in shown
+            [clips[row].clip_id, audit.split(row), clips[origin].clip_id, audit.split(origin)]
+            for row, origin in shown
         ],
         num_texts=4,
     )
@@ -142,7 +141,7 @@ def _of_all(shown: int, total: int) -> str:
 
 
 def _show_distances(console: Console, audit: "Audit") -> None:
-    """How alike clips of two parts are, beside takes of one part, and where the threshold lies."""
+    """Show how alike clips of two splits are, beside takes of one split, and the threshold."""
     across, within = _histogram(audit.across), _histogram(audit.within)
     rows = []
     for low, high, here, there in zip(_EDGES, _EDGES[1:], across, within, strict=False):
@@ -152,7 +151,7 @@ def _show_distances(console: Console, audit: "Audit") -> None:
     print_table(
         console,
         "unexplained by the most alike clip",
-        ["", "of another part", "clips", "of its own part", "clips asked"],
+        ["", "of another split", "clips", "of its own split", "clips asked"],
         rows,
         num_texts=2,
     )
@@ -171,16 +170,16 @@ def _histogram(values: "np.ndarray") -> list[int]:
 
 
 def _threshold_line(audit: "Audit") -> str:
-    from slrctl.core.data.audit.duplicates import COPY_THRESHOLD
+    from slrctl.core.data.audit.copies import COPY_THRESHOLD
 
     within = _quantiles(audit.within)
     line = f"below {COPY_THRESHOLD:g} two clips are copies"
     if within["median"] is None or within["least"] is None:
-        return f"{line}; most clips have nothing alike in their own part"
+        return f"{line}; most clips have nothing alike in their own split"
     return (
-        f"{line}; the most alike take in its own part leaves {within['median']:.3f} unexplained in "
-        f"the median, {within['median'] / COPY_THRESHOLD:.0f} times as much, and never less than "
-        f"{within['least']:.3f}"
+        f"{line}; the most alike take in its own split leaves {within['median']:.3f} unexplained "
+        f"in the median, {within['median'] / COPY_THRESHOLD:.0f} times as much, and never less "
+        f"than {within['least']:.3f}"
     )
 
 
@@ -201,9 +200,9 @@ def leakage(audit: "Audit", allowed: frozenset[str]) -> list[str]:
     """What makes the set leak, in words; nothing where it does not."""
     reasons = []
     if audit.leaks:
-        reasons.append("copies or made clips")
+        reasons.append("copies or interpolated clips")
     reasons += [
-        f"{kind}s in several parts"
+        f"{kind}s in several splits"
         for kind, groups in (("signer", audit.signers), ("session", audit.sessions))
         if groups and kind not in allowed
     ]
@@ -225,7 +224,7 @@ def _verdict(audit: "Audit", allowed: frozenset[str]) -> str:
 def show_fixed(console: Console, audit: "Audit", fixed: "Fixed", path: Path) -> None:
     changed = [
         f"{sum(counts.values()):,} clips {word} "
-        f"({', '.join(f'{count:,} of {part}' for part, count in counts.items())})"
+        f"({', '.join(f'{count:,} of {split}' for split, count in counts.items())})"
         for word, counts in (("dropped", fixed.dropped), ("moved", fixed.moved))
         if counts
     ]
@@ -244,10 +243,10 @@ def show_fixed(console: Console, audit: "Audit", fixed: "Fixed", path: Path) -> 
 
 
 def audit_facts(audit: "Audit", allowed: frozenset[str]) -> dict[str, Any]:
-    from slrctl.core.data.audit.duplicates import COPY_THRESHOLD, LINEAGE_THRESHOLD
+    from slrctl.core.data.audit.copies import COPY_THRESHOLD, INTERPOLATION_THRESHOLD
 
     return {
-        "parts": dict(Counter(audit.parts)),
+        "parts": audit.sizes,
         "leakage": bool(leakage(audit, allowed)),
         "reasons": leakage(audit, allowed),
         "allowed": sorted(allowed),
@@ -259,7 +258,7 @@ def audit_facts(audit: "Audit", allowed: frozenset[str]) -> dict[str, Any]:
                 "clips": [
                     {
                         "clip_id": audit.clips[row].clip_id,
-                        "part": audit.parts[row],
+                        "part": audit.split(row),
                         "gloss": audit.clips[row].gloss,
                     }
                     for row in leak.rows
@@ -271,11 +270,11 @@ def audit_facts(audit: "Audit", allowed: frozenset[str]) -> dict[str, Any]:
         "sessions": {group.name: group.counts for group in audit.sessions},
         "missing_glosses": audit.missing,
         "id_hints": [
-            {"made": audit.clips[hint.made].clip_id, "origin": audit.clips[hint.origin].clip_id}
+            {"made": audit.clips[hint.changed].clip_id, "origin": audit.clips[hint.origin].clip_id}
             for hint in audit.hints
         ],
         "copy_threshold": COPY_THRESHOLD,
-        "lineage_threshold": LINEAGE_THRESHOLD,
+        "lineage_threshold": INTERPOLATION_THRESHOLD,
         "unexplained": {
             "edges": list(_EDGES[:-1]),
             "across": {"counts": _histogram(audit.across), **_quantiles(audit.across)},

@@ -1,4 +1,4 @@
-"""What every training is told of its parts before it begins."""
+"""Leaks that a training is told of before it begins."""
 
 from dataclasses import replace
 
@@ -21,28 +21,22 @@ def changed(clip: Clip, landmarks: np.ndarray) -> Clip:
     return replace(clip, clip_id="changed", split="val", landmarks=landmarks.astype(np.float32))
 
 
-CHANGES = {
-    "same": lambda x: x,
-    "shifted": lambda x: x + 0.2,
-    "scaled": lambda x: x * 0.7,
-    "aspect": lambda x: x * [1.33, 1],
-    "float16": lambda x: x.astype(np.float16),
-    "mirrored": mirrored,
-    "mirrored and scaled": lambda x: mirrored(x) * 2 - 0.3,
-}
-
-
-@pytest.mark.parametrize("change", CHANGES)
-def test_simple_copies_are_seen(training, change):
-    part = [changed(clip, CHANGES[change](clip.landmarks)) for clip in training[:3]]
-
-    assert copies_in(training, part) == {0, 1, 2}
-
-
-def test_other_clips_are_not(tiny_dataset, training):
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x: x,
+        lambda x: x + 0.2,
+        lambda x: x * [1.33, 0.7],
+        lambda x: x.astype(np.float16),
+        lambda x: mirrored(x) * 2 - 0.3,
+    ],
+    ids=["same", "shifted", "scaled", "float16", "mirrored and scaled"],
+)
+def test_simple_copies_are_found_and_nothing_else(tiny_dataset, training, change):
+    copies = [changed(clip, change(clip.landmarks)) for clip in training[:3]]
     others = [clip for clip in tiny_dataset if clip.split != "train"]
 
-    assert copies_in(training, others) == set()
+    assert copies_in(training, [*copies, *others]) == {0, 1, 2}
 
 
 def test_clips_that_miss_nothing_are_told_apart_too():
@@ -52,10 +46,16 @@ def test_clips_that_miss_nothing_are_told_apart_too():
     assert copies_in(clips[:20], [*clips[20:], changed(clips[3], clips[3].landmarks)]) == {20}
 
 
+def test_clips_without_a_landmark_are_no_copies():
+    empty = Clip("empty", "a", np.full((9, 54, 2), np.nan, np.float32))
+
+    assert copies_in([empty], [empty]) == set()
+
+
 def notes_of(clips: list[Clip]) -> list[str]:
     dataset = SignDataset(tuple(clips), ("a",), "set")
-    parts = choose_splits(dataset, None, None, val_share=0.2, seed=0)
-    return [note for note in parts.notes if "slrctl data audit" in note]
+    splits = choose_splits(dataset, None, None, val_share=0.2, seed=0)
+    return [note for note in splits.notes if "slrctl data audit" in note]
 
 
 def test_a_training_is_told_in_one_line(training):
@@ -68,17 +68,16 @@ def test_a_training_is_told_in_one_line(training):
     (note,) = notes_of([*clips, *copies])
 
     assert note.startswith("warning: 2 of 2 validation clips are in training too, 1 landmark for")
-    assert "the others moved, scaled or mirrored" in note
 
 
 def test_shared_people_are_told_and_no_warning(training):
     clips = [replace(clip, gloss="a", signer="ann", session=clip.clip_id) for clip in training]
     clips[0] = replace(clips[0], split="val")
 
-    assert notes_of(clips) == [
-        "validation shares 1 signer with training (ann); slrctl data audit says more"
-    ]
+    (note,) = notes_of(clips)
+
+    assert note.startswith("validation shares 1 signer with training (ann)")
 
 
-def test_clean_parts_are_told_nothing(tiny_dataset):
+def test_clean_splits_are_told_nothing(tiny_dataset):
     assert notes_of([replace(clip, gloss="a") for clip in tiny_dataset]) == []

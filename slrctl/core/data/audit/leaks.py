@@ -1,0 +1,342 @@
+"""The audit of a set: everything by which one split tells of another, and a set without it."""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from slrctl.core.clip import Clip
+from slrctl.core.data.audit.copies import (
+    Leak,
+    exact_copies,
+    fingerprint,
+    framed_clips,
+    interpolated,
+    near_copies,
+    nearest_takes,
+)
+from slrctl.core.data.audit.quick import group_name
+from slrctl.core.data.dataset import ordered_classes
+from slrctl.core.data.readers import read_clips
+from slrctl.core.data.readers.reading import count_of, quote
+from slrctl.core.data.splitter import Unit, split_name
+from slrctl.errors import DataError, UsageError
+from slrctl.settings import DataSettings
+
+# Words that mark a clip as changed from another, and the number that may follow one of them.
+_CHANGED = re.compile(
+    r"[-_. ](aug(mented)?|copy|dup(licate)?|mirror(ed)?|flip(ped)?|smote|synth|interp|"
+    r"jitter|noise|resampled|oversampled)[-_ ]?\d*$",
+    re.IGNORECASE,
+)
+# The most valuable split is left alone: the test set, then validation. Splits of other names come
+# between, those named later being worth more.
+_WORTH = {"train": -1.0, "val": 1e6, "test": 1e7}
+_MOST_ROUNDS = 5
+
+
+class SharedGroup(NamedTuple):
+    """A signer or a session in several splits, with the number of clips in each of them."""
+
+    kind: Unit
+    name: str
+    counts: dict[str, int]
+
+
+class NameHint(NamedTuple):
+    """A clip whose id says that it was changed from another, and that other one, by row."""
+
+    changed: int
+    origin: int
+
+
+def split_of(clip: Clip) -> str:
+    """Return the split of a clip, whatever its name."""
+    return clip.split or ""
+
+
+@dataclass(frozen=True, eq=False)
+class Audit:
+    """The leaks between the splits of a set; rows count the clips as they were given.
+
+    `across` holds for each clip the least difference to a clip of another split, `within` the same
+    for a sample of the clips and their own split; both are inf where nothing is alike.
+    """
+
+    clips: Sequence[Clip]
+    leaks: list[Leak]
+    signers: list[SharedGroup]
+    sessions: list[SharedGroup]
+    missing: dict[str, list[str]]
+    hints: list[NameHint]
+    across: Float[np.ndarray, " N"]
+    within: Float[np.ndarray, " M"]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The number of clips of each split."""
+        return dict(Counter(map(split_of, self.clips)))
+
+    def count(self, kind: str) -> int:
+        return sum(leak.kind == kind for leak in self.leaks)
+
+    def split(self, row: int) -> str:
+        return split_of(self.clips[row])
+
+
+def shared_groups(clips: Sequence[Clip], kind: Unit) -> list[SharedGroup]:
+    """Return the named signers or sessions that are in several splits."""
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for clip in clips:
+        name = group_name(clip, kind)
+        if name is not None:
+            counts[name][split_of(clip)] += 1
+    return [
+        SharedGroup(kind, name, dict(by_split))
+        for name, by_split in sorted(counts.items())
+        if len(by_split) > 1
+    ]
+
+
+def missing_classes(clips: Sequence[Clip]) -> dict[str, list[str]]:
+    """Return, for each split that lacks some, the glosses that only other splits show."""
+    shown: dict[str, set[str]] = defaultdict(set)
+    for clip in clips:
+        shown[split_of(clip)].add(clip.gloss)
+    classes = ordered_classes(clip.gloss for clip in clips)
+    return {
+        split: [gloss for gloss in classes if gloss not in glosses]
+        for split, glosses in shown.items()
+        if len(glosses) < len(classes)
+    }
+
+
+def name_hints(clips: Sequence[Clip]) -> list[NameHint]:
+    """Find clips that are by their id a changed copy of a clip of another split: `abc_aug3`."""
+    row_of = {clip.clip_id: row for row, clip in enumerate(clips)}
+    origins = [row_of.get(_CHANGED.sub("", clip.clip_id)) for clip in clips]
+    return [
+        NameHint(row, origin)
+        for row, origin in enumerate(origins)
+        if origin is not None and split_of(clips[origin]) != split_of(clips[row])
+    ]
+
+
+def audit_splits(clips: Sequence[Clip]) -> Audit:
+    """Look for anything by which one split of a set tells of another.
+
+    Args:
+        clips: of at least two splits, which may have any names.
+
+    Raises:
+        ValueError: there are fewer than two splits.
+    """
+    names = list(dict.fromkeys(map(split_of, clips)))
+    if len(names) < 2:
+        raise ValueError(f"an audit compares splits, but all clips are in {names}")
+    splits = np.array([names.index(split_of(clip)) for clip in clips])
+    framed = framed_clips(clips)
+    prints = fingerprint(framed, len(clips))
+    exact = exact_copies(clips, splits)
+    near, across = near_copies(clips, framed, prints, splits)
+    across[[row for leak in exact for row in leak.rows]] = 0.0
+    copies = {leak.rows: leak for leak in exact}
+    for leak in sorted(near, key=lambda leak: leak.unexplained):
+        copies.setdefault(leak.rows, leak)
+    copied = {row for pair in copies for row in pair}
+    between = [leak for leak in interpolated(clips, splits) if leak.first not in copied]
+    return Audit(
+        clips=clips,
+        leaks=[*copies.values(), *sorted(between, key=lambda leak: leak.unexplained)],
+        signers=shared_groups(clips, "signer"),
+        sessions=shared_groups(clips, "session"),
+        missing=missing_classes(clips),
+        hints=name_hints(clips),
+        across=across,
+        within=nearest_takes(clips, framed, prints, splits),
+    )
+
+
+class Fixed(NamedTuple):
+    """The remaining clips, each in its split, and the changes.
+
+    `dropped` and `moved` count clips by the split they were in. `remaining` is the audit of the
+    result, in which no leak between clips is left.
+    """
+
+    clips: list[Clip]
+    dropped: dict[str, int]
+    moved: dict[str, int]
+    remaining: Audit
+
+
+def fix(audit: Audit, way: Literal["drop", "move"]) -> Fixed:
+    """Drop or move clips until no clip tells of a clip in another split.
+
+    Dropping takes of two copies the one in the split that is worth less: training before
+    validation before test; and of an interpolated clip that clip, wherever it is. Moving brings
+    all of them into the split that is worth least. Every round is audited again, since a leak may
+    show only once the copy before it is gone.
+    """
+    clips = list(audit.clips)
+    names = dict.fromkeys(map(split_of, clips))
+    worth = {name: _WORTH.get(name, float(place)) for place, name in enumerate(names)}
+    dropped, moved = Counter[str](), Counter[str]()
+    for _ in range(_MOST_ROUNDS):
+        if not audit.leaks:
+            break
+        if way == "drop":
+            gone = {_less_worth(leak, clips, worth) for leak in audit.leaks}
+            dropped.update(split_of(clips[row]) for row in gone)
+            clips = [clip for row, clip in enumerate(clips) if row not in gone]
+        else:
+            before, clips = clips, _gathered(audit.leaks, clips, worth)
+            pairs = zip(before, clips, strict=True)
+            moved.update(split_of(old) for old, new in pairs if old.split != new.split)
+        if len(set(map(split_of, clips))) < 2:
+            audit = replace(audit, clips=clips, leaks=[])
+        else:
+            audit = audit_splits(clips)
+    return Fixed(clips, dict(dropped), dict(moved), audit)
+
+
+def _less_worth(leak: Leak, clips: Sequence[Clip], worth: dict[str, float]) -> int:
+    if leak.kind == "interpolated":
+        return leak.first
+    return min(leak.rows, key=lambda row: worth[split_of(clips[row])])
+
+
+def _gathered(leaks: Sequence[Leak], clips: Sequence[Clip], worth: dict[str, float]) -> list[Clip]:
+    """Move all clips that leaks connect to the least valuable split among them."""
+    edges = [(leak.first, other) for leak in leaks for other in leak.rows[1:]]
+    graph = coo_array(
+        (np.ones(len(edges)), tuple(np.array(edges).T)), shape=(len(clips), len(clips))
+    )
+    _, groups = connected_components(graph, directed=False)
+    goal: dict[int, str] = {}
+    for group, clip in zip(groups.tolist(), clips, strict=True):
+        split = split_of(clip)
+        goal[group] = min(goal.get(group, split), split, key=lambda name: worth[name])
+    return [replace(c, split=goal[group]) for c, group in zip(clips, groups.tolist(), strict=True)]
+
+
+def with_own_ids(clips: Sequence[Clip]) -> list[Clip]:
+    """Name clips that share an id after their split, and number them if need be.
+
+    Two files may call different clips alike; one file may not.
+    """
+    counts = Counter(clip.clip_id for clip in clips)
+    taken = {clip_id for clip_id, count in counts.items() if count == 1}
+    named = []
+    for clip in clips:
+        clip_id, number = clip.clip_id, 1
+        if counts[clip_id] > 1:
+            clip_id = f"{clip.split}/{clip.clip_id}"
+            while clip_id in taken:
+                number += 1
+                clip_id = f"{clip.split}/{clip.clip_id}-{number}"
+            taken.add(clip_id)
+        named.append(replace(clip, clip_id=clip_id))
+    return named
+
+
+class SplitFile(NamedTuple):
+    """A file, and the split it was named for, if any."""
+
+    split: str | None
+    path: Path
+
+
+class ReadSplits(NamedTuple):
+    """The clips of all splits, each with the name of its split, and how the files were read."""
+
+    clips: list[Clip]
+    notes: list[str]
+
+
+def split_file(argument: str) -> SplitFile:
+    """Read `PATH` or `SPLIT=PATH`; an existing path is a path, whatever its name holds."""
+    name, separator, path = argument.partition("=")
+    if not separator or Path(argument).exists():
+        return SplitFile(None, Path(argument))
+    if not name or not path:
+        raise UsageError(f"{argument}: expected PATH or SPLIT=PATH, such as train=clips.csv")
+    return SplitFile(split_name(name) or name, Path(path))
+
+
+def read_splits(files: Sequence[SplitFile], settings: DataSettings) -> ReadSplits:
+    """Read files into splits; integer labels of all are counted as in the first.
+
+    One file is divided by its split column. Of several, each is a split: called as the caller says,
+    else train, val or test where its name has that word, else by its name. The rows that a file
+    marks for the split it is given as are the split, if it marks any.
+
+    Raises:
+        UsageError: two files would be the same split.
+        DataError: a file cannot be read, or one file alone has no split column or but one split.
+    """
+    if len(files) == 1 and files[0].split is None:
+        return _one_file(files[0].path, settings)
+    clips: list[Clip] = []
+    notes: list[str] = []
+    classes = None
+    for name, (_, path) in zip(_names_of(files), files, strict=True):
+        reading = read_clips(path, settings, classes)
+        given = list(reading.clips)
+        chosen = [clip for clip in given if split_name(clip.split) == name] or given
+        notes += [f"{path}: {note}" for note in reading.notes]
+        notes.append(f"{name}: {count_of(len(chosen), 'clip')} of {path}")
+        clips += [replace(clip, split=name) for clip in chosen]
+        classes = classes or ordered_classes(clip.gloss for clip in chosen)
+    if len(files) == 1:
+        raise DataError(f"{files[0].path}: is one split; name a file for another split beside it")
+    return ReadSplits(clips, notes)
+
+
+def _one_file(path: Path, settings: DataSettings) -> ReadSplits:
+    reading = read_clips(path, settings, None)
+    clips = []
+    for row, clip in enumerate(reading.clips):
+        if clip.split is None:
+            raise DataError(
+                f"{path}: row {row + 1} (clip {quote(clip.clip_id)}), column 'split': found "
+                "nothing, and an audit compares splits; divide the file with slrctl data split, or "
+                "name a file for each split"
+            )
+        clips.append(replace(clip, split=split_name(clip.split) or clip.split))
+    counts = Counter(map(split_of, clips))
+    if len(counts) < 2:
+        raise DataError(
+            f"{path}: column 'split': found {quote(clips[0].split)} in every row; expected two "
+            "splits"
+        )
+    listed = ", ".join(f"{count} {split}" for split, count in counts.items())
+    return ReadSplits(clips, [*reading.notes, f"split column of {path.name}: {listed}"])
+
+
+def _names_of(files: Sequence[SplitFile]) -> list[str]:
+    words = [_word_in(file.path.stem) if file.split is None else None for file in files]
+    taken = Counter([*filter(None, words), *(file.split for file in files if file.split)])
+    names = [
+        file.split or (word if word and taken[word] == 1 else file.path.stem)
+        for file, word in zip(files, words, strict=True)
+    ]
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise UsageError(
+                f"{count} files would be the split {name!r}; say which is which with SPLIT=PATH"
+            )
+    return names
+
+
+def _word_in(stem: str) -> str | None:
+    """Return the split that the name of a file mentions, if it mentions one alone."""
+    found = {split_name(word) for word in re.split(r"[^A-Za-z]+", stem)} - {None}
+    return found.pop() if len(found) == 1 else None
