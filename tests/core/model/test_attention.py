@@ -205,7 +205,7 @@ def test_weights_sum_to_one_however_large_the_scores(frames, is_valid, size):
 
 @pytest.mark.parametrize("rate", [0.0, 0.4])
 def test_gradients_match_finite_differences(frames, is_valid, rate):
-    attention = MultiHeadAttention(D, H, rate).double()
+    attention = built(MultiHeadAttention(D, H, rate)).double().train().requires_grad_()
 
     def call(queries, keys, *parameters):
         with scoped_seed(1, frames.device):

@@ -141,9 +141,11 @@ def test_attention_equals_the_plain_one_with_the_same_mask(
 
 
 @pytest.mark.parametrize("num_rows", [1, 300])  # 300 rows of 2,048 units are two blocks
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 0.05)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 0.1)])
 def test_the_feed_forward_equals_the_plain_one_with_the_same_mask(rng, num_rows, dtype, tolerance):
     layer = FeedForward(6, 2048, 0.2)
+    for parameter in layer.parameters():
+        nn.init.uniform_(parameter, -0.5, 0.5, generator=rng)
     features, gradient = (torch.randn(1, num_rows, 6, generator=rng) for _ in range(2))
     mask = hidden_mask(0.2, num_rows, 2048)
 
