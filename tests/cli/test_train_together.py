@@ -85,7 +85,7 @@ def lines_of(run_dir):
 TIMES = ("seconds", "clips_per_second")
 
 
-def assert_same_training(run_dir, expected_dir, clips, largest=1e-5):
+def assert_same_training(run_dir, expected_dir, clips, largest=1e-6):
     """Weights within the largest difference, logits within 1e-5, every number of every epoch."""
     state, expected = (
         load_checkpoint(path / "last.safetensors") for path in (run_dir, expected_dir)
@@ -135,7 +135,10 @@ def test_three_processes_train_what_one_does(trained, tiny_path):
 @pytest.mark.parametrize("count", [2, 3])
 @pytest.mark.parametrize("form", [[], CMCL, CYCLE, CONTRASTIVE, SCALES])
 def test_so_many_processes_train_what_one_does_in_every_form(trained, tiny_path, form, count):
-    assert_same_training(trained(count, *form), trained(1, *form), tiny_path)
+    # The optimizer enlarges what rounding leaves of a gradient that is nearly 0. Of 200,000 weights
+    # one of the contrastive form was 1.02e-6 off, all others of all forms below 0.8e-6.
+    largest = 2e-6 if form is CONTRASTIVE else 1e-6
+    assert_same_training(trained(count, *form), trained(1, *form), tiny_path, largest)
 
 
 @pytest.mark.parametrize("count", [1, pytest.param(2, marks=pytest.mark.slow)])
