@@ -10,6 +10,7 @@ import pytest
 import torch
 from numba.core.caching import IndexDataCacheFile
 from torch import nn
+from torch.nn import functional as F
 from torch.testing import assert_close
 
 from slrctl.core.cmcl import CrossModalConsistencyLoss
@@ -141,13 +142,23 @@ def test_attention_equals_the_plain_one_with_the_same_mask(
 
 
 @pytest.mark.parametrize("num_rows", [1, 300])  # 300 rows of 2,048 units are two blocks
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 0.05)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 0.01)])
 def test_the_feed_forward_equals_the_plain_one_with_the_same_mask(rng, num_rows, dtype, tolerance):
     layer = FeedForward(6, 2048, 0.2)
     for parameter in layer.parameters():
         nn.init.uniform_(parameter, -0.5, 0.5, generator=rng)
     features, gradient = (torch.randn(1, num_rows, 6, generator=rng) for _ in range(2))
     mask = hidden_mask(0.2, num_rows, 2048)
+
+    def rounded(numbers):
+        return numbers.to(dtype).float()
+
+    def plain(x):
+        # Rounded where the kernel rounds: a unit near 0 is on the same side of it in both.
+        weight, bias = rounded(layer.expand.weight), rounded(layer.expand.bias)
+        units = rounded(F.linear(rounded(x), weight, bias)).relu() * (mask > 0)
+        outputs = rounded(F.linear(units, rounded(layer.contract.weight)))
+        return outputs * mask.max() + layer.contract.bias
 
     def outcome(function):
         given = features.clone().requires_grad_()
@@ -159,7 +170,7 @@ def test_the_feed_forward_equals_the_plain_one_with_the_same_mask(rng, num_rows,
         results = outcome(
             lambda x: cpu.feed_forward(x, layer.expand, layer.contract, 0.2, dtype=dtype)
         )
-    expected = outcome(lambda x: layer.contract(layer.expand(x).relu() * mask))
+    expected = outcome(plain)
 
     for result, reference in zip(results, expected, strict=True):
         assert (result - reference).norm() <= tolerance * reference.norm()
