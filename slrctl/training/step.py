@@ -36,7 +36,10 @@ class GradientRow:
 
     def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
         sizes = [parameter.numel() for parameter in parameters]
-        self.row = torch.zeros(sum(sizes) + len(sizes), device=parameters[0].device)
+        device = parameters[0].device
+        # In double precision the sum hardly depends on how a batch was cut; Apple's GPUs have none.
+        dtype = torch.float32 if device.type == "mps" else torch.float64
+        self.row = torch.zeros(sum(sizes) + len(sizes), dtype=dtype, device=device)
         self.gradient, self.reached = self.row.split([sum(sizes), len(sizes)])
         parts = zip(self.gradient.split(sizes), parameters, strict=True)
         self.views = [part.view_as(parameter) for part, parameter in parts]
@@ -211,7 +214,7 @@ def _update(state: TrainingState, total: GradientRow, learning_rate: float, norm
         total.gradient *= largest / (norm + 1e-6)  # as torch.nn.utils.clip_grad_norm_ does
     reached = total.reached.tolist()
     for parameter, gradient, count in zip(state.parameters, total.views, reached, strict=True):
-        parameter.grad = gradient if count else None
+        parameter.grad = gradient.to(parameter) if count else None
     state.optimizer.param_groups[0]["lr"] = learning_rate
     state.optimizer.step()
 

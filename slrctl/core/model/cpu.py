@@ -24,9 +24,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from slrctl.core.model import attention, encoder
-from slrctl.core.model.attention import SelfAttention
+from slrctl.core.model.attention import MultiHeadAttention
 from slrctl.core.model.encoder import FeedForward
-from slrctl.core.model.fusion import DirectedAttention
 from slrctl.core.seeding import scoped_generator
 
 LANES = 16  # queries at once, and the widest head: float32 numbers in a vector register
@@ -56,10 +55,10 @@ def use_kernels(model: nn.Module, precision: str) -> None:
     for module in model.modules():
         if isinstance(module, FeedForward):
             module.compute = partial(feed_forward, dtype=dtype)
-        elif isinstance(module, (SelfAttention, DirectedAttention)):
-            width = module.attention.query_projection.out_features // module.attention.num_heads
+        elif isinstance(module, MultiHeadAttention):
+            width = module.query_projection.out_features // module.num_heads
             if width <= LANES:
-                module.attention.attend = attend
+                module.attend = attend
 
 
 def attend(
@@ -71,8 +70,9 @@ def attend(
     rate: float,
 ) -> Float[Tensor, "B Q D"]:
     """Compute `attention.attend`, 16 queries at a time."""
-    # Kernels do not look where they read: torch broadcasts or refuses sizes that do not fit.
-    fits = key_mask.shape == key.shape[:2] and len(query) == len(key)
+    # A single query, the decoder's, would leave 15 lanes empty. Kernels do not look where they
+    # read: torch broadcasts or refuses sizes that do not fit.
+    fits = key_mask.shape == key.shape[:2] and len(query) == len(key) and query.shape[1] > 1
     if rate == 0 or not fits:
         return attention.attend(query, key, value, key_mask, num_heads, rate)
     return _Attention.apply(query, key, value, key_mask.contiguous(), num_heads, rate)  # pyright: ignore[reportReturnType]
