@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from slrctl.files import replacing
+from slrctl.files import replacing, write_text
 from slrctl.reports.tables import write_csv
 from slrctl.studies.attention.faithfulness import Faithfulness
 from slrctl.studies.attention.measures import ClipMeasures, MeasuredClip
@@ -24,8 +24,7 @@ def as_json(value: Any) -> Any:
             # Ten digits hide what float32 does not know; the shortest form reads back to the bit.
             value = value.astype(np.str_).astype(np.float64)
         if value.dtype.kind == "f" and np.isnan(value).any():
-            value = value.astype(object)
-            value[value != value] = None
+            value = np.where(np.isnan(value), np.array(None), value)
         return value.tolist()
     return None if isinstance(value, float) and math.isnan(value) else value
 
@@ -65,12 +64,8 @@ def _facts(measured: MeasuredClip, source: Mapping[str, Any]) -> dict[str, Any]:
         "prediction": prediction(inspected),
         "axes": {
             layer: {
-                found.name: {
-                    "reader": found.reader,
-                    "read": found.read,
-                    "shape": list(found.weights.shape),
-                }
-                for found in maps
+                m.name: {"reader": m.reader, "read": m.read, "shape": list(m.weights.shape)}
+                for m in maps
             }
             for layer, maps in inspected.layers.items()
         },
@@ -81,24 +76,22 @@ def _facts(measured: MeasuredClip, source: Mapping[str, Any]) -> dict[str, Any]:
 
 def _arrays(inspected: InspectedClip) -> dict[str, np.ndarray]:
     """Every array under its name in the npz."""
-    maps = {
+    arrays = {
         f"{layer}.{found.name}": found.weights
         for layer, maps in inspected.layers.items()
         for found in maps
     }
-    by_stream = {
-        f"{kind}.{stream}": array
-        for kind in ("is_present", "gates", "norms")
-        for stream, array in (getattr(inspected, kind) or {}).items()
-    }
-    return {**maps, **by_stream, "logits": inspected.logits, "landmarks": inspected.clip.landmarks}
+    for kind in ("is_present", "gates", "norms"):
+        for stream, array in (getattr(inspected, kind) or {}).items():
+            arrays[f"{kind}.{stream}"] = array
+    return {**arrays, "logits": inspected.logits, "landmarks": inspected.clip.landmarks}
 
 
 def _dumps(value: Mapping[str, Any]) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
-def _write_arrays(path: Path, **arrays: Any) -> None:
+def _write_npz(path: Path, **arrays: Any) -> None:
     with replacing(path) as unfinished, unfinished.open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)
 
@@ -111,34 +104,23 @@ def write_clip_npz(path: Path, measured: MeasuredClip, source: Mapping[str, Any]
         measured: a clip and its numbers.
         source: the run, its settings and versions.
     """
-    inspected = measured.inspected
-    facts, classes = _dumps(_facts(measured, source)), np.array(inspected.classes, dtype=np.str_)
-    _write_arrays(path, **_arrays(inspected), classes=classes, facts=np.array(facts))
+    facts, classes = _dumps(_facts(measured, source)), list(measured.inspected.classes)
+    _write_npz(path, **_arrays(measured.inspected), classes=classes, facts=facts)
 
 
 def write_clip_json(path: Path, measured: MeasuredClip, source: Mapping[str, Any]) -> None:
     """Save the same as one JSON object; arrays are nested lists under `arrays`."""
-    inspected = measured.inspected
-    arrays = {name: as_json(array) for name, array in _arrays(inspected).items()}
-    whole = {**_facts(measured, source), "classes": list(inspected.classes), "arrays": arrays}
-    with replacing(path) as unfinished:
-        unfinished.write_text(_dumps(whole) + "\n", encoding="utf-8")
+    arrays = {name: as_json(array) for name, array in _arrays(measured.inspected).items()}
+    rest = {"classes": list(measured.inspected.classes), "arrays": arrays}
+    write_text(path, _dumps({**_facts(measured, source), **rest}) + "\n")
 
 
 def write_summary_npz(path: Path, summary: AttentionSummary) -> None:
     """Save the mean maps of every gloss with their intervals."""
-    glosses = summary.glosses
-    _write_arrays(
-        path,
-        glosses=np.array([one.gloss for one in glosses], dtype=np.str_),
-        clips=np.array([one.clips for one in glosses]),
-        **{name: np.stack([getattr(one, name) for one in glosses]) for name in _INTERVAL},
-        directions=np.array(BOTH_WAYS),
-        facts=np.array(json.dumps({"format": "slrctl attention summary 1"})),
-    )
-
-
-_INTERVAL = ("mean", "low", "high")
+    columns = ("gloss", "clips", "mean", "low", "high")
+    arrays = {name: np.array([getattr(one, name) for one in summary.glosses]) for name in columns}
+    facts = json.dumps({"format": "slrctl attention summary 1"})
+    _write_npz(path, glosses=arrays.pop("gloss"), directions=BOTH_WAYS, facts=facts, **arrays)
 
 
 def write_clips_csv(path: Path, summary: AttentionSummary) -> None:
@@ -165,4 +147,4 @@ def write_faithfulness_npz(path: Path, found: Faithfulness) -> None:
         for name, curves in found.curves.items()
         for kind, array in curves._asdict().items()
     }
-    _write_arrays(path, clip_ids=np.array(found.clip_ids, dtype=np.str_), **curves)
+    _write_npz(path, clip_ids=list(found.clip_ids), **curves)

@@ -21,11 +21,13 @@ from slrctl.reports.attention_data import (
 from slrctl.reports.attention_figures import (
     draw_comparison,
     draw_consistency,
+    draw_faithfulness,
     draw_heads,
+    draw_lags,
     draw_maps,
+    draw_mean_maps,
 )
 from slrctl.reports.attention_page import PageRun, write_page
-from slrctl.reports.attention_set_figures import draw_faithfulness, draw_lags, draw_mean_maps
 from slrctl.studies.attention.faithfulness import Faithfulness
 from slrctl.studies.attention.inspect import OpenedRun
 from slrctl.studies.attention.measures import MeasuredClip
@@ -40,13 +42,7 @@ def _write(
 ) -> list[Path]:
     """Write the files whose format was asked for, and return their paths.
 
-    Args:
-        folder: made if it is not there.
-        formats: names of formats.
-        files: name, format and writer of each; a picture is written in every format of pictures.
-
-    Raises:
-        SlrctlError: the folder cannot be written to.
+    Each file is a name, a format and its writer; a picture has every format of pictures.
     """
     paths = []
     for name, kind, write in files:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
 
 from slrctl.core import skeleton
 from slrctl.files import replacing
@@ -28,8 +27,6 @@ from slrctl.studies.attention.record import AttentionMap, InspectedClip
 
 MAX_BYTES = 14_800_000
 MAX_CLIPS = 50
-_LEVELS = 255
-_POINT_LEVELS = 65534
 
 
 class PageRun(NamedTuple):
@@ -45,52 +42,29 @@ def _json(value: Any) -> str:
     return json.dumps(value, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
-def _base64(content: bytes) -> str:
-    return base64.b64encode(content).decode("ascii")
+def _packed(content: bytes, level: int = 6) -> str:
+    return base64.b64encode(zlib.compress(content, level)).decode("ascii")
 
 
-def _packed_array(values: np.ndarray) -> str:
-    return _base64(zlib.compress(values.tobytes(), 6))
-
-
-def pack_map(
-    weights: Float[np.ndarray, "H Q T"],
-    rows_count: Bool[np.ndarray, " Q"],
-    keys_count: Bool[np.ndarray, " T"],
-) -> tuple[list[float], list[float], UInt8[np.ndarray, "H Q T"]]:
-    """Give the range of each head, and its 8-bit levels as differences to the row above."""
-    counted = weights[:, rows_count][:, :, keys_count].reshape(len(weights), -1)
-    if counted.shape[1] == 0:
-        counted = np.zeros((len(weights), 1), np.float32)
-    # Rounded first, since the script computes with the numbers that are written.
-    low = [float(f"{value:.6g}") for value in counted.min(axis=1).tolist()]
-    high = [float(f"{value:.6g}") for value in counted.max(axis=1).tolist()]
-    base = np.array(low)[:, None, None]
-    span = np.maximum(np.array(high)[:, None, None] - base, np.finfo(np.float64).tiny)
-    places = np.clip((weights - base) / span, 0.0, 1.0)
-    levels = np.where(keys_count, np.rint(np.sqrt(places) * _LEVELS), 0).astype(np.uint8)
-    return low, high, np.diff(levels, axis=1, prepend=np.zeros_like(levels[:, :1]))
-
-
-def _packed_layer(name: str, maps: Sequence[AttentionMap], *, is_averaged: bool) -> dict[str, Any]:
-    entries, levels = [], []
-    for found in maps:
-        weights = found.mean[None] if is_averaged else found.weights
-        low, high, packed = pack_map(weights, found.rows_count, found.keys_count)
-        levels.append(packed.ravel())
-        entries.append(
-            {
-                "name": found.name,
-                "reader": found.reader,
-                "read": found.read,
-                "rows": weights.shape[1],
-                "columns": weights.shape[2],
-                "is_averaged": is_averaged,
-                "low": low,
-                "high": high,
-            }
-        )
-    return {"name": name, "maps": entries, "bytes": _packed_array(np.concatenate(levels))}
+def _packed_map(found: AttentionMap, *, is_averaged: bool) -> dict[str, Any]:
+    """A map with the range of each head, and its 8-bit levels as differences to the row above."""
+    weights = found.mean[None] if is_averaged else found.weights
+    counted = weights[:, found.rows_count][:, :, found.keys_count].reshape(len(weights), -1)
+    low, high = counted.min(axis=1, initial=1.0), counted.max(axis=1, initial=0.0)
+    span = np.maximum(high - low, np.finfo(np.float32).tiny)
+    places = np.clip((weights - low[:, None, None]) / span[:, None, None], 0.0, 1.0)
+    levels = np.where(found.keys_count, np.rint(np.sqrt(places) * 255), 0).astype(np.uint8)
+    return {
+        "name": found.name,
+        "reader": found.reader,
+        "read": found.read,
+        "rows": weights.shape[1],
+        "columns": weights.shape[2],
+        "is_averaged": is_averaged,
+        "low": low.tolist(),
+        "high": high.tolist(),
+        "bytes": _packed(np.diff(levels, axis=1, prepend=np.uint8(0)).tobytes()),
+    }
 
 
 def _packed_landmarks(inspected: InspectedClip) -> tuple[list[float], str]:
@@ -98,13 +72,13 @@ def _packed_landmarks(inspected: InspectedClip) -> tuple[list[float], str]:
     points = inspected.clip.landmarks.astype(np.float64) * [inspected.clip.aspect, 1.0]
     is_known = np.asarray(np.isfinite(points).all(axis=-1))
     if not is_known.any():
-        return [0.0, 0.0, 1.0, 1.0], _packed_array(np.zeros(points.size, "<u2"))
+        return [0.0, 0.0, 1.0, 1.0], _packed(bytes(2 * points.size))
     low, high = points[is_known].min(axis=0), points[is_known].max(axis=0)
     size = np.maximum(high - low, 1e-6)
     places = np.clip(np.nan_to_num((points - low) / size), 0.0, 1.0)
-    levels = np.where(is_known[..., None], 1 + np.rint(places * _POINT_LEVELS), 0)
-    steps = np.diff(levels.reshape(len(points), -1).astype("<u2"), axis=0, prepend=0)
-    return [*low.tolist(), *size.tolist()], _packed_array(steps.astype("<u2"))
+    levels = np.where(is_known[..., None], 1 + np.rint(places * 65534), 0).astype("<u2")
+    steps = np.diff(levels, axis=0, prepend=np.uint16(0))
+    return [*low.tolist(), *size.tolist()], _packed(steps.tobytes())
 
 
 def _packed_clip(
@@ -115,12 +89,9 @@ def _packed_clip(
     encoders = [name for name in inspected.layers if name.startswith("encoder")]
     left_out = [] if num_encoders is None else encoders[: len(encoders) - num_encoders]
     box, landmarks = _packed_landmarks(inspected)
+    names = ("clip_id", "gloss", "signer", "fps", "num_frames")
     return {
-        "clip_id": clip.clip_id,
-        "gloss": clip.gloss,
-        "signer": clip.signer,
-        "fps": clip.fps,
-        "num_frames": clip.num_frames,
+        **{name: getattr(clip, name) for name in names},
         "prediction": prediction(inspected),
         "numbers": numbers(measured.measures),
         "left_is_present": inspected.is_present["left_hand"].astype(int).tolist(),
@@ -128,14 +99,20 @@ def _packed_clip(
         "box": box,
         "landmarks": landmarks,
         "layers": [
-            _packed_layer(name, maps, is_averaged=name in encoders and not has_heads)
+            {
+                "name": name,
+                "maps": [
+                    _packed_map(found, is_averaged=name in encoders and not has_heads)
+                    for found in maps
+                ],
+            }
             for name, maps in inspected.layers.items()
             if name not in left_out
         ],
     }
 
 
-def _packed(
+def _packed_runs(
     runs: Sequence[PageRun], num_encoders: int | None = None, *, has_heads: bool = True
 ) -> list[dict[str, Any]]:
     return [
@@ -160,14 +137,14 @@ def write_page(path: Path, runs: Sequence[PageRun]) -> None:
     """
     library = (resources.files("plotly") / "package_data" / "plotly.min.js").read_text("utf-8")
     room = MAX_BYTES - len(_page({}, library))
-    packed, losses = _packed(runs), []
+    packed, losses = _packed_runs(runs), []
     for num_encoders, loss in (
         (None, "the encoders' maps are means of their heads"),
         (1, "only the last encoders' maps are here, as means of their heads"),
         (0, "the encoders' maps are left out"),
     ):
         if len(_json(packed)) > room:
-            packed, losses = _packed(runs, num_encoders, has_heads=False), [loss]
+            packed, losses = _packed_runs(runs, num_encoders, has_heads=False), [loss]
     clips = packed[0]["clips"]
     num_clips = len(clips)
     while len(_json(packed)) > room and len(clips) > 1:
@@ -200,14 +177,14 @@ def _page(data: Mapping[str, Any], library: str) -> str:
     names = ("decode.js", "drawing.js", "controls.js")
     script = "".join((web / name).read_text("utf-8") for name in names)
     digests = [hashlib.sha256(each.encode()).digest() for each in (script, library)]
-    allowed = " ".join(f"'sha256-{_base64(digest)}'" for digest in digests)
+    allowed = " ".join(f"'sha256-{base64.b64encode(each).decode()}'" for each in digests)
     contents = {
         "POLICY": "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data: blob:; "
         f"style-src 'unsafe-inline'; script-src {allowed}",
         "VERSION": metadata.version("slrctl"),
         "STYLE": (web / "page.css").read_text("utf-8"),
         "SCRIPT": script,
-        "LIBRARY": _base64(zlib.compress(library.encode(), 9)),
+        "LIBRARY": _packed(library.encode(), 9),
         "DATA": _json(data),
     }
     template = (web / "page.html").read_text("utf-8")

@@ -30,14 +30,7 @@ Style = dict[Any, Any]
 # Seven colours and six styles, each in its own cycle, make 42 pairs before one repeats.
 BLUE, VERMILLION, GREEN = "#0072B2", "#D55E00", "#009E73"
 COLORS = (BLUE, VERMILLION, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31")
-DASHES = (
-    (0, (5, 1.5)),
-    (0, (1, 1)),
-    (0, (6, 1.5, 1, 1.5)),
-    "-",
-    (0, (10, 2, 3, 2)),
-    (0, (4, 1, 1, 1, 1, 1)),
-)
+DASHES = ("--", ":", "-.", "-", (0, (10, 2, 3, 2)), (0, (4, 1, 1, 1, 1, 1)))
 MAX_MARKED = 15
 """Most epochs that are marked on a line; a single one makes no line."""
 CURVES: Style = {
@@ -53,14 +46,8 @@ CURVES: Style = {
 
 # For scripts that matplotlib's own font lacks; a character is taken from the first that has it.
 _OTHER_FONTS = (
-    "Noto Sans CJK KR",
-    "Noto Sans KR",
-    "NanumGothic",
-    "Malgun Gothic",
-    "Apple SD Gothic Neo",
-    "Noto Sans Arabic",
-    "Noto Sans Devanagari",
-    "Arial Unicode MS",
+    *("Noto Sans CJK KR", "Noto Sans KR", "NanumGothic", "Malgun Gothic", "Apple SD Gothic Neo"),
+    *("Noto Sans Arabic", "Noto Sans Devanagari", "Arial Unicode MS"),
 )
 _LONGEST_NAME = 32
 
@@ -146,27 +133,21 @@ def saved_figure(
 
 MAX_NAMED, MAX_NUMBERED = 40, 15
 """Most classes that all get their names on the axes; most that get numbers in the cells."""
-NAMES_BEYOND = 25
 
 
 def draw_confusion(predictions: Predictions, path: Path, evaluation: Evaluation) -> None:
     """Draw the share of each class's clips that got each name, one row a true class.
 
     Up to 40 classes all have their names on the axes, beyond that every n-th; up to 15 have the
-    shares in the cells, in whole percent. Rows of classes without clips are grey.
-
-    Args:
-        predictions: at least one clip.
-        path: the picture to write; its suffix chooses the format.
-        evaluation: of these predictions, for the accuracy in the title.
+    shares in the cells, in whole percent. Rows of classes without clips are grey. The title has the
+    accuracy of the evaluation.
     """
     counts = confusion_counts(predictions)
     clips = counts.sum(axis=1, keepdims=True)
     shares = np.where(clips > 0, counts / np.maximum(clips, 1), np.nan)
     num_classes = len(predictions.classes)
-    step = 1 if num_classes <= MAX_NAMED else math.ceil(num_classes / NAMES_BEYOND)
-    ticks = range(0, num_classes, step)
-    names = gloss_labels(predictions.classes)[::step]
+    step = 1 if num_classes <= MAX_NAMED else math.ceil(num_classes / 25)
+    ticks, names = range(0, num_classes, step), gloss_labels(predictions.classes)[::step]
     side = min(2.6 + 0.4 * max(num_classes, 6), 10.0)
     with saved_figure((1.12 * side, side), path) as figure:
         axes = figure.subplots()
@@ -174,7 +155,7 @@ def draw_confusion(predictions: Predictions, path: Path, evaluation: Evaluation)
         image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         axes.set_xticks(ticks, names, rotation=90)
         axes.set_yticks(ticks, names)
-        axes.tick_params(labelsize=8 if len(ticks) <= NAMES_BEYOND else 7)
+        axes.tick_params(labelsize=8 if len(ticks) <= 25 else 7)
         if num_classes <= MAX_NUMBERED:
             for row, column in np.argwhere(shares > 0):
                 share = shares[row, column]
@@ -257,21 +238,14 @@ def draw_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     panels = [panel for panel in PANELS if panel.curves.keys() & values.keys()]
     num_rows = max(1, math.ceil(len(panels) / 3))
     best = next((row for row in reversed(rows) if row.get("is_best")), None)
-    with saved_figure((10.5, 3.1 * num_rows), path, style=CURVES) as figure:
+    lines: Style = {"lines.linewidth": 1.6, "lines.markersize": 4}
+    with saved_figure((10.5, 3.1 * num_rows), path, style=CURVES | lines) as figure:
         grid = figure.subplots(num_rows, 3, squeeze=False).ravel()
         for axes in grid[len(panels) :]:
             axes.set_axis_off()
         for axes, panel in zip(grid, panels, strict=False):
-            _draw_panel(axes, panel, values, len(rows))
-            if best is not None:
-                axes.axvline(best["epoch"], color="0.5", linewidth=0.8, linestyle=":", zorder=1)
-            if panel.title == "accuracy":
-                axes.set_ylim(top=1.0)
-                axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=""))
-                if best is not None and best.get("val_accuracy") is not None:
-                    _mark_best(axes, best["epoch"], best["val_accuracy"])
-            if axes.get_legend_handles_labels()[1]:
-                axes.legend()
+            _draw_panel(axes, panel, values, best)
+            count_epochs(axes, len(rows))
 
 
 def _measured_columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, Float[np.ndarray, " E"]]:
@@ -291,27 +265,35 @@ def _measured_columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, Float[np.n
 
 
 def _draw_panel(
-    axes: Axes, panel: Panel, values: Mapping[str, Float[np.ndarray, " E"]], num_epochs: int
+    axes: Axes,
+    panel: Panel,
+    values: Mapping[str, Float[np.ndarray, " E"]],
+    best: Mapping[str, Any] | None,
 ) -> None:
     looks = zip((VERMILLION, BLUE, GREEN), ("-", "--", ":"), strict=True)
     for (key, label), (color, dashes) in zip(panel.curves.items(), looks, strict=False):
         if key in values:
-            axes.plot(
-                range(1, num_epochs + 1),
-                values[key],
-                color=color,
-                linestyle=dashes,
-                linewidth=1.6,
-                marker="o" if num_epochs <= MAX_MARKED else "",
-                markersize=4,
-                label=label or "_",  # matplotlib leaves a leading underscore out
-                clip_on=False,  # else the frame would cut a point at its edge in half
-            )
+            column = values[key]
+            look: Style = {"color": color, "linestyle": dashes, "label": label or "_"}
+            look["marker"] = "o" if len(column) <= MAX_MARKED else ""
+            # Clipped, a point at the frame would be cut in half; a label of "_" is in no legend.
+            axes.plot(range(1, len(column) + 1), column, clip_on=False, **look)
     axes.set_title(panel.title)
     axes.set_ylabel(panel.axis_label)
-    count_epochs(axes, num_epochs)
     axes.set_ylim(bottom=panel.lowest)
     axes.ticklabel_format(axis="y", style="sci", scilimits=(-3, 4))
+    if best is not None:
+        axes.axvline(best["epoch"], color="0.5", linewidth=0.8, linestyle=":", zorder=1)
+    if panel.title == "accuracy":
+        axes.set_ylim(top=1.0)
+        axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=""))
+        if best is not None and best.get("val_accuracy") is not None:
+            accuracy = best["val_accuracy"]
+            label = f"best: epoch {best['epoch']}, {percent(accuracy)}"
+            star = {"markersize": 13, "markerfacecolor": "none", "clip_on": False}
+            axes.plot(best["epoch"], accuracy, "k*", label=label, **star)
+    if axes.get_legend_handles_labels()[1]:
+        axes.legend()
 
 
 def count_epochs(axes: Axes, num_epochs: int) -> None:
@@ -319,17 +301,3 @@ def count_epochs(axes: Axes, num_epochs: int) -> None:
     axes.set_xlabel("epoch")
     axes.set_xlim(0.5, num_epochs + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-
-
-def _mark_best(axes: Axes, epoch: int, accuracy: float) -> None:
-    axes.plot(
-        epoch,
-        accuracy,
-        linestyle="none",
-        marker="*",
-        markersize=13,
-        markerfacecolor="none",  # the points below show through
-        color="black",
-        label=f"best: epoch {epoch}, {percent(accuracy)}",
-        clip_on=False,
-    )

@@ -24,7 +24,7 @@ from slrctl.core import skeleton
 from slrctl.core.clip import Clip
 from slrctl.core.data.readers.reading import count_of
 from slrctl.files import replacing
-from slrctl.reports.figures import BLUE, VERMILLION, base_style, drawn_text, saved_figure
+from slrctl.reports.figures import BLUE, VERMILLION, Style, base_style, drawn_text, saved_figure
 
 Edges = tuple[tuple[int, int], ...]
 
@@ -149,28 +149,17 @@ def draw_skeleton(
     points = np.asarray(frame, np.float64) * [aspect, 1.0]
     is_present = is_detected(points)
     for stream in STREAMS:
-        width = scale * stream.line_width
+        width, color = scale * stream.line_width, stream.color
         draw_bones(axes, points, stream, width)
         dots = points[stream.landmarks][is_present[stream.landmarks]]
-        axes.scatter(*dots.T, s=(1.6 * width) ** 2, color=stream.color, linewidths=0, zorder=2)
+        axes.scatter(*dots.T, s=(1.6 * width) ** 2, color=color, linewidths=0, zorder=2)
         if stream.wrist is not None and not len(dots) and is_present[stream.wrist]:
-            axes.scatter(
-                *points[stream.wrist],
-                s=(5 * scale) ** 2,
-                facecolors="white",
-                edgecolors=stream.color,
-                linewidths=0.8 * scale,
-                zorder=3,
-            )
+            x, y = points[stream.wrist]
+            ring = {"facecolors": "white", "edgecolors": color, "linewidths": 0.8 * scale}
+            axes.scatter(x, y, s=(5 * scale) ** 2, zorder=3, **ring)
     if not is_present.any():
-        axes.text(
-            *(0.5, 0.5, "no landmarks"),
-            transform=axes.transAxes,
-            ha="center",
-            va="center",
-            fontsize=6 * scale,
-            color="0.4",
-        )
+        style = {"ha": "center", "va": "center", "fontsize": 6 * scale, "color": "0.4"}
+        axes.text(0.5, 0.5, "no landmarks", transform=axes.transAxes, **style)
     frame_axes(axes, window or window_of(np.asarray(frame, np.float32)[None], aspect))
 
 
@@ -213,37 +202,13 @@ def _draw_frames(
     return panels
 
 
-def _write(figure: Figure | SubFigure, text: str, place: tuple[float, float], size: float) -> None:
-    """Write from a corner of the upper edge, small text in grey."""
-    side = "left" if place[0] < 0.5 else "right"
-    color = "0.35" if size < 8 else "black"
-    figure.text(*place, text, va="top", ha=side, fontsize=size, color=color)
-
-
 def _add_legend(figure: Figure, top: float) -> None:
-    lines = [
-        Line2D([], [], color=stream.color, linewidth=2, label=stream.name) for stream in STREAMS
-    ]
-    ring = Line2D(
-        *([], []),
-        linestyle="none",
-        marker="o",
-        markersize=5,
-        markerfacecolor="white",
-        markeredgecolor="0.3",
-        label="hand not detected",
-    )
-    figure.legend(
-        handles=[*lines, ring],
-        loc="upper right",
-        bbox_to_anchor=(1.0, top),
-        ncols=4,
-        frameon=False,
-        fontsize=6.5,
-        handlelength=1.2,
-        columnspacing=1.2,
-        borderaxespad=0.2,
-    )
+    lines = [Line2D([], [], color=each.color, linewidth=2, label=each.name) for each in STREAMS]
+    ring = {"marker": "o", "markersize": 5, "markerfacecolor": "white", "markeredgecolor": "0.3"}
+    lines.append(Line2D([], [], linestyle="none", label="hand not detected", **ring))
+    space: Style = {"handlelength": 1.2, "columnspacing": 1.2, "borderaxespad": 0.2}
+    look: Style = {"loc": "upper right", "ncols": 4, "frameon": False, "fontsize": 6.5}
+    figure.legend(handles=lines, bbox_to_anchor=(1.0, top), **look, **space)
 
 
 def draw_strip(clip: Clip, path: Path, *, num_panels: int = NUM_PANELS) -> None:
@@ -255,20 +220,19 @@ def draw_strip(clip: Clip, path: Path, *, num_panels: int = NUM_PANELS) -> None:
         num_panels: number of frames; all of them if the clip is shorter.
     """
     frames = shown_frames(clip.num_frames, num_panels).tolist()
-    width = _WIDTH / max(len(frames), 3)
-    panels = width / window_of(clip.landmarks, clip.aspect).ratio
+    columns = max(len(frames), 3)
+    panels = _WIDTH / columns / window_of(clip.landmarks, clip.aspect).ratio
     height = panels + 1.02
     with saved_figure((_WIDTH, height), path, layout=None, style=_EXACT_SIZE) as figure:
-        bottom, top = 0.64 / height, (0.64 + panels) / height
-        for axes, number in zip(
-            _draw_frames(figure, clip, max(len(frames), 3), bottom, top, 1.0), frames, strict=True
-        ):
+        bottom = 0.64 / height
+        drawn = _draw_frames(figure, clip, columns, bottom, bottom + panels / height, 1.0)
+        for axes, number in zip(drawn, frames, strict=True):
             axes.set_title(f"frame {number + 1}", y=0, va="top", fontsize=6, color="0.35", pad=-1)
         draw_presence(figure.add_axes((0.1, 0.17 / height, 0.88, 0.26 / height)), clip, frames)
         fps = f", {clip.fps:g} frames a second" if clip.fps else ""
         facts = f"{drawn_text(clip.clip_id)}: {count_of(clip.num_frames, 'frame')}{fps}"
-        _write(figure, drawn_text(clip.gloss), (0.01, 1 - 0.05 / height), 10)
-        _write(figure, facts, (0.01, 1 - 0.25 / height), 6)
+        figure.text(0.01, 1 - 0.05 / height, drawn_text(clip.gloss), va="top", fontsize=10)
+        figure.text(0.01, 1 - 0.25 / height, facts, va="top", fontsize=6, color="0.35")
         _add_legend(figure, 1 - 0.02 / height)
 
 
@@ -294,8 +258,9 @@ def draw_sheets(clips: Sequence[Clip], folder: Path, *, num_panels: int = NUM_PA
             for row, clip in zip(rows, shown, strict=True):
                 row.add_artist(Line2D([0, 1], [1, 1], color="0.85", linewidth=0.6))
                 _draw_frames(row, clip, num_panels, 0.03, 0.79, 0.8)
-                _write(row, drawn_text(clip.gloss), (0.01, 0.96), 8)
-                _write(row, count_of(clip.num_frames, "frame"), (0.99, 0.96), 6)
+                row.text(0.01, 0.96, drawn_text(clip.gloss), va="top", fontsize=8)
+                length = count_of(clip.num_frames, "frame")
+                row.text(0.99, 0.96, length, va="top", ha="right", fontsize=6, color="0.35")
             _add_legend(figure, 1.0)
     return pages
 
@@ -307,12 +272,6 @@ _SHORTEST_SHOWN = 20  # milliseconds; browsers show shorter ones at a tenth of a
 _HEIGHT = 3.4  # inches
 
 
-def _durations(num_frames: int, fps: float) -> list[int]:
-    """Milliseconds of each frame; GIF has hundredths of a second, and rounding must not add up."""
-    times = np.round(np.arange(num_frames + 1) * 100 / fps) * 10
-    return np.maximum(np.diff(times), _SHORTEST_SHOWN).astype(int).tolist()
-
-
 def draw_animation(clip: Clip, path: Path, *, fps: float | None = None) -> None:
     """Draw a clip as an animated GIF that repeats.
 
@@ -322,8 +281,7 @@ def draw_animation(clip: Clip, path: Path, *, fps: float | None = None) -> None:
         fps: frames a second; those of the clip if absent, else 25. Above 50, frames are shown for
             a fiftieth of a second all the same, as browsers will not go faster.
     """
-    window = window_of(clip.landmarks, clip.aspect)
-    height = _HEIGHT + 0.75
+    window, height = window_of(clip.landmarks, clip.aspect), _HEIGHT + 0.75
     figure = Figure(figsize=(max(_HEIGHT * window.ratio, 2.6), height), dpi=120)
     canvas = FigureCanvasAgg(figure)
     pictures = []
@@ -334,19 +292,15 @@ def draw_animation(clip: Clip, path: Path, *, fps: float | None = None) -> None:
             draw_skeleton(axes, frame, aspect=clip.aspect, window=window, scale=1.6)
             bar = figure.add_axes((0.2, 0.16 / height, 0.76, 0.22 / height))
             draw_presence(bar, clip, [number])
-            _write(figure, drawn_text(clip.gloss), (0.01, 1 - 0.06 / height), 10)
+            figure.text(0.01, 1 - 0.06 / height, drawn_text(clip.gloss), va="top", fontsize=10)
             canvas.draw()
             pictures.append(Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]))
     # One palette for all frames, or colours would flicker; few enough that no dithering is needed.
     palette = pictures[len(pictures) // 2].quantize(64)
-    frames = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
+    first, *others = [each.quantize(palette=palette, dither=Image.Dither.NONE) for each in pictures]
+    # GIF has hundredths of a second, and rounding must not add up.
+    times = 10 * np.round(np.arange(len(pictures) + 1) * 100 / (fps or clip.fps or USUAL_FPS))
+    durations = np.maximum(np.diff(times), _SHORTEST_SHOWN).astype(int).tolist()
+    options = {"save_all": True, "append_images": others, "duration": durations, "loop": 0}
     with replacing(path) as temporary:
-        frames[0].save(
-            temporary,
-            format="GIF",
-            save_all=True,
-            append_images=frames[1:],
-            duration=_durations(len(frames), fps or clip.fps or USUAL_FPS),
-            loop=0,
-            optimize=False,
-        )
+        first.save(temporary, format="GIF", optimize=False, **options)

@@ -19,6 +19,7 @@ from slrctl.reports.figures import (
     GREEN,
     MAX_MARKED,
     VERMILLION,
+    Style,
     count_epochs,
     saved_figure,
     write_in_cell,
@@ -105,7 +106,8 @@ def draw_learning_curves(report: StudyReport, table: pd.DataFrame, *paths: Path)
     seeds = [len(runs) for runs in curves.values()]
     mean = "mean over " if max(seeds, default=0) > 1 else ""
     title = f"{report.study.name}: {mean}{_counted(seeds, 'seed')}"
-    with saved_figure(size, *paths, style=CURVES) as figure:
+    marks: Style = {"lines.markersize": 5, "lines.markerfacecolor": "none"}
+    with saved_figure(size, *paths, style=CURVES | marks) as figure:
         axes = figure.subplots()
         for place, (name, runs) in enumerate(curves.items()):
             epochs = np.arange(1.0, runs.shape[1] + 1)
@@ -114,14 +116,7 @@ def draw_learning_curves(report: StudyReport, table: pd.DataFrame, *paths: Path)
             look = line_look(list(report.study.variants).index(name))
             if num_epochs > MAX_MARKED:
                 look["marker"] = ""
-            axes.plot(
-                epochs,
-                100 * runs.mean(axis=0),
-                label=name,
-                markersize=5,
-                markerfacecolor="none",
-                **look,
-            )
+            axes.plot(epochs, 100 * runs.mean(axis=0), label=name, **look)
             if name == report.study.baseline and len(runs) > 1:
                 drawn_as = _draw_interval(axes, epochs, runs)
                 title += f"; {drawn_as}: 95 % interval of {name}"
@@ -209,15 +204,13 @@ def draw_surface(
             else:  # the grid leaves out the settings of the baseline
                 cells[row, column] = 0.0
                 write_in_cell(axes, row, column, f"= {report.study.baseline}")
-        image = axes.imshow(cells, cmap="RdBu", vmin=-reach, vmax=reach, aspect="auto")
+        edges = (np.arange(count + 1) - 0.5 for count in cells.shape[::-1])
+        image = axes.pcolormesh(*edges, cells, cmap="RdBu", vmin=-reach, vmax=reach)
+        image.set(edgecolor="white", linewidth=3)
+        axes.invert_yaxis()
         axes.set_xticks(range(len(column_values)), column_values)
         axes.set_yticks(range(len(row_values)), row_values)
-        axes.set_xticks(np.arange(0.5, len(column_values) - 1), minor=True)
-        axes.set_yticks(np.arange(0.5, len(row_values) - 1), minor=True)
-        axes.grid(which="minor", color="white", linewidth=3)
-        axes.tick_params(which="minor", length=0)
-        axes.set_xlabel(column_key)
-        axes.set_ylabel(row_key)
+        axes.set(xlabel=column_key, ylabel=row_key)
         figure.colorbar(image, ax=axes).set_label(_difference_label(report), fontsize=8)
         axes.set_title(_pairs_title(report, "framed"), fontsize=9)
 

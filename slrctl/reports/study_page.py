@@ -4,7 +4,7 @@ import base64
 from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import pandas as pd
 
@@ -30,17 +30,9 @@ def _with_interval(
 
 def headings(report: StudyReport) -> tuple[str, ...]:
     """Head the columns of the table of a study."""
-    return (
-        "variant",
-        "seeds",
-        f"{report.split} accuracy (95 % interval)".strip(),
-        "sd",
-        "difference (95 % interval)",
-        "p",
-        "Holm p",
-        "P(better)",
-        "verdict",
-    )
+    accuracy = f"{report.split} accuracy (95 % interval)".strip()
+    compared = ("difference (95 % interval)", "p", "Holm p", "P(better)")
+    return ("variant", "seeds", accuracy, "sd", *compared, "verdict")
 
 
 def study_rows(report: StudyReport) -> list[list[str]]:
@@ -139,62 +131,45 @@ def _failure_lines(report: StudyReport) -> list[str]:
     ]
 
 
-class _Section(NamedTuple):
-    """A part of the report, each member optional: text, then points, then a table."""
-
-    heading: str = ""
-    text: str = ""
-    points: Sequence[tuple[str, str]] = ()
-    columns: Sequence[str] = ()
-    rows: Sequence[Sequence[str]] = ()
-    note: str = ""
-
-
-def _sections(report: StudyReport, facts: Sequence[str]) -> list[_Section]:
-    """The whole report; a point is a name and what is said of it."""
-    failed = _failure_lines(report)
-    learning = (
+def _blocks(report: StudyReport, facts: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    """The whole report, each block with its kind; a point is a name, or none, and a text."""
+    yield "points", [("", fact) for fact in facts]
+    yield "text", primary_sentence(report)
+    yield "table", [headings(report), *study_rows(report)]
+    yield "note", method(report)
+    yield "heading", "Verdicts"
+    yield "points", [(variant.name, variant.sentence) for variant in report.variants]
+    if failed := _failure_lines(report):
+        yield "heading", "Failed trials"
+        yield "points", [("", line) for line in failed]
+    yield "pictures", None
+    yield "heading", "How fast they learn, and at what cost"
+    yield "table", [LEARNING_HEADINGS, *learning_rows(report)]
+    yield (
+        "note",
         f"Epochs until validation accuracy reaches 90 % of the best of {report.study.baseline} "
         "under the same seed; p unadjusted. Time ratios are of training steps on a machine that "
-        "other trials used as well."
+        "other trials used as well.",
     )
-    return [
-        _Section(points=[("", fact) for fact in facts]),
-        _Section(
-            text=primary_sentence(report),
-            columns=headings(report),
-            rows=study_rows(report),
-            note=method(report),
-        ),
-        _Section("Verdicts", points=[(each.name, each.sentence) for each in report.variants]),
-        *([_Section("Failed trials", points=[("", line) for line in failed])] if failed else []),
-        _Section(
-            "How fast they learn, and at what cost",
-            columns=LEARNING_HEADINGS,
-            rows=learning_rows(report),
-            note=learning,
-        ),
-    ]
 
 
 def markdown(report: StudyReport, facts: Sequence[str]) -> str:
-    """Write the whole report in Markdown.
-
-    Args:
-        report: the study.
-        facts: lines that say what was run on what: command, data, settings.
-    """
+    """Write the whole report in Markdown; facts are lines on the command, data and settings."""
     lines = [f"# Study: {report.study.name}", ""]
-    for section in _sections(report, facts):
-        lines += [f"## {section.heading}", ""] if section.heading else []
-        lines += [section.text, ""] if section.text else []
-        for name, text in section.points:
-            lines.append(f"- **{name}**: {text}" if name else f"- {without_html(text)}")
-        if section.columns:
-            for cells in (section.columns, ["---"] * len(section.columns), *section.rows):
+    for kind, content in _blocks(report, facts):
+        if kind == "points":
+            for name, text in content:
+                lines.append(f"- {f'**{name}**: ' if name else ''}{without_html(text)}")
+        elif kind == "table":
+            columns, *rows = content
+            for cells in (columns, ["---"] * len(columns), *rows):
                 # A bar in a cell would end it early.
                 lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-        lines += ["", section.note, ""] if section.note else [""]
+        elif kind == "pictures":
+            continue
+        else:
+            lines.append(f"## {content}" if kind == "heading" else content)
+        lines.append("")
     return "\n".join(lines)
 
 
@@ -203,15 +178,10 @@ def without_html(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;")
 
 
+_NAMED = {"\\": "backslash", "~": "asciitilde", "^": "asciicircum", "<": "less", ">": "greater"}
 _LATEX = str.maketrans(
-    {
-        "\\": "\\textbackslash{}",
-        "~": "\\textasciitilde{}",
-        "^": "\\textasciicircum{}",
-        "<": "\\textless{}",
-        ">": "\\textgreater{}",
-        **{letter: f"\\{letter}" for letter in "&%$#_{}"},
-    }
+    {letter: f"\\text{name}{{}}" for letter, name in _NAMED.items()}
+    | {letter: f"\\{letter}" for letter in "&%$#_{}"}
 )
 
 
@@ -255,15 +225,11 @@ _ALT = {
 
 
 def page(report: StudyReport, facts: Sequence[str], pictures: Sequence[Path]) -> str:
-    """Write the whole report as HTML; names of variants and files are data and shown as text.
+    """Write the whole report as HTML, with SVG files in it.
 
-    Args:
-        report: the study.
-        facts: lines that say what was run on what.
-        pictures: SVG files, put into the page.
+    Names of variants and files are data and shown as text.
     """
     title = escape(f"Study: {report.study.name}")
-    *sections, learning = _sections(report, facts)
     lines = [
         "<!doctype html>",
         '<html lang="en"><head><meta charset="utf-8">',
@@ -272,37 +238,34 @@ def page(report: StudyReport, facts: Sequence[str], pictures: Sequence[Path]) ->
         '<meta name="viewport" content="width=device-width">',
         f"<title>{title}</title><style>{_STYLE}</style></head><body>",
         f"<h1>{title}</h1>",
-        *(line for section in sections for line in _section_html(section)),
     ]
-    for path in pictures:
-        content = base64.b64encode(path.read_bytes()).decode()
-        alt = escape(_ALT[path.stem])
-        lines.append(f'<p><img alt="{alt}" src="data:image/svg+xml;base64,{content}"></p>')
-    return "\n".join([*lines, *_section_html(learning), "</body></html>"]) + "\n"
+    for kind, content in _blocks(report, facts):
+        if kind == "points":
+            items = (_item(name, text) for name, text in content)
+            lines += ["<ul>", *items, "</ul>"]
+        elif kind == "table":
+            columns, *rows = content
+            head = "".join(f'<th scope="col">{escape(column)}</th>' for column in columns)
+            lines.append(f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>')
+            for row in rows:
+                cells = "".join(f"<td>{escape(cell)}</td>" for cell in row)
+                lines.append(f"<tr>{cells}</tr>")
+            lines.append("</tbody></table></div>")
+        elif kind == "pictures":
+            for path in pictures:
+                source = f"data:image/svg+xml;base64,{base64.b64encode(path.read_bytes()).decode()}"
+                lines.append(f'<p><img alt="{escape(_ALT[path.stem])}" src="{source}"></p>')
+        else:
+            tag = {"heading": "h2", "text": "p", "note": 'p class="quiet"'}[kind]
+            lines.append(f"<{tag}>{escape(content)}</{tag.split()[0]}>")
+    return "\n".join([*lines, "</body></html>", ""])
 
 
-def _section_html(section: _Section) -> Iterator[str]:
-    if section.heading:
-        yield f"<h2>{escape(section.heading)}</h2>"
-    if section.text:
-        yield f"<p>{escape(section.text)}</p>"
-    if section.points:
-        yield "<ul>"
-        for name, text in section.points:
-            label = f"<strong>{escape(name)}</strong>: " if name else ""
-            # A sentence on a variant begins with its verdict, which colours the mark.
-            kind = f' class="{escape(text.split()[0])}"' if name else ""
-            yield f"<li{kind}>{label}{escape(text)}</li>"
-        yield "</ul>"
-    if section.columns:
-        yield '<div class="wide"><table><thead><tr>'
-        yield "".join(f'<th scope="col">{escape(column)}</th>' for column in section.columns)
-        yield "</tr></thead><tbody>"
-        for row in section.rows:
-            yield "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>"
-        yield "</tbody></table></div>"
-    if section.note:
-        yield f'<p class="quiet">{escape(section.note)}</p>'
+def _item(name: str, text: str) -> str:
+    if not name:
+        return f"<li>{escape(text)}</li>"
+    verdict = escape(text.split()[0])  # a sentence on a variant begins with it; it has a colour
+    return f'<li class="{verdict}"><strong>{escape(name)}</strong>: {escape(text)}</li>'
 
 
 def write_report(
@@ -318,18 +281,21 @@ def write_report(
         folder: made if it is not there.
         report: summary of the trials.
         table: a row a trial.
-        facts: lines that say what was run on what.
+        facts: lines on the command, data and settings.
         grids: the `--grid` options of the study; two of them make a surface.
     """
     folder.mkdir(parents=True, exist_ok=True)
     write_csv(table, folder / "results.csv")
     write_text(folder / "report.md", markdown(report, facts))
     write_text(folder / "table.tex", latex(report))
-    names = ["forest", "learning_curves", *(["surface"] if len(grids) == 2 else [])]
-    pictures = [(folder / f"{name}.png", folder / f"{name}.svg") for name in names]
-    draw_forest(report, *pictures[0])
-    draw_learning_curves(report, table, *pictures[1])
+    forest, curves, surface = (
+        [folder / f"{name}.{suffix}" for suffix in ("png", "svg")] for name in _ALT
+    )
+    draw_forest(report, *forest)
+    draw_learning_curves(report, table, *curves)
+    vectors = [forest[1], curves[1]]
     if len(grids) == 2:
-        draw_surface(report, grid_axes(grids), *pictures[2])
-    write_text(folder / "report.html", page(report, facts, [vector for _, vector in pictures]))
+        draw_surface(report, grid_axes(grids), *surface)
+        vectors.append(surface[1])
+    write_text(folder / "report.html", page(report, facts, vectors))
     write_json(folder / "summary.json", report.to_json())

@@ -23,11 +23,10 @@ _SHADES = " ░▒▓█"
 _CROSS = "\N{MULTIPLICATION SIGN}"
 _GUTTER = 5  # frame numbers and the mark of a missing frame, before each line
 _GAP = "   "
-_NARROWEST = 40
 
 
 class _Blocks(NamedTuple):
-    """A map made to fit: blocks of `row_step` by `step` frames, NaN where no frame counts."""
+    """A map in blocks of `row_step` by `step` frames; NaN where no frame counts."""
 
     found: AttentionMap
     cells: Float[np.ndarray, "r c"]
@@ -42,12 +41,9 @@ def map_lines(maps: Sequence[AttentionMap], width: int, *, has_colour: bool) -> 
 
     All have one scale, which the last lines tell. A map of one row shows its heads instead.
 
-    Args:
-        maps: of one clip.
-        width: columns of the terminal.
-        has_colour: False to draw in shades.
+    The width is in characters; without colour, weights are drawn in shades.
     """
-    width = max(width, _NARROWEST)
+    width = max(width, 40)
     half = (width - len(_GAP)) // 2
     longest = max(found.weights.shape[-1] for found in maps)
     # Two beside each other, unless a single one would lose frames that the whole width can show.
@@ -73,16 +69,13 @@ def _dim(text: str) -> Text:
 
 
 def _fit(found: AttentionMap, room: int) -> _Blocks:
-    is_single = found.weights.shape[1] == 1
-    if is_single:
+    step = math.ceil(found.weights.shape[2] / room)
+    if found.weights.shape[1] == 1:
         weights = np.stack([relative(found, head)[0] for head in found.weights])
-        row_is_missing = np.zeros(len(weights), bool)
+        row_is_missing, row_step = np.zeros(len(weights), bool), 1
     else:
         weights, row_is_missing = relative(found, found.mean), ~found.rows_count
-    step = math.ceil(weights.shape[1] / room)
-    if not is_single:
-        step = max(step, math.ceil(len(weights) / (2 * MAX_LINES)))
-    row_step = 1 if is_single else step
+        row_step = step = max(step, math.ceil(len(weights) / (2 * MAX_LINES)))
     return _Blocks(
         found,
         _block_means(weights, row_step, step),
@@ -204,12 +197,7 @@ def draw_braille(
 ) -> list[Text]:
     """Draw a frame in braille, the hands over the body; a ring stands for a missing hand.
 
-    Args:
-        frame: x and y divided by the size of the image, NaN where missing.
-        aspect: width / height of the image.
-        window: the part of it to show.
-        columns: width of the picture in characters.
-        rows: height of the picture in characters.
+    The picture of the window has so many columns and rows of characters.
     """
     characters = np.full((rows, columns), _FIRST_BRAILLE)
     colours = np.full((rows, columns), "", dtype=object)

@@ -222,7 +222,7 @@ def test_only_a_verdict_gets_the_darkest_colour(draw, num_seeds, shift, reach):
     table = table_of(study, num_seeds, shifts={study.others[0]: shift})
     first = report_study(study, table).variants[1].comparison
 
-    image = draw("surface", study, table).axes[0].images[0]
+    image = draw("surface", study, table).axes[0].collections[0]
 
     assert first is not None
     expected = 100 * abs(first.difference) if reach is None else reach

@@ -11,9 +11,10 @@ async function inflate(text) {
 }
 
 // Each row holds its difference to the row above, modulo 256.
-function unpackMap(bytes, start, map) {
+function unpackMap(bytes, map) {
   const { rows, columns } = map;
   const heads = [];
+  let start = 0;
   for (let head = 0; head < map.low.length; head++) {
     const low = map.low[head];
     const range = map.high[head] - low;
@@ -33,7 +34,6 @@ function unpackMap(bytes, start, map) {
   map.heads = heads;
   map.mean = meanOf(heads);
   map.numKeys = Math.max(1, map.keys.reduce((sum, isPresent) => sum + isPresent, 0));
-  return start;
 }
 
 function meanOf(heads) {
@@ -68,13 +68,11 @@ async function load(clip) {
   };
   const frames = unpackLandmarks(await inflate(clip.landmarks), clip);
   for (const layer of clip.layers) {
-    const bytes = await inflate(layer.bytes);
-    let start = 0;
     for (const map of layer.maps) {
       const counts = layer.name === "fusion" ? clip.present : {};
       map.keys = counts[map.read] || everywhere;
       map.rowsCount = map.rows === 1 ? [1] : counts[map.reader] || everywhere;
-      start = unpackMap(bytes, start, map);
+      unpackMap(await inflate(map.bytes), map);
     }
   }
   clip.frames = frames;
