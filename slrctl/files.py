@@ -13,7 +13,7 @@ from typing import Any
 
 import platformdirs
 
-from slrctl.errors import DataError, UsageError
+from slrctl.errors import DataError, SlrctlError, UsageError
 
 LARGEST_BYTES = 64 << 20
 # A hundred keys joined by dots: each is a table within the one before, and the parser takes memory
@@ -135,6 +135,22 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
     if os.name == "posix":  # elsewhere a folder cannot be opened
         _flush_to_disk(path.parent, os.O_RDONLY)
+
+
+@contextmanager
+def writing_to(folder: Path) -> Iterator[None]:
+    """Make a folder to write results to.
+
+    Raises:
+        SlrctlError: it cannot be made, or the block could not write to it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise SlrctlError(
+            f"{folder}: cannot be written ({error.strerror}); choose another --output"
+        ) from None
 
 
 def _flush_to_disk(path: Path, flags: int) -> None:

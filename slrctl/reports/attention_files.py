@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from slrctl.errors import SlrctlError
-from slrctl.files import write_json
+from slrctl.files import write_json, writing_to
 from slrctl.reports.attention_data import (
     write_clip_json,
     write_clip_npz,
@@ -49,13 +48,8 @@ def _write(
         suffixes = _PICTURES if kind == "picture" else (kind,)
         targets = [folder / f"{name}.{suffix}" for suffix in suffixes if suffix in formats]
         if targets:
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
+            with writing_to(folder):
                 write(*targets)
-            except OSError as error:
-                raise SlrctlError(
-                    f"{folder}: cannot be written ({error.strerror}); choose another --output"
-                ) from None
         paths += targets
     return paths
 

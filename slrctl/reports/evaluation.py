@@ -8,11 +8,11 @@ import pandas as pd
 
 from slrctl.core.data.cache import open_cache
 from slrctl.core.devices import deterministic, keep_freed_memory
-from slrctl.errors import DataError, SlrctlError, UsageError
+from slrctl.errors import DataError, UsageError
 from slrctl.evaluation.bootstrap import Evaluation, evaluate_predictions
 from slrctl.evaluation.clips import clips_of_file, clips_of_run
-from slrctl.evaluation.predictions import Predictions, predict_dataset, write_predictions
-from slrctl.files import read_json, write_json
+from slrctl.evaluation.predictions import predict_dataset, write_predictions
+from slrctl.files import read_json, write_json, writing_to
 from slrctl.layers import Layer
 from slrctl.reports.figures import draw_confusion
 from slrctl.reports.tables import write_csv
@@ -86,12 +86,12 @@ def evaluate_run(
         predictions, resamples=settings.evaluate.resamples, seed=settings.seed
     )
     report = EvaluationReport(about, clips.notes, evaluation, folder)
-    try:
-        _write(report, predictions)
-    except OSError as error:
-        raise SlrctlError(
-            f"{folder}: cannot be written ({error.strerror}); choose another --output"
-        ) from None
+    with writing_to(folder):
+        # First, so that an incomplete folder says what it is about.
+        write_json(folder / SUMMARY, report.to_json())
+        write_predictions(predictions, folder / PREDICTIONS)
+        write_per_class_csv(evaluation, folder / PER_CLASS)
+        draw_confusion(predictions, folder / CONFUSION, evaluation)
     return report
 
 
@@ -116,13 +116,3 @@ def _check_folder(folder: Path, about: dict[str, str]) -> None:
             f"{folder}: holds the {', '.join(taken)} of another model or of other clips; choose "
             "another --output, or write over it with --force"
         )
-
-
-def _write(report: EvaluationReport, predictions: Predictions) -> None:
-    folder = report.folder
-    folder.mkdir(parents=True, exist_ok=True)
-    # First, so that an incomplete folder says what it is about.
-    write_json(folder / SUMMARY, report.to_json())
-    write_predictions(predictions, folder / PREDICTIONS)
-    write_per_class_csv(report.evaluation, folder / PER_CLASS)
-    draw_confusion(predictions, folder / CONFUSION, report.evaluation)

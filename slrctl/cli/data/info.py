@@ -12,7 +12,7 @@ from slrctl.cli.data.info_views import show_overview
 from slrctl.cli.data.options import reading_settings
 from slrctl.cli.data.rectification_view import show_rectification
 from slrctl.cli.options import FrameSize, GlossNames, Json, Overrides, SkipBadClips, command
-from slrctl.errors import SlrctlError
+from slrctl.files import writing_to
 
 if TYPE_CHECKING:
     from slrctl.core.clip import Clip
@@ -109,16 +109,11 @@ def _draw(clips: "list[Clip]", folder: Path, most: int) -> list[dict[str, str]]:
     from slrctl.reports.skeletons import draw_sheets, draw_strip, strip_name
 
     chosen = typical_clips(clips, most)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+    with writing_to(folder):
         pictures = []
         for number, clip in enumerate(chosen, start=1):
             path = folder / strip_name(number, clip.gloss)
             draw_strip(clip, path)
             pictures.append({"gloss": clip.gloss, "clip_id": clip.clip_id, "path": str(path)})
         sheets = draw_sheets(chosen, folder)
-    except OSError as error:
-        raise SlrctlError(
-            f"{folder}: cannot be written ({error.strerror}); choose another --output"
-        ) from None
     return [*pictures, *({"path": str(sheet)} for sheet in sheets)]
