@@ -11,11 +11,13 @@ from slrctl.studies.statistics import (
     bca_interval,
     compare,
     holm,
+    plan_seeds,
     probability_of_improvement,
     seeds_needed,
     sign_flip_p,
     summarise,
     t_interval,
+    t_power,
 )
 
 
@@ -35,28 +37,20 @@ def plain_sign_flip_p(differences) -> float:
     return sum(as_far) / len(patterns)
 
 
-@pytest.mark.parametrize("count", [1, 2, 5, 9])
-def test_sign_flips_equal_a_plain_loop(generator, count):
-    differences = generator.normal(0.4, 1, count)
-
-    assert sign_flip_p(differences) == plain_sign_flip_p(differences)
-
-
-def test_accuracies_that_tie_on_paper_tie_in_the_sign_flips():
-    # Differences of accuracies over 300 clips: many sums are equal but for their last bits.
-    differences = np.array([7, -2, 3, 0, 4, -1, 5, 2, -3]) / 300
-
-    assert sign_flip_p(differences) == plain_sign_flip_p(differences)
-
-
-def test_sign_flips_agree_with_another_implementation(generator):
-    differences = generator.normal(0.4, 1, 12)
-
-    other = scipy.stats.permutation_test(
-        (differences,), np.mean, permutation_type="samples", n_resamples=2**12
-    )
-
-    assert sign_flip_p(differences) == pytest.approx(other.pvalue)
+@pytest.mark.parametrize(
+    "differences",
+    [
+        [0.3],
+        [0.3, -0.1],
+        [0.4, 1.3, -0.2, 0.9, 0.05],
+        np.random.default_rng(7).normal(0.4, 1, 9),
+        # Differences of accuracies over 300 clips: many sums are equal but for their last bits.
+        np.array([7, -2, 3, 0, 4, -1, 5, 2, -3]) / 300,
+        np.zeros(9),
+    ],
+)
+def test_sign_flips_equal_a_plain_loop(differences):
+    assert sign_flip_p(np.asarray(differences)) == plain_sign_flip_p(differences)
 
 
 @pytest.mark.parametrize("count", [6, 9])
@@ -64,42 +58,41 @@ def test_sign_flips_of_one_sign_reach_the_floor_and_nothing_less(count):
     assert sign_flip_p(np.arange(1.0, count + 1)) == 2 / 2**count
 
 
-def test_differences_of_zero_show_nothing():
-    assert sign_flip_p(np.zeros(9)) == 1.0
-
-
 def test_many_differences_are_drawn_and_agree_with_the_t_test(generator):
     differences = generator.normal(0.3, 1, 50)
 
     p = sign_flip_p(differences)
 
+    _, expected = scipy.stats.ttest_1samp(differences, 0)
     assert p == sign_flip_p(differences)
-    t = differences.mean() / scipy.stats.sem(differences)
-    assert p == pytest.approx(2 * scipy.stats.t.sf(abs(t), len(differences) - 1), rel=0.1)
+    assert p == pytest.approx(expected, rel=0.1)
 
 
 def test_the_interval_is_students():
-    # Worked by hand: mean 3, sd sqrt(2.5), t(4) = 2.776.
-    low, high = t_interval(np.array([1.0, 2.0, 3.0, 4.0, 5.0])) or (0, 0)
+    summary = summarise(np.array([1.0, 2.0, 3.0, 4.0, 5.0]))
 
-    assert (low, high) == pytest.approx(
-        (3 - 2.776 * math.sqrt(0.5), 3 + 2.776 * math.sqrt(0.5)), 1e-3
-    )
+    # Worked by hand: t(4) = 2.776, standard error sqrt(2.5 / 5).
+    half = 2.776 * math.sqrt(0.5)
+    assert (summary.mean, summary.sd) == pytest.approx((3, math.sqrt(2.5)))
+    assert summary.ci95 == pytest.approx((3 - half, 3 + half), 1e-3)
 
 
 def test_one_seed_has_a_mean_and_no_spread():
-    assert summarise(np.array([0.7])) == summarise(np.array([0.7]))
-    assert summarise(np.array([0.7])).sd is None
-    assert summarise(np.array([0.7])).ci95 is None
+    summary = summarise(np.array([0.7]))
+
+    assert (summary.n, summary.mean, summary.sd, summary.ci95) == (1, 0.7, None, None)
 
 
-def test_holm_equals_the_worked_example():
-    # 0.01 x 4, 0.02 x 3, 0.03 x 2; 0.04 x 1 may not fall below the one before.
-    assert holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
-
-
-def test_holm_never_exceeds_one():
-    assert holm([0.9, 0.8]) == [1.0, 1.0]
+@pytest.mark.parametrize(
+    ("p_values", "adjusted"),
+    [
+        # 0.01 x 4, 0.02 x 3, 0.03 x 2; 0.04 x 1 may not fall below the one before.
+        ([0.04, 0.01, 0.03, 0.02], [0.06, 0.04, 0.06, 0.06]),
+        ([0.9, 0.8], [1.0, 1.0]),
+    ],
+)
+def test_holm_equals_worked_examples(p_values, adjusted):
+    assert holm(p_values) == pytest.approx(adjusted)
 
 
 @pytest.mark.parametrize(("comparisons", "seeds"), [(1, 6), (7, 9), (8, 9)])
@@ -124,7 +117,7 @@ def test_the_bootstrap_interval_comes_from_twenty_seeds_up(generator):
 
 
 def study(generator, shifts, num_seeds, spread=0.01):
-    """Paired samples: what a seed adds is common to all variants."""
+    """Paired samples: the part of a seed is common to all variants."""
     common = generator.normal(0.9, 0.03, num_seeds)
     baseline = common + generator.normal(0, spread, num_seeds)
     return baseline, {
@@ -151,8 +144,7 @@ def test_six_seeds_settle_the_primary_contrast_and_nine_the_others(generator, nu
 
     found = compare(*study(generator, shifts, num_seeds), primary="full")
 
-    settled = tuple(int(found[name].verdict == "better") for name in ("full", "other0"))
-    assert settled == verdicts
+    assert tuple(int(found[name].verdict == "better") for name in ("full", "other0")) == verdicts
     assert (found["full"].seeds_needed, found["other0"].seeds_needed) == (6, 9)
 
 
@@ -177,9 +169,57 @@ def test_variants_do_not_change_one_anothers_differences(generator):
     assert both["full"] == alone["full"]
 
 
+def test_variants_that_never_finished_count_in_the_adjustment_of_the_others(generator):
+    baseline, variants = study(generator, {name: 0.5 for name in "abcd"}, 9)
+    gone = {name: np.full(9, np.nan) for name in "bc"}
+
+    whole = compare(baseline, variants, primary="a")
+    without = compare(baseline, variants | gone, primary="a")
+
+    assert set(without) == {"a", "d"}
+    assert without["d"].p_holm == pytest.approx(3 * 2 / 2**9)
+    assert without["d"] == whole["d"]
+
+
 def test_a_primary_that_is_no_variant_is_refused(generator):
     with pytest.raises(ValueError, match="primary 'nothing'"):
         compare(*study(generator, {"full": 0.0}, 6), primary="nothing")
+
+
+def pilot(spread: float, count: int = 5) -> np.ndarray:
+    """Differences with exactly this standard deviation."""
+    values = np.random.default_rng(1).normal(size=count)
+    return values / values.std(ddof=1) * spread
+
+
+def test_the_power_of_the_paired_t_test_is_cohens():
+    # Cohen's tables: effect 0.5, 34 pairs, two-sided 5 %: power 0.80.
+    assert t_power(0.5, 1.0, 34) == pytest.approx(0.808, abs=0.002)
+    assert t_power(0.5, 1.0, 33) < 0.8
+    assert t_power(0.0, 1.0, 34) == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize(
+    ("spread", "difference", "num_comparisons", "seeds"),
+    # The floor of seeds for a huge effect; none for an effect too small for 10,000 seeds.
+    [(1.0, 0.5, 1, 34), (1e-9, 0.5, 1, 6), (0.01, 0.5, 7, 9), (1.0, 1e-4, 1, None)],
+)
+def test_the_plan_is_the_first_number_with_enough_power(spread, difference, num_comparisons, seeds):
+    assert plan_seeds(pilot(spread), difference, num_comparisons=num_comparisons).seeds == seeds
+
+
+def test_a_small_pilot_is_planned_for_with_caution():
+    few, many = (plan_seeds(pilot(1.0, count), 0.5).cautious_seeds for count in (3, 60))
+
+    assert few is not None
+    assert many is not None
+    assert few > many > 34
+
+
+@pytest.mark.parametrize(("differences", "target"), [([0.1], 0.5), ([0.1, 0.2], 0.0)])
+def test_a_pilot_without_spread_or_a_difference_of_zero_is_refused(differences, target):
+    with pytest.raises(ValueError, match=r"needs at least 2|give another one"):
+        plan_seeds(np.array(differences), target)
 
 
 DRAWS = {
@@ -187,30 +227,28 @@ DRAWS = {
     # Skewed as accuracies near their ceiling are: skewness -0.7.
     "skewed": lambda generator, shape: 8 - generator.gamma(8.0, 1.0, shape),
 }
+each_kind = pytest.mark.parametrize("kind", DRAWS)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", DRAWS)
+@each_kind
 @pytest.mark.parametrize("num_seeds", [6, 9, 20])
 def test_a_null_effect_is_called_one_in_at_most_6_of_100_studies(generator, kind, num_seeds):
-    repeats = 4000
-    differences = DRAWS[kind](generator, (repeats, num_seeds))
+    differences = DRAWS[kind](generator, (4000, num_seeds))
 
-    rejected = np.mean([sign_flip_p(row) < 0.05 for row in differences])
-
-    assert rejected <= 0.06
+    assert np.mean([sign_flip_p(row) < 0.05 for row in differences]) <= 0.06
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", DRAWS)
+@each_kind
 @pytest.mark.parametrize("num_seeds", [6, 9, 20])
-@pytest.mark.parametrize("what", ["mean", "difference"])
-def test_intervals_cover_the_truth_in_93_to_97_of_100_studies(generator, kind, num_seeds, what):
-    repeats = 10_000
-    draw = DRAWS[kind]
-    values = draw(generator, (repeats, num_seeds))
-    if what == "difference":
-        values = values - draw(generator, (repeats, num_seeds))
+@pytest.mark.parametrize("is_difference", [False, True])
+def test_intervals_cover_the_truth_in_93_to_97_of_100_studies(
+    generator, kind, num_seeds, is_difference
+):
+    values = DRAWS[kind](generator, (10_000, num_seeds))
+    if is_difference:
+        values = values - DRAWS[kind](generator, (10_000, num_seeds))
 
     intervals = np.array([t_interval(row) for row in values])
 
@@ -219,13 +257,24 @@ def test_intervals_cover_the_truth_in_93_to_97_of_100_studies(generator, kind, n
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", DRAWS)
+@each_kind
 def test_holm_keeps_the_chance_of_any_false_verdict_below_6_of_100(generator, kind):
     draw, any_called, repeats = DRAWS[kind], 0, 1500
     for _ in range(repeats):
-        baseline = draw(generator, 9)
         others = {f"v{i}": draw(generator, 9) for i in range(6)}
-        found = compare(baseline, others, primary=None)
+        found = compare(draw(generator, 9), others, primary=None)
         any_called += any(c.verdict in ("better", "worse") for c in found.values())
 
     assert any_called / repeats <= 0.06
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("effect", [1.2, 0.8])
+def test_studies_of_the_planned_size_find_the_effect_in_80_of_100(effect):
+    seeds = plan_seeds(pilot(1.0), effect).seeds
+    assert seeds is not None
+    generator = np.random.default_rng(3)
+
+    found = [sign_flip_p(generator.normal(effect, 1.0, seeds)) < 0.05 for _ in range(2000)]
+
+    assert 0.75 <= np.mean(found) <= 0.88

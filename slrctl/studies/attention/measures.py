@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
-from slrctl.core.cmcl.consistency import FLOOR, consistency_loss
+from slrctl.core.cmcl.consistency import HandMaps, consistency_per_clip, log_distribution
 from slrctl.settings import CMCLSettings
 from slrctl.studies.attention.record import STREAMS, AttentionMap, InspectedClip
 
@@ -68,15 +68,12 @@ def measure(inspected: InspectedClip, cmcl: CMCLSettings) -> ClipMeasures:
         nothing = np.full((3, 3), np.nan)
         return ClipMeasures(nothing, {}, math.nan, np.full(0, np.nan), {}, None)
     there, back = maps["left_to_right"], maps["right_to_left"]
-    heads = [
-        divergence(there._replace(weights=a[None]), back._replace(weights=b[None]), cmcl)
-        for a, b in zip(there.weights, back.weights, strict=True)
-    ]
+    of_average, *of_heads = divergences(there, back, cmcl)
     return ClipMeasures(
         exchange=exchange_table(inspected),
         entropy={name: relative_entropy(found) for name, found in maps.items()},
-        divergence=divergence(there, back, cmcl),
-        head_divergence=np.array(heads),
+        divergence=float(of_average),
+        head_divergence=np.array(of_heads),
         redundancy={name: redundancy(found) for name, found in maps.items()},
         lag=read_lag(there, back),
     )
@@ -132,26 +129,19 @@ def _entropy(rows: Float[np.ndarray, "*R T"]) -> Float[np.ndarray, "*R"]:
     return -(rows * np.log(rows, out=np.zeros_like(rows), where=rows > 0)).sum(axis=-1)
 
 
-def divergence(there: AttentionMap, back: AttentionMap, cmcl: CMCLSettings) -> float:
-    """Return the consistency term of one clip as the run's loss computes it.
+def divergences(
+    there: AttentionMap, back: AttentionMap, cmcl: CMCLSettings
+) -> Float[np.ndarray, " 1+H"]:
+    """Return the consistency term of the heads' average, as in the loss, and of each head.
 
-    Args:
-        there: left to right.
-        back: right to left.
-        cmcl: form and temperature of the term.
-
-    Returns:
-        NaN where a hand is never present.
+    `there` is left to right, `back` right to left. NaN where a hand is never present.
     """
+    maps = [np.concatenate([found.mean[None], found.weights]) for found in (there, back)]
     if not (there.rows_count.any() and there.keys_count.any()):
-        return math.nan
-    arrays = (there.weights, back.weights, there.rows_count, there.keys_count)
-    term = consistency_loss(
-        *(torch.from_numpy(array)[None] for array in arrays),
-        temperature=cmcl.temperature,
-        divergence=cmcl.divergence,
-    )
-    return float(term)
+        return np.full(len(maps[0]), np.nan)
+    masks = [np.tile(mask, (len(maps[0]), 1)) for mask in (there.rows_count, there.keys_count)]
+    as_clips = HandMaps(*(torch.from_numpy(array) for array in (*maps, *masks)))
+    return consistency_per_clip(as_clips, cmcl.temperature, cmcl.divergence).double().numpy()
 
 
 def compared_distributions(
@@ -159,24 +149,15 @@ def compared_distributions(
     back: Float[np.ndarray, "T T"],
     keys_count: Bool[np.ndarray, " T"],
     temperature: float,
-) -> tuple[Float[np.ndarray, "T T"], Float[np.ndarray, "T T"]]:
+) -> list[Float[np.ndarray, "T T"]]:
     """Return the two distributions over right-hand frames whose divergence CMCL takes.
 
-    Args:
-        there: left-to-right weights.
-        back: right-to-left weights, which are transposed and renormalised.
-        keys_count: frames where the right hand is present: the support.
-        temperature: of the loss.
-
-    Returns:
-        Rows that sum to 1 over the support and are 0 beside it.
+    They are left-to-right weights, and right-to-left weights transposed and renormalised. Rows sum
+    to 1 over `keys_count`, the frames where the right hand is present, and are 0 beside it.
     """
-
-    def softened(weights: Float[np.ndarray, "T T"]) -> Float[np.ndarray, "T T"]:
-        powers = np.maximum(weights.astype(np.float64), FLOOR) ** (1 / temperature) * keys_count
-        return powers / np.maximum(powers.sum(axis=-1, keepdims=True), np.finfo(np.float64).tiny)
-
-    return softened(there), softened(back.T)
+    support = torch.from_numpy(keys_count)[None]
+    weights = [torch.from_numpy(one.astype(np.float64))[None] for one in (there, back.T)]
+    return [log_distribution(one, support, temperature)[0].exp().numpy() for one in weights]
 
 
 def read_lag(there: AttentionMap, back: AttentionMap) -> Lag | None:

@@ -75,34 +75,25 @@ def start(environment, tmp_path):
 
 
 def kill_tree(process: subprocess.Popen[bytes]) -> list[str]:
-    """End a process and all that it started, by their ids; their command lines."""
+    """End a process and all that it started, by their ids; return their command lines."""
     if process.poll() is not None:
         return []
-    killed = _kill(process.pid)
+    killed = command_lines(process.pid, kill=True)
     process.wait(SECONDS)
     return killed
 
 
-def _kill(pid: int) -> list[str]:
+def command_lines(pid: int, *, kill: bool = False) -> list[str]:
+    """List the command lines of a process and of all that it started."""
     try:
-        os.kill(pid, signal.SIGSTOP)  # so that it starts no other while its children are counted
-        killed = [Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()]
-        for thread in Path(f"/proc/{pid}/task").iterdir():
-            for child in (thread / "children").read_text().split():
-                killed += _kill(int(child))
-        os.kill(pid, signal.SIGKILL)
-    except (ProcessLookupError, FileNotFoundError):
-        return []
-    return killed
-
-
-def lines_under(pid: int) -> list[str]:
-    """The command lines of a process and of all that it started."""
-    try:
+        if kill:
+            os.kill(pid, signal.SIGSTOP)  # so that it starts no other while its children are listed
         lines = [Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()]
         for thread in Path(f"/proc/{pid}/task").iterdir():
             for child in (thread / "children").read_text().split():
-                lines += lines_under(int(child))
+                lines += command_lines(int(child), kill=kill)
+        if kill:
+            os.kill(pid, signal.SIGKILL)
     except (ProcessLookupError, FileNotFoundError):
         return []
     return lines
@@ -154,7 +145,7 @@ def test_a_node_killed_in_the_middle_of_a_study_changes_no_digit_of_it(start, ti
         wait_until(
             lambda: (
                 len(list(trials.glob("*/metrics.jsonl"))) >= 2
-                and any("run_on_node" in line for line in lines_under(second.pid))
+                and any("run_on_node" in line for line in command_lines(second.pid))
             ),
             output,
         )
@@ -226,7 +217,7 @@ def test_a_node_without_the_folder_or_with_other_code_refuses_its_trials(
 ):
     monkeypatch.chdir(tmp_path)
 
-    told = run_on_node(plan()[0], lambda _: f"finished in {folder}", Path(folder), code)
+    found = run_on_node(plan()[0], lambda _: f"finished in {folder}", Path(folder), code)
 
-    assert told is not None
-    assert message in told
+    assert found is not None
+    assert message in found

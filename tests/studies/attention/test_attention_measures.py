@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose
 from slrctl.settings import CMCLSettings
 from slrctl.studies.attention.measures import (
     compared_distributions,
-    divergence,
+    divergences,
     read_lag,
     redundancy,
     relative_entropy,
@@ -127,28 +127,34 @@ def test_divergence_is_that_of_the_distributions_shown(random_maps, form, temper
     there, back = random_maps
     settings = CMCLSettings(divergence=form, temperature=temperature)
 
-    found = divergence(there, back, settings)
+    found = divergences(there, back, settings)
 
-    p, q = compared_distributions(there.mean, back.mean, there.keys_count, temperature)
-    total = 0.0
-    for row in np.flatnonzero(there.rows_count):
-        for column in np.flatnonzero(there.keys_count):
-            a, b = p[row, column], q[row, column]
-            middle = (a + b) / 2
-            total += {
-                "kl": a * math.log(a / b),
-                "symmetric": (a * math.log(a / b) + b * math.log(b / a)) / 2,
-                "js": (a * math.log(a / middle) + b * math.log(b / middle)) / 2,
-            }[form]
-    assert_allclose(found, total / there.rows_count.sum(), rtol=1e-5)
+    expected = []
+    for weights in ((there.mean, back.mean), *zip(there.weights, back.weights, strict=True)):
+        p, q = compared_distributions(*weights, there.keys_count, temperature)
+        total = 0.0
+        for row in np.flatnonzero(there.rows_count):
+            for column in np.flatnonzero(there.keys_count):
+                a, b = p[row, column], q[row, column]
+                middle = (a + b) / 2
+                total += {
+                    "kl": a * math.log(a / b),
+                    "symmetric": (a * math.log(a / b) + b * math.log(b / a)) / 2,
+                    "js": (a * math.log(a / middle) + b * math.log(b / middle)) / 2,
+                }[form]
+        expected.append(total / there.rows_count.sum())
+    assert_allclose(found, expected, rtol=1e-5)
 
 
-def test_the_compared_distributions_sum_to_1_over_the_present_frames(random_maps):
+def test_the_compared_distributions_are_renormalised_powers_over_the_present_frames(random_maps):
     there, back = random_maps
 
-    for rows in compared_distributions(there.mean, back.mean, there.keys_count, 1.0):
-        assert_allclose(rows.sum(axis=1), 1.0)
-        assert not rows[:, ~there.keys_count].any()
+    found = compared_distributions(there.mean, back.mean, there.keys_count, 2.0)
+
+    present = there.rows_count
+    for rows, weights in zip(found, (there.mean, back.mean.T), strict=True):
+        roots = (np.sqrt(weights) * there.keys_count)[present]
+        assert_allclose(rows[present], roots / roots.sum(1, keepdims=True), rtol=1e-6)
 
 
 def test_equal_heads_are_redundant_and_disjoint_ones_are_not():
