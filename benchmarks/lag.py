@@ -2,7 +2,7 @@
 
 Run as `python benchmarks/lag.py [--seeds 3] [--epochs 12] [--jobs 1] [--trials DIR]
 [--output FILE]`. Trains with cross-entropy alone, with `kl` and with `cycle` consistency (preset
-balanced), as `slrctl ablate` does and in its kind of folder, so that an interrupted run goes on;
+balanced), as `slrctl ablate` does and in its kind of folder, so that an interrupted run resumes;
 then looks at the test clips, whose signers no training saw, and writes a Markdown table.
 """
 
