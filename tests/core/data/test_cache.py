@@ -22,7 +22,7 @@ from slrctl.core.clip import Clip
 from slrctl.core.data import cache as cache_module
 from slrctl.core.data import dataset as dataset_module
 from slrctl.core.data.cache import ClipCache, StoredClips, content_digest
-from slrctl.core.data.dataset import SignDataset, canonical_dataset, load_dataset
+from slrctl.core.data.dataset import SignDataset, load_dataset
 from slrctl.core.data.readers.parquet import write_parquet
 from slrctl.errors import DataError
 from slrctl.settings import DataSettings, PrepareSettings
@@ -303,18 +303,6 @@ def test_a_killed_writer_leaves_nothing_that_is_used(cache):
 # --- a data set from the cache ------------------------------------------------------------------
 
 
-def test_a_set_is_the_same_with_and_without_the_cache(source, cache, readings):
-    plain = load_dataset(source)
-    first = load_dataset(source, cache=cache)
-    second = load_dataset(source, cache=cache)
-
-    assert plain.notes  # the padding that was cut, the base of the labels
-    assert isinstance(second.clips, StoredClips)
-    assert_same(first, plain)
-    assert_same(second, plain)
-    assert len(readings) == 2
-
-
 def test_real_clips_are_the_same_with_and_without_the_cache(shared_data, cache):
     path = shared_data / "asl9.parquet"
 
@@ -347,74 +335,67 @@ def test_an_index_is_read_again_when_a_clip_beside_it_changes(cache, tmp_path):
     assert fingerprints[0] == fingerprints[1] != fingerprints[2]
 
 
-def test_a_copy_under_the_same_name_is_the_same_source(source, cache, readings, tmp_path):
-    load_dataset(source, cache=cache)
-    copy = tmp_path / "elsewhere" / source.name
-    copy.parent.mkdir()
-    copy.write_bytes(source.read_bytes())
-
-    dataset = load_dataset(copy, cache=cache)
-
-    assert len(readings) == 1
-    assert dataset.path == copy
+def copied(source: Path) -> Path:
+    (source.parent / "elsewhere").mkdir()
+    return Path(shutil.copy(source, source.parent / "elsewhere"))
 
 
-def test_another_name_is_another_source(source, cache):
-    load_dataset(source, cache=cache)
-    renamed = source.rename(source.with_name("other.csv"))
-
-    assert load_dataset(renamed, cache=cache)[0].clip_id == "other:0"
+def renamed(source: Path) -> Path:
+    return source.rename(source.with_name("other.csv"))
 
 
-def test_changed_content_is_read_again(source, cache):
-    before = load_dataset(source, cache=cache)
+def edited(source: Path) -> Path:
     source.write_text(source.read_text().replace("0.5", "0.6", 1))
-
-    after = load_dataset(source, cache=cache)
-
-    assert before.fingerprint() != after.fingerprint() == load_dataset(source).fingerprint()
+    return source
 
 
-@pytest.mark.parametrize(
-    ("before", "after", "num_readings"),
-    [
-        ({}, {"frame_size": (640, 480)}, 2),
-        ({}, {"skip_bad_clips": True}, 2),
-        ({}, {"gloss_names": Path("names.json")}, 2),
-        # Where clips lie and how they are divided changes nothing about one file.
-        ({"train": Path("a"), "val": Path("b")}, {"test": Path("a"), "val_share": 0.3}, 1),
-    ],
-)
-def test_settings_that_change_the_reading_are_part_of_the_key(
-    source, cache, readings, before, after, num_readings, tmp_path, monkeypatch
+def with_names(source: Path) -> Path:
+    Path("names.json").write_text('{"1": "a", "2": "b", "3": "d"}')
+    return source
+
+
+def unchanged(source: Path) -> Path:
+    return source
+
+
+# A change of the source, further arguments of `load_dataset`, and whether a reader is called again.
+CASES = {
+    "nothing": (unchanged, {}, False),
+    "place": (copied, {}, False),
+    "name, which clip ids begin with": (renamed, {}, True),
+    "content": (edited, {}, True),
+    "frame size": (unchanged, {"settings": DataSettings(frame_size=(640, 480))}, True),
+    "skipping": (unchanged, {"settings": DataSettings(skip_bad_clips=True)}, True),
+    "names": (with_names, {"settings": DataSettings(gloss_names=Path("names.json"))}, True),
+    "division": (unchanged, {"settings": DataSettings(test=Path("a"), val_share=0.3)}, False),
+    "people": (unchanged, {"settings": DataSettings(val_signers=("ann",))}, False),
+    "base of the labels": (unchanged, {"classes": ["0", "1", "2"]}, True),
+    "rectified": (unchanged, {"prepare": PrepareSettings(rectify=True)}, True),
+    "mirrored": (unchanged, {"prepare": PrepareSettings(dominant_hand="right")}, True),
+    "options that are off": (
+        unchanged, {"prepare": PrepareSettings(hand_box=1.5, rectify_alpha=1.0)}, False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "options", "is_read_again"), CASES.values(), ids=CASES)
+def test_a_source_is_read_again_where_its_clips_would_differ(
+    source, cache, readings, change, options, is_read_again, monkeypatch
 ):
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(source.parent)
     Path("names.json").write_text('{"1": "a", "2": "b", "3": "c"}')
-    load_dataset(source, DataSettings(**before), cache=cache)
+    names = DataSettings(gloss_names=Path("names.json"))
+    for settings in (DataSettings(), names) if change is with_names else (DataSettings(),):
+        load_dataset(source, settings, cache=cache)
+    readings.clear()
+    path = change(source)
 
-    load_dataset(source, DataSettings(**after), cache=cache)
+    first = load_dataset(path, cache=cache, **options)
+    again = load_dataset(path, cache=cache, **options)
 
-    assert len(readings) == num_readings
-
-
-def test_the_content_of_the_file_of_gloss_names_counts(source, cache, tmp_path):
-    settings = DataSettings(gloss_names=tmp_path / "names.json")
-    classes = []
-    for third in ("c", "d"):
-        (tmp_path / "names.json").write_text(f'{{"1": "a", "2": "b", "3": "{third}"}}')
-        classes.append(load_dataset(source, settings, cache=cache).classes)
-
-    assert classes == [("a", "b", "c"), ("a", "b", "d")]
-
-
-def test_labels_read_for_other_classes_are_not_mixed_up(source, cache):
-    alone = load_dataset(source, cache=cache)
-    beside = load_dataset(source, classes=["0", "1", "2"], cache=cache)
-    again = load_dataset(source, classes=["0", "1", "2"], cache=cache)
-
-    assert [clip.gloss for clip in alone] == ["3", "1", "2", "1", "3"]
-    assert [clip.gloss for clip in beside] == ["2", "0", "1", "0", "2"]
-    assert_same(again, beside)
+    assert len(readings) == is_read_again
+    assert_same(first, load_dataset(path, **options))
+    assert_same(again, first)
+    assert isinstance(again.clips, StoredClips)
 
 
 def test_other_code_reads_again(source, cache, readings, monkeypatch):
@@ -424,29 +405,6 @@ def test_other_code_reads_again(source, cache, readings, monkeypatch):
     load_dataset(source, cache=cache)
 
     assert len(readings) == 2
-
-
-@pytest.mark.parametrize(
-    "options",
-    [{"rectify": True}, {"rectify": True, "rectify_alpha": 1.0}, {"dominant_hand": "right"}],
-)
-def test_clips_are_stored_in_the_canonical_form_of_the_settings(source, cache, readings, options):
-    plain, prepare = load_dataset(source, cache=cache), PrepareSettings(**options)
-    expected = canonical_dataset(plain, prepare).fingerprint()
-
-    first, second = (load_dataset(source, prepare=prepare, cache=cache) for _ in range(2))
-
-    assert isinstance(second.clips, StoredClips)
-    assert first.fingerprint() == second.fingerprint() == expected != plain.fingerprint()
-    assert len(readings) == 2
-
-
-def test_options_that_are_off_need_no_second_file(source, cache, readings):
-    load_dataset(source, cache=cache)
-
-    load_dataset(source, prepare=PrepareSettings(hand_box=1.5, rectify_alpha=1.0), cache=cache)
-
-    assert len(readings) == 1
 
 
 def test_a_file_that_cannot_be_read_is_the_same_error_and_is_not_stored(source, cache):
@@ -472,13 +430,11 @@ def test_dropped_clips_are_reported_from_the_cache_too(source, cache):
 
 
 def test_a_damaged_file_of_the_cache_is_read_again(source, cache):
-    before = load_dataset(source, cache=cache)
+    load_dataset(source, cache=cache)
     (path,) = cache.clips_dir.iterdir()
-    content = bytearray(path.read_bytes())
-    content[500] ^= 1
-    path.write_bytes(content)
+    path.write_bytes(with_a_flipped_bit(path.read_bytes(), 0.1))
 
-    assert_same(load_dataset(source, cache=cache), before)
+    assert_same(load_dataset(source, cache=cache), load_dataset(source))
 
 
 # --- a cache that cannot be written to ----------------------------------------------------------
