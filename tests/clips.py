@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from slrctl.core import skeleton
 from slrctl.core.clip import Clip
 from slrctl.evaluation.predictions import Predictions
 
@@ -54,3 +55,16 @@ def random_predictions(
 def content_of(clip: Clip) -> dict[str, object]:
     """Everything a clip holds, its landmarks to the bit, for comparison."""
     return {**vars(clip), "landmarks": clip.landmarks.tobytes()}
+
+
+def assert_hands_hang_on_their_own_arms(clip: Clip) -> None:
+    """Every hand lies at its own wrist, and nearer to it than to the other one."""
+    for hand, wrist, other in (
+        (skeleton.LEFT_HAND, skeleton.LEFT_WRIST, skeleton.RIGHT_WRIST),
+        (skeleton.RIGHT_HAND, skeleton.RIGHT_WRIST, skeleton.LEFT_WRIST),
+    ):
+        wrists = clip.landmarks[:, [wrist, other]]
+        gaps = np.linalg.norm(clip.landmarks[:, hand.start, None] - wrists, axis=-1)
+        gaps = gaps[~np.isnan(gaps).any(1)]
+        if len(gaps):
+            assert gaps[:, 0].mean() < min(0.05, gaps[:, 1].mean())

@@ -48,7 +48,10 @@ def settings_with(
     )
 
 
-def rows_by_clip(batches: list[ClipBatch]) -> dict[str, tuple[torch.Tensor, ...]]:
+Rows = dict[str, tuple[torch.Tensor, ...]]
+
+
+def rows_by_clip(batches: list[ClipBatch]) -> Rows:
     """Each clip's target and real frames."""
     rows = {}
     for batch in batches:
@@ -60,6 +63,16 @@ def rows_by_clip(batches: list[ClipBatch]) -> dict[str, tuple[torch.Tensor, ...]
             assert clip_id not in rows
             rows[clip_id] = (batch.target[row], *(x[row, :length] for x in [*parts, *presence]))
     return rows
+
+
+def differing(rows: Rows, others: Rows) -> list[str]:
+    """The clips of which not every bit is the same."""
+    assert rows.keys() == others.keys()
+    return [
+        name
+        for name in rows
+        if not all(torch.equal(a, b) for a, b in zip(rows[name], others[name], strict=True))
+    ]
 
 
 def ids(batches) -> list[str]:
@@ -142,13 +155,7 @@ def test_a_clip_looks_the_same_whatever_the_batch_size():
         for size in (3, 16)
     )
 
-    assert small.keys() == large.keys()
-    differing = [
-        clip_id
-        for clip_id in small
-        if not all(torch.equal(a, b) for a, b in zip(small[clip_id], large[clip_id], strict=True))
-    ]
-    assert differing == []
+    assert differing(small, large) == []
 
 
 def test_a_clip_looks_different_in_another_epoch():
@@ -249,15 +256,7 @@ def test_without_augmentation_training_and_evaluation_show_the_same():
     trained = rows_by_clip(list(training_batches(dataset, settings, 0)))
     evaluated = rows_by_clip(list(evaluation_batches(prepare_clips(dataset, settings), 7)))
 
-    assert trained.keys() == evaluated.keys()
-    differing = [
-        clip_id
-        for clip_id in trained
-        if not all(
-            torch.equal(a, b) for a, b in zip(trained[clip_id], evaluated[clip_id], strict=True)
-        )
-    ]
-    assert differing == []
+    assert differing(trained, evaluated) == []
 
 
 def test_noise_alone_moves_what_is_present_by_its_sigma():
@@ -337,8 +336,7 @@ def test_an_evaluation_batch_of_one_shows_what_a_larger_one_does():
     alone = rows_by_clip(list(evaluation_batches(prepared, 1)))
     together = rows_by_clip(list(evaluation_batches(prepared, 9)))
 
-    assert alone.keys() == together.keys()
-    assert all(torch.equal(alone[name][1], together[name][1]) for name in alone)
+    assert differing(alone, together) == []
 
 
 def test_preparing_leaves_the_data_set_as_it_was():

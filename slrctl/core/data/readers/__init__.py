@@ -38,42 +38,9 @@ _STARTS = {
 }
 
 
-def read_clips(path: Path, settings: DataSettings, classes: Sequence[str] | None) -> Reading:
-    """Read a file with the first reader that recognises it.
-
-    Raises:
-        DataError: the file does not exist, no reader recognises it, or its reader cannot read it.
-    """
-    if not path.exists():
-        raise DataError(f"{path}: is not there; check the path")
-    if not (path.is_file() or path.is_dir()):
-        raise DataError(
-            f"{path}: is a device, a pipe or a socket; write its content into a file and name that"
-        )
-    if settings.gloss_names is not None:  # a wrong path is an error even if no label needs a name
-        read_gloss_names(settings.gloss_names)
-    try:
-        if path.is_file() and path.stat().st_size == 0:
-            raise DataError(f"{path}: is empty (0 bytes); fetch or write it again")
-        reader = _reader_of(path)
-        if reader is None:
-            raise DataError(f"{path}: {_describe_unknown(path)}")
-        reading = reader.read(path, settings, classes)
-        return replace(reading, notes=[*reading.notes, *_absent_hands(reading.clips)])
-    except ClipProblem as problem:
-        raise DataError(f"{path}: {problem}") from problem
-    except OSError as error:
-        raise DataError(
-            f"{error.filename or path}: cannot be read: {error.strerror or error}; "
-            "check its permissions"
-        ) from error
-
-
-def _reader_of(path: Path) -> ModuleType | None:
-    reader = next((reader for reader in READERS if reader.recognises(path)), None)
-    if reader is None and path.suffix.lower() == ".csv" and _kind_of(path) is None:
-        return spoter_csv  # which says what the file lacks
-    return reader
+def _first_bytes(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(32)
 
 
 def _kind_of(path: Path) -> str | None:
@@ -82,9 +49,11 @@ def _kind_of(path: Path) -> str | None:
     return next((kind for magic, kind in _STARTS.items() if start.startswith(magic)), None)
 
 
-def _first_bytes(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(32)
+def _reader_of(path: Path) -> ModuleType | None:
+    reader = next((reader for reader in READERS if reader.recognises(path)), None)
+    if reader is None and path.suffix.lower() == ".csv" and _kind_of(path) is None:
+        return spoter_csv  # which says what the file lacks
+    return reader
 
 
 def _absent_hands(clips: Iterable[Clip]) -> list[str]:
@@ -120,3 +89,34 @@ def folder_of(path: Path) -> Path:
     """Return the file or folder that holds everything a reading of `path` looks at."""
     is_index = path.is_file() and _reader_of(path) is competition
     return path.parent if is_index else path
+
+
+def read_clips(path: Path, settings: DataSettings, classes: Sequence[str] | None) -> Reading:
+    """Read a file with the first reader that recognises it.
+
+    Raises:
+        DataError: the file does not exist, no reader recognises it, or its reader cannot read it.
+    """
+    if not path.exists():
+        raise DataError(f"{path}: is not there; check the path")
+    if not (path.is_file() or path.is_dir()):
+        raise DataError(
+            f"{path}: is a device, a pipe or a socket; write its content into a file and name that"
+        )
+    if settings.gloss_names is not None:  # a wrong path is an error even if no label needs a name
+        read_gloss_names(settings.gloss_names)
+    try:
+        if path.is_file() and path.stat().st_size == 0:
+            raise DataError(f"{path}: is empty (0 bytes); fetch or write it again")
+        reader = _reader_of(path)
+        if reader is None:
+            raise DataError(f"{path}: {_describe_unknown(path)}")
+        reading = reader.read(path, settings, classes)
+        return replace(reading, notes=[*reading.notes, *_absent_hands(reading.clips)])
+    except ClipProblem as problem:
+        raise DataError(f"{path}: {problem}") from problem
+    except OSError as error:
+        raise DataError(
+            f"{error.filename or path}: cannot be read: {error.strerror or error}; "
+            "check its permissions"
+        ) from error

@@ -59,13 +59,6 @@ _NUM_POINTS = NUM_POSE + 2 * NUM_HAND
 _MOST_FRAMES = 10_000
 
 
-def recognises(path: Path) -> bool:
-    """True for the folder, its train.csv, or one of its Parquet files."""
-    if path.is_dir():
-        return is_index(path / _INDEX)
-    return is_index(path) or _is_long_parquet(path)
-
-
 def is_index(path: Path) -> bool:
     """True for a train.csv, whose clips lie in its folder."""
     if not path.is_file():
@@ -87,48 +80,27 @@ def _is_long_parquet(path: Path) -> bool:
     return "landmarks" not in names and "landmark_index" in names
 
 
-def read(path: Path, settings: DataSettings, classes: Sequence[str] | None) -> Reading:
-    """Read every clip that train.csv names; glosses are names, so `classes` change nothing.
+def _read_table(path: Path) -> pa.Table:
+    with library_errors("Parquet"), open_parquet(path, _COLUMNS) as file:
+        check_columns(path, file, _COLUMNS, required=_COLUMNS)
+        table = file.read(list(_COLUMNS)).unify_dictionaries()
+        table.validate(full=True)
+        return table
 
-    Raises:
-        DataError: the file or one of its rows is not as it should be.
-    """
-    if path.is_file() and not is_index(path):
-        raise DataError(
-            f"{path}: holds the landmarks of one clip but not its sign, which stands in {_INDEX} "
-            f"(columns {', '.join(_INDEX_COLUMNS)}); name that file or its folder"
+
+def _integers(table: pa.Table, name: str) -> Int64[np.ndarray, " R"]:
+    column = table[name].combine_chunks()
+    if column.null_count:
+        row = column.is_null().to_pylist().index(True)
+        raise ClipProblem(
+            f"no {name}", f"row {row + 1}, column {name!r}: found null, expected an integer"
         )
-    index = path / _INDEX if path.is_dir() else path
-    rows = read_small_table(index, _INDEX_COLUMNS)
-    ids = [row.get("sequence_id") or row.get("path") or "" for row in rows]
-    has_own_ids = len(set(ids)) == len(ids)
-    aspect = 1.0 if settings.frame_size is None else settings.frame_size[0] / settings.frame_size[1]
-    bad, clips, num_with_gaps = BadClips(index), [], 0
-    for number, row in enumerate(rows):
-        try:
-            if not row["sign"]:
-                raise ClipProblem("no sign", "column 'sign': found an empty cell")
-            landmarks, has_gaps = _read_clip(file_inside(index.parent, row["path"]))
-        except ClipProblem as problem:
-            bad.add(number, problem)
-            continue
-        num_with_gaps += has_gaps
-        clips.append(
-            Clip(
-                clip_id=ids[number] if has_own_ids else row["path"],
-                gloss=row["sign"],
-                landmarks=landmarks,
-                signer=row["participant_id"] or None,
-                aspect=aspect,
-            )
-        )
-    notes, dropped = bad.settle(len(rows), skip=settings.skip_bad_clips)
-    if num_with_gaps:
-        notes.append(
-            f"{count_of(num_with_gaps, 'clip')} without some frame numbers: "
-            "the frames that are there are taken as following one another"
-        )
-    return Reading(clips, notes, dropped)
+    return np.from_dlpack(column.cast(pa.int64(), safe=False))
+
+
+def _floats(table: pa.Table, name: str) -> Float64[np.ndarray, " R"]:
+    column = table[name].combine_chunks().cast(pa.float64(), safe=False)
+    return np.from_dlpack(column.fill_null(np.nan))
 
 
 def _read_clip(path: Path) -> tuple[Float32[np.ndarray, "T 54 2"], bool]:
@@ -182,24 +154,52 @@ def _read_clip(path: Path) -> tuple[Float32[np.ndarray, "T 54 2"], bool]:
     return landmarks, int(numbers[-1]) - int(numbers[0]) >= len(numbers)
 
 
-def _read_table(path: Path) -> pa.Table:
-    with library_errors("Parquet"), open_parquet(path, _COLUMNS) as file:
-        check_columns(path, file, _COLUMNS, required=_COLUMNS)
-        table = file.read(list(_COLUMNS)).unify_dictionaries()
-        table.validate(full=True)
-        return table
+def recognises(path: Path) -> bool:
+    """True for the folder, its train.csv, or one of its Parquet files."""
+    if path.is_dir():
+        return is_index(path / _INDEX)
+    return is_index(path) or _is_long_parquet(path)
 
 
-def _integers(table: pa.Table, name: str) -> Int64[np.ndarray, " R"]:
-    column = table[name].combine_chunks()
-    if column.null_count:
-        row = column.is_null().to_pylist().index(True)
-        raise ClipProblem(
-            f"no {name}", f"row {row + 1}, column {name!r}: found null, expected an integer"
+def read(path: Path, settings: DataSettings, classes: Sequence[str] | None) -> Reading:
+    """Read every clip that train.csv names; glosses are names, so `classes` change nothing.
+
+    Raises:
+        DataError: the file or one of its rows is not as it should be.
+    """
+    if path.is_file() and not is_index(path):
+        raise DataError(
+            f"{path}: holds the landmarks of one clip but not its sign, which stands in {_INDEX} "
+            f"(columns {', '.join(_INDEX_COLUMNS)}); name that file or its folder"
         )
-    return np.from_dlpack(column.cast(pa.int64(), safe=False))
-
-
-def _floats(table: pa.Table, name: str) -> Float64[np.ndarray, " R"]:
-    column = table[name].combine_chunks().cast(pa.float64(), safe=False)
-    return np.from_dlpack(column.fill_null(np.nan))
+    index = path / _INDEX if path.is_dir() else path
+    rows = read_small_table(index, _INDEX_COLUMNS)
+    ids = [row.get("sequence_id") or row.get("path") or "" for row in rows]
+    has_own_ids = len(set(ids)) == len(ids)
+    aspect = 1.0 if settings.frame_size is None else settings.frame_size[0] / settings.frame_size[1]
+    bad, clips, num_with_gaps = BadClips(index), [], 0
+    for number, row in enumerate(rows):
+        try:
+            if not row["sign"]:
+                raise ClipProblem("no sign", "column 'sign': found an empty cell")
+            landmarks, has_gaps = _read_clip(file_inside(index.parent, row["path"]))
+        except ClipProblem as problem:
+            bad.add(number, problem)
+            continue
+        num_with_gaps += has_gaps
+        clips.append(
+            Clip(
+                clip_id=ids[number] if has_own_ids else row["path"],
+                gloss=row["sign"],
+                landmarks=landmarks,
+                signer=row["participant_id"] or None,
+                aspect=aspect,
+            )
+        )
+    notes, dropped = bad.settle(len(rows), skip=settings.skip_bad_clips)
+    if num_with_gaps:
+        notes.append(
+            f"{count_of(num_with_gaps, 'clip')} without some frame numbers: "
+            "the frames that are there are taken as following one another"
+        )
+    return Reading(clips, notes, dropped)

@@ -10,6 +10,27 @@ from slrctl.errors import DataError
 from slrctl.files import parse_json, read_text
 
 
+def _base(labels: Sequence[int] | dict[int, str]) -> int:
+    return 0 if min(labels, default=0) == 0 else 1
+
+
+def _shift_to_training(labels: Sequence[int], training: Sequence[int]) -> tuple[int, str]:
+    """Compute the offset from an evaluation file's labels to the training file's, with a note."""
+    if not training:
+        return 0, "labels taken as they are: no class of the training set is a number"
+    training_base = _base(training)
+    # One past the training file's largest label: K itself where no label is left out.
+    past_last = training[-1] + 1 - training_base
+    base = 0 if 0 in labels else 1 if past_last in labels else training_base
+    shift = training_base - base
+    if shift == 0:
+        return 0, f"labels count from {base}, as in the training set"
+    return shift, (
+        f"labels count from {base}, those of the training set from {training_base}: "
+        f"shifted by {shift:+d}"
+    )
+
+
 def glosses_of(
     labels: Sequence[int], names: dict[int, str] | None, classes: Sequence[str] | None
 ) -> tuple[list[str | None], str]:
@@ -35,25 +56,19 @@ def glosses_of(
     return [names.get(integer) for integer in integers], note
 
 
-def _base(labels: Sequence[int] | dict[int, str]) -> int:
-    return 0 if min(labels, default=0) == 0 else 1
-
-
-def _shift_to_training(labels: Sequence[int], training: Sequence[int]) -> tuple[int, str]:
-    """Compute the offset from an evaluation file's labels to the training file's, with a note."""
-    if not training:
-        return 0, "labels taken as they are: no class of the training set is a number"
-    training_base = _base(training)
-    # One past the training file's largest label: K itself where no label is left out.
-    past_last = training[-1] + 1 - training_base
-    base = 0 if 0 in labels else 1 if past_last in labels else training_base
-    shift = training_base - base
-    if shift == 0:
-        return 0, f"labels count from {base}, as in the training set"
-    return shift, (
-        f"labels count from {base}, those of the training set from {training_base}: "
-        f"shifted by {shift:+d}"
-    )
+def _pairs_in(path: Path, text: str) -> list[tuple[str, Any]]:
+    """Return the labels and names of a JSON object, a JSON list or a CSV, unchecked."""
+    if text.lstrip().startswith(("{", "[")):
+        try:
+            content = parse_json(text)
+        except ValueError as error:
+            raise DataError(f"{path}: is not JSON ({error}); correct it") from error
+        pairs = content.items() if isinstance(content, dict) else enumerate(content)
+        return [(str(label), name) for label, name in pairs]
+    lines = [line for line in csv.reader(text.splitlines()) if any(cell.strip() for cell in line)]
+    if lines and not lines[0][0].strip().isdecimal():
+        lines = lines[1:]  # the header
+    return [(line[0], line[1].strip() if len(line) == 2 else None) for line in lines]
 
 
 def read_gloss_names(path: Path) -> dict[int, str]:
@@ -93,18 +108,3 @@ def read_gloss_names(path: Path) -> dict[int, str]:
             )
         names[int(label)], labels[name] = name, label
     return names
-
-
-def _pairs_in(path: Path, text: str) -> list[tuple[str, Any]]:
-    """Return the labels and names of a JSON object, a JSON list or a CSV, unchecked."""
-    if text.lstrip().startswith(("{", "[")):
-        try:
-            content = parse_json(text)
-        except ValueError as error:
-            raise DataError(f"{path}: is not JSON ({error}); correct it") from error
-        pairs = content.items() if isinstance(content, dict) else enumerate(content)
-        return [(str(label), name) for label, name in pairs]
-    lines = [line for line in csv.reader(text.splitlines()) if any(cell.strip() for cell in line)]
-    if lines and not lines[0][0].strip().isdecimal():
-        lines = lines[1:]  # the header
-    return [(line[0], line[1].strip() if len(line) == 2 else None) for line in lines]

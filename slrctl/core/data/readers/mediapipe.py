@@ -71,6 +71,87 @@ def landmarks_from_holistic(
     return landmarks
 
 
+def _read_array(path: Path) -> Float[np.ndarray, "T N"]:
+    """Read the vectors of a file; one that holds a single vector is one row."""
+    check_size(path, _LARGEST_BYTES)
+    with library_errors("an array saved by numpy.save"), path.open("rb") as file:
+        array = np.lib.format.read_array(file, allow_pickle=False)
+    if array.dtype.kind not in "fiu":
+        raise ClipProblem(
+            "no numbers", f"holds type {quote(str(array.dtype))}; expected float64 or float32"
+        )
+    size = array.shape[-1] if array.ndim else 1
+    if array.ndim > 2 or size not in (_WITH_FACE, _WITHOUT_FACE):
+        raise ClipProblem(
+            "wrong size",
+            f"found an array of shape {array.shape}, expected rows of {_WITH_FACE} values (pose "
+            f"33 x 4, face 468 x 3, hands 21 x 3 each) or of {_WITHOUT_FACE} (without the face)",
+        )
+    return array.astype(np.float64).reshape(-1, size)
+
+
+def _numbered_frames(folder: Path) -> list[Path]:
+    """List the files of a clip in the order of their numbers, which have no gap."""
+    frames = files_of(folder, _SUFFIX)
+    if not frames:
+        raise ClipProblem("no frame", "holds no frame; expected 0.npy, 1.npy, ...")
+    strange = next((frame.name for frame in frames if not frame.stem.isdecimal()), None)
+    if strange is not None:
+        raise ClipProblem(
+            "frame without a number",
+            f"found the file {quote(strange)}, expected the frame's number as its name: 0.npy",
+        )
+    frames.sort(key=lambda frame: int(frame.stem))
+    for before, after in pairwise(frames):
+        if int(after.stem) != int(before.stem) + 1:
+            raise ClipProblem(
+                "gap between frames",
+                f"found frame {quote(before.name)} followed by {quote(after.name)}, expected "
+                "every number once; fetch what is missing, or number the frames anew",
+            )
+    return frames
+
+
+def _read_frames(folder: Path) -> Float[np.ndarray, "T N"]:
+    """Read the vectors of a folder, a file a frame."""
+    vectors: list[Float[np.ndarray, "1 N"]] = []
+    for path in _numbered_frames(folder):
+        try:
+            vector = _read_array(path)
+            if len(vector) != 1:
+                raise ClipProblem("wrong size", f"found {len(vector)} vectors, expected one")
+            if vectors and vector.size != vectors[0].size:
+                raise ClipProblem(
+                    "mixed sizes",
+                    f"found {vector.size} values, expected {vectors[0].size} as in the frames "
+                    "before it",
+                )
+        except ClipProblem as problem:
+            raise ClipProblem(problem.kind, f"frame {quote(path.name)}: {problem}") from problem
+        vectors.append(vector)
+    return np.concatenate(vectors)
+
+
+def _landmarks(vectors: Float[np.ndarray, "T N"]) -> Float32[np.ndarray, "T 54 2"]:
+    """Cut vectors into pose and hands, and check that they are finite and not all missing."""
+    num_frames = len(vectors)
+    pose = vectors[:, :_POSE_VALUES].reshape(num_frames, NUM_POSE, 4)
+    hands = vectors[:, -2 * _HAND_VALUES :].reshape(num_frames, 2 * NUM_HAND, 3)
+    with np.errstate(over="ignore"):  # numbers beyond float32 become infinite and are reported
+        points = np.concatenate([pose[..., :2], hands[..., :2]], axis=1).astype(np.float32)
+    if not np.isfinite(points).all():
+        frame, point, axis = np.argwhere(~np.isfinite(points))[0].tolist()
+        raise ClipProblem(
+            "nan or inf",
+            f"found {points[frame, point, axis]} in its frame {frame + 1}, "
+            "expected a finite number, 0 if missing",
+        )
+    points[(points == 0).all(-1)] = np.nan
+    landmarks = landmarks_from_holistic(*np.split(points, [NUM_POSE, NUM_POSE + NUM_HAND], axis=1))
+    check_landmarks(landmarks, "0")
+    return landmarks
+
+
 def recognises(path: Path) -> bool:
     """True for a folder that holds folders of .npy files, or folders of folders of them."""
     if not path.is_dir():
@@ -114,84 +195,3 @@ def read(path: Path, settings: DataSettings, classes: Sequence[str] | None) -> R
     if empty := [gloss.name for gloss, found in glosses.items() if not found]:
         notes.append(f"warning: {count_of(len(empty), 'folder')} without clips: {some_of(empty)}")
     return Reading(clips, notes, dropped)
-
-
-def _read_array(path: Path) -> Float[np.ndarray, "T N"]:
-    """Read the vectors of a file; one that holds a single vector is one row."""
-    check_size(path, _LARGEST_BYTES)
-    with library_errors("an array saved by numpy.save"), path.open("rb") as file:
-        array = np.lib.format.read_array(file, allow_pickle=False)
-    if array.dtype.kind not in "fiu":
-        raise ClipProblem(
-            "no numbers", f"holds type {quote(str(array.dtype))}; expected float64 or float32"
-        )
-    size = array.shape[-1] if array.ndim else 1
-    if array.ndim > 2 or size not in (_WITH_FACE, _WITHOUT_FACE):
-        raise ClipProblem(
-            "wrong size",
-            f"found an array of shape {array.shape}, expected rows of {_WITH_FACE} values (pose "
-            f"33 x 4, face 468 x 3, hands 21 x 3 each) or of {_WITHOUT_FACE} (without the face)",
-        )
-    return array.astype(np.float64).reshape(-1, size)
-
-
-def _read_frames(folder: Path) -> Float[np.ndarray, "T N"]:
-    """Read the vectors of a folder, a file a frame."""
-    vectors: list[Float[np.ndarray, "1 N"]] = []
-    for path in _numbered_frames(folder):
-        try:
-            vector = _read_array(path)
-            if len(vector) != 1:
-                raise ClipProblem("wrong size", f"found {len(vector)} vectors, expected one")
-            if vectors and vector.size != vectors[0].size:
-                raise ClipProblem(
-                    "mixed sizes",
-                    f"found {vector.size} values, expected {vectors[0].size} as in the frames "
-                    "before it",
-                )
-        except ClipProblem as problem:
-            raise ClipProblem(problem.kind, f"frame {quote(path.name)}: {problem}") from problem
-        vectors.append(vector)
-    return np.concatenate(vectors)
-
-
-def _numbered_frames(folder: Path) -> list[Path]:
-    """List the files of a clip in the order of their numbers, which have no gap."""
-    frames = files_of(folder, _SUFFIX)
-    if not frames:
-        raise ClipProblem("no frame", "holds no frame; expected 0.npy, 1.npy, ...")
-    strange = next((frame.name for frame in frames if not frame.stem.isdecimal()), None)
-    if strange is not None:
-        raise ClipProblem(
-            "frame without a number",
-            f"found the file {quote(strange)}, expected the frame's number as its name: 0.npy",
-        )
-    frames.sort(key=lambda frame: int(frame.stem))
-    for before, after in pairwise(frames):
-        if int(after.stem) != int(before.stem) + 1:
-            raise ClipProblem(
-                "gap between frames",
-                f"found frame {quote(before.name)} followed by {quote(after.name)}, expected "
-                "every number once; fetch what is missing, or number the frames anew",
-            )
-    return frames
-
-
-def _landmarks(vectors: Float[np.ndarray, "T N"]) -> Float32[np.ndarray, "T 54 2"]:
-    """Cut vectors into pose and hands, and check that they are finite and not all missing."""
-    num_frames = len(vectors)
-    pose = vectors[:, :_POSE_VALUES].reshape(num_frames, NUM_POSE, 4)
-    hands = vectors[:, -2 * _HAND_VALUES :].reshape(num_frames, 2 * NUM_HAND, 3)
-    with np.errstate(over="ignore"):  # numbers beyond float32 become infinite and are reported
-        points = np.concatenate([pose[..., :2], hands[..., :2]], axis=1).astype(np.float32)
-    if not np.isfinite(points).all():
-        frame, point, axis = np.argwhere(~np.isfinite(points))[0].tolist()
-        raise ClipProblem(
-            "nan or inf",
-            f"found {points[frame, point, axis]} in its frame {frame + 1}, "
-            "expected a finite number, 0 if missing",
-        )
-    points[(points == 0).all(-1)] = np.nan
-    landmarks = landmarks_from_holistic(*np.split(points, [NUM_POSE, NUM_POSE + NUM_HAND], axis=1))
-    check_landmarks(landmarks, "0")
-    return landmarks

@@ -30,27 +30,6 @@ class NumberBlock(NamedTuple):
     problems: dict[int, ClipProblem]
 
 
-def parse_lists(columns: Sequence[pa.Array], names: Sequence[str]) -> NumberBlock:
-    """Parse a block of cells, each a list such as `[0.5, nan, 0.51]`.
-
-    Lists as numpy prints them (no commas, `np.float64(0.5)`) and `None` for `nan` are accepted.
-
-    Args:
-        columns: binary arrays of one length, a cell for each row.
-        names: their names, for the messages.
-    """
-    block = _parse_together(columns)
-    if block is None:
-        columns = [
-            pa.array([_as_plain_list(cell) for cell in column.to_pylist()], pa.binary())
-            for column in columns
-        ]
-        block = _parse_together(columns)
-    if block is None or np.isinf(block.values).any():
-        return _parse_rows(columns, names)
-    return block
-
-
 def _as_plain_list(cell: bytes) -> bytes:
     """Rewrite a list as numpy or Python prints it into the plain form."""
     cell = _NUMPY_SCALAR.sub(rb"\1", cell.strip()) if b"np.float" in cell else cell.strip()
@@ -58,33 +37,6 @@ def _as_plain_list(cell: bytes) -> bytes:
     if b"," in cell or not (cell.startswith(b"[") and cell.endswith(b"]")):
         return cell
     return b"[" + b", ".join(cell[1:-1].split()) + b"]"
-
-
-def _parse_together(columns: Sequence[pa.Array]) -> NumberBlock | None:
-    """Parse all columns at once; None where a cell or a length is irregular."""
-    texts, offsets = zip(*(_bytes_of(column) for column in columns), strict=True)
-    joined = b"".join(texts)
-    num_cells = sum(len(column) for column in columns)
-    shifts = np.cumsum([0, *(len(text) for text in texts[:-1])])
-    starts = np.concatenate([offset[:-1] + s for offset, s in zip(offsets, shifts, strict=True)])
-    ends = np.concatenate([offset[1:] + s for offset, s in zip(offsets, shifts, strict=True)])
-    letters = np.frombuffer(joined, np.uint8)
-    if not (
-        (ends - starts).min(initial=2) >= 2
-        # A second "]" in a cell ends a line too many, which the lengths would show.
-        and joined.count(b"[") == num_cells
-        and (letters[starts] == ord("[")).all()
-        and (letters[ends - 1] == ord("]")).all()
-    ):
-        return None
-    commas = (letters == ord(",")).view(np.uint8)
-    lengths = 1 + np.add.reduceat(commas, starts, dtype=np.int32).reshape(len(columns), -1)
-    if (lengths != lengths[0]).any():
-        return None
-    values = _parse_lines(joined.translate(_LIST_TO_LINES))
-    if values is None or len(values) != lengths.sum():
-        return None
-    return NumberBlock(values.reshape(len(columns), -1), lengths[0].astype(np.int64), {})
 
 
 def _bytes_of(column: pa.Array) -> tuple[memoryview, Int64[np.ndarray, "..."]]:
@@ -117,19 +69,53 @@ def _parse_lines(lines: bytes) -> Float32[np.ndarray, " N"] | None:
     return np.concatenate([np.zeros(0, np.float32), *chunks])
 
 
-def _parse_rows(columns: Sequence[pa.Array], names: Sequence[str]) -> NumberBlock:
-    """Parse row by row, and note the first problem of each row that has one."""
-    rows: list[Float32[np.ndarray, "N F"]] = []
-    problems: dict[int, ClipProblem] = {}
-    cells_of_rows = zip(*(column.to_pylist() for column in columns), strict=True)
-    for row, cells in enumerate(cells_of_rows):
-        try:
-            rows.append(_parse_row(cells, names))
-        except ClipProblem as problem:
-            problems[row] = problem
-            rows.append(np.zeros((len(columns), 0), np.float32))
-    lengths = np.array([numbers.shape[1] for numbers in rows], dtype=np.int64)
-    return NumberBlock(np.concatenate(rows, axis=1), lengths, problems)
+def _parse_together(columns: Sequence[pa.Array]) -> NumberBlock | None:
+    """Parse all columns at once; None where a cell or a length is irregular."""
+    texts, offsets = zip(*(_bytes_of(column) for column in columns), strict=True)
+    joined = b"".join(texts)
+    num_cells = sum(len(column) for column in columns)
+    shifts = np.cumsum([0, *(len(text) for text in texts[:-1])])
+    starts = np.concatenate([offset[:-1] + s for offset, s in zip(offsets, shifts, strict=True)])
+    ends = np.concatenate([offset[1:] + s for offset, s in zip(offsets, shifts, strict=True)])
+    letters = np.frombuffer(joined, np.uint8)
+    if not (
+        (ends - starts).min(initial=2) >= 2
+        # A second "]" in a cell ends a line too many, which the lengths would show.
+        and joined.count(b"[") == num_cells
+        and (letters[starts] == ord("[")).all()
+        and (letters[ends - 1] == ord("]")).all()
+    ):
+        return None
+    commas = (letters == ord(",")).view(np.uint8)
+    lengths = 1 + np.add.reduceat(commas, starts, dtype=np.int32).reshape(len(columns), -1)
+    if (lengths != lengths[0]).any():
+        return None
+    values = _parse_lines(joined.translate(_LIST_TO_LINES))
+    if values is None or len(values) != lengths.sum():
+        return None
+    return NumberBlock(values.reshape(len(columns), -1), lengths[0].astype(np.int64), {})
+
+
+def _words_of(cell: bytes, name: str) -> list[bytes]:
+    """Split one list into its numbers, still as text."""
+    text = cell.strip()
+    if not text:
+        raise ClipProblem("empty cell", f"found an empty cell, expected {_EXAMPLE}", column=name)
+    if not (text.startswith(b"[") and text.endswith(b"]")):
+        raise ClipProblem(
+            "cell without a list", f"found {quote(cell)}, expected {_EXAMPLE}", column=name
+        )
+    if not text[1:-1].strip():
+        raise ClipProblem("empty list", f"found an empty list, expected {_EXAMPLE}", column=name)
+    words = [word.strip() for word in text[1:-1].split(b",")]
+    for place, word in enumerate(words):
+        if not _NUMBER.fullmatch(word):
+            raise ClipProblem(
+                "non-numeric cell",
+                f"found {quote(word)} as number {place + 1} of the list, expected a number",
+                column=name,
+            )
+    return words
 
 
 def _parse_row(cells: Sequence[bytes], names: Sequence[str]) -> Float32[np.ndarray, "N F"]:
@@ -156,23 +142,37 @@ def _parse_row(cells: Sequence[bytes], names: Sequence[str]) -> Float32[np.ndarr
     return numbers
 
 
-def _words_of(cell: bytes, name: str) -> list[bytes]:
-    """Split one list into its numbers, still as text."""
-    text = cell.strip()
-    if not text:
-        raise ClipProblem("empty cell", f"found an empty cell, expected {_EXAMPLE}", column=name)
-    if not (text.startswith(b"[") and text.endswith(b"]")):
-        raise ClipProblem(
-            "cell without a list", f"found {quote(cell)}, expected {_EXAMPLE}", column=name
-        )
-    if not text[1:-1].strip():
-        raise ClipProblem("empty list", f"found an empty list, expected {_EXAMPLE}", column=name)
-    words = [word.strip() for word in text[1:-1].split(b",")]
-    for place, word in enumerate(words):
-        if not _NUMBER.fullmatch(word):
-            raise ClipProblem(
-                "non-numeric cell",
-                f"found {quote(word)} as number {place + 1} of the list, expected a number",
-                column=name,
-            )
-    return words
+def _parse_rows(columns: Sequence[pa.Array], names: Sequence[str]) -> NumberBlock:
+    """Parse row by row, and note the first problem of each row that has one."""
+    rows: list[Float32[np.ndarray, "N F"]] = []
+    problems: dict[int, ClipProblem] = {}
+    cells_of_rows = zip(*(column.to_pylist() for column in columns), strict=True)
+    for row, cells in enumerate(cells_of_rows):
+        try:
+            rows.append(_parse_row(cells, names))
+        except ClipProblem as problem:
+            problems[row] = problem
+            rows.append(np.zeros((len(columns), 0), np.float32))
+    lengths = np.array([numbers.shape[1] for numbers in rows], dtype=np.int64)
+    return NumberBlock(np.concatenate(rows, axis=1), lengths, problems)
+
+
+def parse_lists(columns: Sequence[pa.Array], names: Sequence[str]) -> NumberBlock:
+    """Parse a block of cells, each a list such as `[0.5, nan, 0.51]`.
+
+    Lists as numpy prints them (no commas, `np.float64(0.5)`) and `None` for `nan` are accepted.
+
+    Args:
+        columns: binary arrays of one length, a cell for each row.
+        names: their names, for the messages.
+    """
+    block = _parse_together(columns)
+    if block is None:
+        columns = [
+            pa.array([_as_plain_list(cell) for cell in column.to_pylist()], pa.binary())
+            for column in columns
+        ]
+        block = _parse_together(columns)
+    if block is None or np.isinf(block.values).any():
+        return _parse_rows(columns, names)
+    return block

@@ -84,6 +84,8 @@ def _is_number_list(kind: pa.DataType) -> bool:
 
 # For each column that is read, a test of its type, and what to call the type that is expected.
 Columns = Mapping[str, tuple[Callable[[pa.DataType], bool], str]]
+
+
 _COLUMNS: Columns = {
     **dict.fromkeys(_TEXTS, (_is_name, "text")),
     **dict.fromkeys(("fps", "aspect", "n_frames"), (is_number, "numbers")),
@@ -108,6 +110,24 @@ def open_parquet(path: Path, columns: Columns) -> pq.ParquetFile:
         pre_buffer=False,
         page_checksum_verification=True,
     )
+
+
+def _check_unpacked_size(path: Path, file: pq.ParquetFile) -> None:
+    """Refuse a file of a few kilobytes that unpacks to gigabytes of equal values."""
+    # Decodes a little at a time. Without it, metadata that is damaged would end the process below.
+    file.scan_contents()
+    groups = [file.metadata.row_group(index) for index in range(file.num_row_groups)]
+    chunks = [group.column(index) for group in groups for index in range(group.num_columns)]
+    claimed = sum(
+        max(chunk.total_uncompressed_size, chunk.num_values * _VALUE_BYTES) for chunk in chunks
+    )
+    size = path.stat().st_size
+    if claimed > max(_ALWAYS_ALLOWED_BYTES, size * _LARGEST_RATIO):
+        raise ClipProblem(
+            "unpacks to too much",
+            f"claims {claimed / 1e9:,.1f} GB of values in a file of {size / 1e6:,.2f} MB; "
+            "no landmarks shrink so far, the file is damaged or made to fill the memory",
+        )
 
 
 def check_columns(
@@ -140,89 +160,6 @@ def check_columns(
     _check_unpacked_size(path, file)
 
 
-def _check_unpacked_size(path: Path, file: pq.ParquetFile) -> None:
-    """Refuse a file of a few kilobytes that unpacks to gigabytes of equal values."""
-    # Decodes a little at a time. Without it, metadata that is damaged would end the process below.
-    file.scan_contents()
-    groups = [file.metadata.row_group(index) for index in range(file.num_row_groups)]
-    chunks = [group.column(index) for group in groups for index in range(group.num_columns)]
-    claimed = sum(
-        max(chunk.total_uncompressed_size, chunk.num_values * _VALUE_BYTES) for chunk in chunks
-    )
-    size = path.stat().st_size
-    if claimed > max(_ALWAYS_ALLOWED_BYTES, size * _LARGEST_RATIO):
-        raise ClipProblem(
-            "unpacks to too much",
-            f"claims {claimed / 1e9:,.1f} GB of values in a file of {size / 1e6:,.2f} MB; "
-            "no landmarks shrink so far, the file is damaged or made to fill the memory",
-        )
-
-
-def recognises(path: Path) -> bool:
-    """True if the file begins as a Parquet file does. Other layouts of Parquet are asked first."""
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return file.read(len(MAGIC)) == MAGIC
-
-
-def read(path: Path, settings: DataSettings, classes: Sequence[str] | None) -> Reading:
-    """Check the whole file, so that its clips can be read one after the other.
-
-    Glosses are names, so `classes` change nothing.
-
-    Raises:
-        DataError: the file or one of its rows is not as it should be.
-    """
-    with library_errors("Parquet"), open_parquet(path, _COLUMNS) as file:
-        check_columns(path, file, _COLUMNS, _REQUIRED)
-        names, num_rows = file.schema_arrow.names, file.metadata.num_rows
-    if num_rows == 0:
-        raise ClipProblem(
-            "no row", "is empty: it has columns but no row; expected a row for each clip"
-        )
-    bad = BadClips(path)
-    num_halves = sum(count for _, count in _rows_of(path, bad))
-    notes, dropped = bad.settle(num_rows, skip=settings.skip_bad_clips)
-    ignored = [name for name in names if name not in SCHEMA.names]
-    if ignored:
-        notes.append(f"{count_of(len(ignored), 'column')} not read: {some_of(ignored)}")
-    if num_halves:
-        number = count_of(num_halves, "landmark")
-        notes.append(f"{number} with only one of x and y: taken as missing")
-    return Reading(_LazyClips(path), notes, dropped)
-
-
-@dataclass(frozen=True)
-class _LazyClips:
-    """The good clips of a file that has been checked; each iteration reads them anew."""
-
-    path: Path
-
-    def __iter__(self) -> Iterator[Clip]:
-        return (clip for clip, _ in _rows_of(self.path, BadClips(self.path)))
-
-
-def _rows_of(path: Path, bad: BadClips) -> Iterator[tuple[Clip, int]]:
-    """Yield the good clips and how many landmarks of each had only one of x and y.
-
-    The other clips are noted in `bad`.
-    """
-    row_of: dict[str, int] = {}
-    row = 0
-    for batch in _batches_of(path):
-        for facts, numbers in zip(_facts_of(batch), _numbers_of(batch), strict=True):
-            try:
-                clip = _clip_of(facts, numbers, row, row_of)
-                is_nan = np.isnan(clip.landmarks)
-                num_halves = int((is_nan[..., 0] != is_nan[..., 1]).sum())
-                check_landmarks(clip.landmarks, column="landmarks")
-                yield clip, num_halves
-            except ClipProblem as problem:
-                bad.add(row, problem)
-            row += 1
-
-
 def _batches_of(path: Path) -> Iterator[pa.RecordBatch]:
     """Yield some rows at a time: the file may be larger than the memory."""
     with library_errors("Parquet"), open_parquet(path, _COLUMNS) as file:
@@ -232,13 +169,6 @@ def _batches_of(path: Path) -> Iterator[pa.RecordBatch]:
                 with library_errors(f"column {name!r} of a Parquet file"):
                     batch.column(name).validate(full=True)
             yield batch
-
-
-def _facts_of(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
-    """Yield the content of each row besides its landmarks; None where unknown."""
-    names = SCHEMA.names[:-1]
-    columns = [_values_of(batch, name) for name in names]
-    return (dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True))
 
 
 def _values_of(batch: pa.RecordBatch, name: str) -> list[Any]:
@@ -253,6 +183,13 @@ def _values_of(batch: pa.RecordBatch, name: str) -> list[Any]:
         return column.cast(pa.string()).to_pylist()
     numbers = column.cast(pa.float64(), safe=False).to_pylist()
     return numbers if name == "n_frames" else [None if n is None or n != n else n for n in numbers]
+
+
+def _facts_of(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
+    """Yield the content of each row besides its landmarks; None where unknown."""
+    names = SCHEMA.names[:-1]
+    columns = [_values_of(batch, name) for name in names]
+    return (dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True))
 
 
 def _numbers_of(batch: pa.RecordBatch) -> Iterator[Float32[np.ndarray, " N"] | None]:
@@ -320,6 +257,36 @@ def _clip_of(
     return Clip(**{**facts, "aspect": facts["aspect"] or 1.0}, landmarks=landmarks)
 
 
+def _rows_of(path: Path, bad: BadClips) -> Iterator[tuple[Clip, int]]:
+    """Yield the good clips and how many landmarks of each had only one of x and y.
+
+    The other clips are noted in `bad`.
+    """
+    row_of: dict[str, int] = {}
+    row = 0
+    for batch in _batches_of(path):
+        for facts, numbers in zip(_facts_of(batch), _numbers_of(batch), strict=True):
+            try:
+                clip = _clip_of(facts, numbers, row, row_of)
+                is_nan = np.isnan(clip.landmarks)
+                num_halves = int((is_nan[..., 0] != is_nan[..., 1]).sum())
+                check_landmarks(clip.landmarks, column="landmarks")
+                yield clip, num_halves
+            except ClipProblem as problem:
+                bad.add(row, problem)
+            row += 1
+
+
+@dataclass(frozen=True)
+class _LazyClips:
+    """The good clips of a file that has been checked; each iteration reads them anew."""
+
+    path: Path
+
+    def __iter__(self) -> Iterator[Clip]:
+        return (clip for clip, _ in _rows_of(self.path, BadClips(self.path)))
+
+
 def other_columns(path: Path) -> list[str]:
     """List the columns of a Parquet file that clips do not have; none if it cannot be read."""
     try:
@@ -348,3 +315,38 @@ def write_parquet(clips: Iterable[Clip], path: Path) -> None:
     ):
         for group in groups_of_clips(clips, _FRAMES_TOGETHER):
             writer.write_table(table_of(group))
+
+
+def recognises(path: Path) -> bool:
+    """True if the file begins as a Parquet file does. Other layouts of Parquet are asked first."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(MAGIC)) == MAGIC
+
+
+def read(path: Path, settings: DataSettings, classes: Sequence[str] | None) -> Reading:
+    """Check the whole file, so that its clips can be read one after the other.
+
+    Glosses are names, so `classes` change nothing.
+
+    Raises:
+        DataError: the file or one of its rows is not as it should be.
+    """
+    with library_errors("Parquet"), open_parquet(path, _COLUMNS) as file:
+        check_columns(path, file, _COLUMNS, _REQUIRED)
+        names, num_rows = file.schema_arrow.names, file.metadata.num_rows
+    if num_rows == 0:
+        raise ClipProblem(
+            "no row", "is empty: it has columns but no row; expected a row for each clip"
+        )
+    bad = BadClips(path)
+    num_halves = sum(count for _, count in _rows_of(path, bad))
+    notes, dropped = bad.settle(num_rows, skip=settings.skip_bad_clips)
+    ignored = [name for name in names if name not in SCHEMA.names]
+    if ignored:
+        notes.append(f"{count_of(len(ignored), 'column')} not read: {some_of(ignored)}")
+    if num_halves:
+        number = count_of(num_halves, "landmark")
+        notes.append(f"{number} with only one of x and y: taken as missing")
+    return Reading(_LazyClips(path), notes, dropped)

@@ -39,6 +39,16 @@ from slrctl.core.data.readers.reading import (
 from slrctl.errors import SlrctlError
 from slrctl.settings import DataSettings
 
+_SUFFIX = ".pose"
+_LABELS = "labels.csv"
+_VERSIONS = {struct.pack("<f", version) for version in (0.0, 0.1, 0.2)}
+_NUMBER_AT_END = re.compile(r"(.+?)[ _-]+\(?\d+\)?")
+_LARGEST_BYTES = 1 << 30
+_MOST_VALUES_V0 = 1 << 25
+# The index of each point among all points, by component and name, and those of x and y among its
+# coordinates.
+Places = dict[tuple[str, str], tuple[int, int, int]]
+
 _SIDES = ("right", "left")
 # The joints of a hand in the order of the other layouts: thumb first, each finger from its base.
 _HAND = (
@@ -100,6 +110,8 @@ def _openpose_body(component: str) -> Layout:
 
 
 _POSE, _FACE = "POSE_LANDMARKS", "FACE_LANDMARKS"
+
+
 LAYOUTS: dict[str, Layout] = {
     "MediaPipe Holistic": {
         # Points of the face mesh that lie nearest to those of the pose, over eye distance: nose
@@ -128,16 +140,6 @@ LAYOUTS: dict[str, Layout] = {
     },
 }
 
-_SUFFIX = ".pose"
-_LABELS = "labels.csv"
-_VERSIONS = {struct.pack("<f", version) for version in (0.0, 0.1, 0.2)}
-_NUMBER_AT_END = re.compile(r"(.+?)[ _-]+\(?\d+\)?")
-_LARGEST_BYTES = 1 << 30
-_MOST_VALUES_V0 = 1 << 25
-# The index of each point among all points, by component and name, and those of x and y among its
-# coordinates.
-Places = dict[tuple[str, str], tuple[int, int, int]]
-
 
 class _PoseFile(NamedTuple):
     """A file, by its path in a folder, and the facts that stand beside it."""
@@ -160,55 +162,23 @@ class _PoseClip(NamedTuple):
     absent: list[str]
 
 
-def recognises(path: Path) -> bool:
-    """True for a `.pose` file, or a folder of them or of folders of them."""
-    if path.is_dir():
-        return holds_file(path, _SUFFIX) or any(
-            holds_file(gloss, _SUFFIX) for gloss in folders_of(path)
+def _named(path: Path) -> _PoseFile:
+    numbered = _NUMBER_AT_END.fullmatch(path.stem)
+    gloss = numbered[1] if numbered else path.stem
+    return _PoseFile(path.parent, path.name, path.stem, gloss, {})
+
+
+def _read_labels(path: Path) -> list[_PoseFile]:
+    return [
+        _PoseFile(
+            path.parent,
+            row["path"],
+            row["path"].removesuffix(_SUFFIX),
+            row["gloss"],
+            {name: row.get(name) or None for name in ("signer", "session", "split")},
         )
-    if path.suffix == _SUFFIX:
-        return True
-    with path.open("rb") as file:
-        start = file.read(32)
-    # Version, width, height, depth, number of components, and the first one's name: capitals,
-    # digits and underscores, unlike anything that would follow those bytes in another format.
-    length = int.from_bytes(start[12:14], "little")
-    name = start[14 : 14 + min(length, 16)]
-    return start[:4] in _VERSIONS and length > 2 and bool(re.fullmatch(rb"\w{3,}", name))
-
-
-def read(path: Path, settings: DataSettings, classes: Sequence[str] | None) -> Reading:
-    """Read every file; glosses are names, so `classes` change nothing.
-
-    Raises:
-        DataError: a file is not as it should be, or none can be read.
-        SlrctlError: the package pose-format is not installed.
-    """
-    bad = BadClips(path)
-    files, notes = _files_in(path)
-    clips: list[Clip] = []
-    poses: list[_PoseClip] = []
-    for index, file in enumerate(files):
-        try:
-            if not file.gloss:
-                raise ClipProblem("no gloss", f"{_LABELS}, column 'gloss': found an empty cell")
-            pose = _read_pose(file_inside(file.folder, file.path), settings.frame_size)
-        except ClipProblem as problem:
-            bad.add(index, problem, where=f"clip {quote(file.clip_id)}")
-            continue
-        poses.append(pose)
-        clips.append(
-            Clip(
-                file.clip_id,
-                file.gloss,
-                pose.landmarks,
-                fps=pose.fps,
-                aspect=pose.aspect,
-                **file.facts,
-            )
-        )
-    drop_notes, dropped = bad.settle(len(files), skip=settings.skip_bad_clips)
-    return Reading(clips, [*drop_notes, *notes, *_notes_on(poses)], dropped)
+        for row in read_small_table(path, ("path", "gloss"))
+    ]
 
 
 def _files_in(path: Path) -> tuple[list[_PoseFile], list[str]]:
@@ -231,25 +201,6 @@ def _files_in(path: Path) -> tuple[list[_PoseFile], list[str]]:
     ]
 
 
-def _named(path: Path) -> _PoseFile:
-    numbered = _NUMBER_AT_END.fullmatch(path.stem)
-    gloss = numbered[1] if numbered else path.stem
-    return _PoseFile(path.parent, path.name, path.stem, gloss, {})
-
-
-def _read_labels(path: Path) -> list[_PoseFile]:
-    return [
-        _PoseFile(
-            path.parent,
-            row["path"],
-            row["path"].removesuffix(_SUFFIX),
-            row["gloss"],
-            {name: row.get(name) or None for name in ("signer", "session", "split")},
-        )
-        for row in read_small_table(path, ("path", "gloss"))
-    ]
-
-
 def _notes_on(poses: Sequence[_PoseClip]) -> list[str]:
     layouts = Counter(pose.layout for pose in poses)
     notes = [".pose files: " + ", ".join(f"{count} {name}" for name, count in layouts.items())]
@@ -264,50 +215,6 @@ def _notes_on(poses: Sequence[_PoseClip]) -> list[str]:
             f"warning: {count_of(crowds, 'file')} with several people: the first one is taken"
         )
     return notes
-
-
-def _read_pose(path: Path, frame_size: tuple[int, int] | None) -> _PoseClip:
-    """Read the first person of a file, of an image of `frame_size` where the header has no size."""
-    header, body = _read_file(path)
-    size = (header.dimensions.width, header.dimensions.height)
-    size = size if min(size) > 0 else frame_size
-    if size is None:
-        raise ClipProblem(
-            "no frame size",
-            f"its header says {header.dimensions.width} x {header.dimensions.height} for the size "
-            "of the image; say it with --set data.frame_size=[640,480]",
-        )
-    places = _places(header)
-    layout, sources = _find_sources(places)
-    if not (body.data.shape[0] and body.data.shape[1]):
-        raise ClipProblem(
-            "no usable frame",
-            f"holds {count_of(body.data.shape[0], 'frame')} of {body.data.shape[1]} people; "
-            "expected one frame and one person at least",
-        )
-    confidence = np.asarray(body.confidence)[:, 0]
-    with np.errstate(invalid="ignore"):  # a damaged file has NaNs that signal
-        data = np.ma.getdata(body.data)[:, 0].astype(np.float64)
-    landmarks = np.full((len(data), skeleton.NUM_LANDMARKS, 2), np.nan, np.float32)
-    for name, (component, points) in sources.items():
-        tracks = []
-        for index, x, y in (places[component, point] for point in points):
-            is_present = confidence[:, index, None] > 0
-            tracks.append(np.where(is_present, data[:, index, [x, y]], np.nan))
-        with np.errstate(over="ignore"):  # numbers beyond float32 become infinite, see below
-            landmarks[:, skeleton.LANDMARK_NAMES.index(name)] = np.mean(tracks, axis=0) / size
-    if "neck" not in sources:
-        neck_between_shoulders(landmarks)
-    check_landmarks(landmarks, "confidence 0")
-    fps = float(body.fps)
-    return _PoseClip(
-        landmarks,
-        fps if 0 < fps < math.inf else None,
-        size[0] / size[1],
-        layout,
-        body.data.shape[1],
-        [name for name in LAYOUTS[layout] if name not in sources],
-    )
 
 
 def _read_file(path: Path) -> tuple[Any, Any]:
@@ -373,3 +280,98 @@ def _find_sources(places: Places) -> tuple[str, dict[str, Source]]:
             f"of {' or '.join(LAYOUTS)}, hands included",
         )
     return best, found[best]
+
+
+def _read_pose(path: Path, frame_size: tuple[int, int] | None) -> _PoseClip:
+    """Read the first person of a file, of an image of `frame_size` where the header has no size."""
+    header, body = _read_file(path)
+    size = (header.dimensions.width, header.dimensions.height)
+    size = size if min(size) > 0 else frame_size
+    if size is None:
+        raise ClipProblem(
+            "no frame size",
+            f"its header says {header.dimensions.width} x {header.dimensions.height} for the size "
+            "of the image; say it with --set data.frame_size=[640,480]",
+        )
+    places = _places(header)
+    layout, sources = _find_sources(places)
+    if not (body.data.shape[0] and body.data.shape[1]):
+        raise ClipProblem(
+            "no usable frame",
+            f"holds {count_of(body.data.shape[0], 'frame')} of {body.data.shape[1]} people; "
+            "expected one frame and one person at least",
+        )
+    confidence = np.asarray(body.confidence)[:, 0]
+    with np.errstate(invalid="ignore"):  # a damaged file has NaNs that signal
+        data = np.ma.getdata(body.data)[:, 0].astype(np.float64)
+    landmarks = np.full((len(data), skeleton.NUM_LANDMARKS, 2), np.nan, np.float32)
+    for name, (component, points) in sources.items():
+        tracks = []
+        for index, x, y in (places[component, point] for point in points):
+            is_present = confidence[:, index, None] > 0
+            tracks.append(np.where(is_present, data[:, index, [x, y]], np.nan))
+        with np.errstate(over="ignore"):  # numbers beyond float32 become infinite, see below
+            landmarks[:, skeleton.LANDMARK_NAMES.index(name)] = np.mean(tracks, axis=0) / size
+    if "neck" not in sources:
+        neck_between_shoulders(landmarks)
+    check_landmarks(landmarks, "confidence 0")
+    fps = float(body.fps)
+    return _PoseClip(
+        landmarks,
+        fps if 0 < fps < math.inf else None,
+        size[0] / size[1],
+        layout,
+        body.data.shape[1],
+        [name for name in LAYOUTS[layout] if name not in sources],
+    )
+
+
+def recognises(path: Path) -> bool:
+    """True for a `.pose` file, or a folder of them or of folders of them."""
+    if path.is_dir():
+        return holds_file(path, _SUFFIX) or any(
+            holds_file(gloss, _SUFFIX) for gloss in folders_of(path)
+        )
+    if path.suffix == _SUFFIX:
+        return True
+    with path.open("rb") as file:
+        start = file.read(32)
+    # Version, width, height, depth, number of components, and the first one's name: capitals,
+    # digits and underscores, unlike anything that would follow those bytes in another format.
+    length = int.from_bytes(start[12:14], "little")
+    name = start[14 : 14 + min(length, 16)]
+    return start[:4] in _VERSIONS and length > 2 and bool(re.fullmatch(rb"\w{3,}", name))
+
+
+def read(path: Path, settings: DataSettings, classes: Sequence[str] | None) -> Reading:
+    """Read every file; glosses are names, so `classes` change nothing.
+
+    Raises:
+        DataError: a file is not as it should be, or none can be read.
+        SlrctlError: the package pose-format is not installed.
+    """
+    bad = BadClips(path)
+    files, notes = _files_in(path)
+    clips: list[Clip] = []
+    poses: list[_PoseClip] = []
+    for index, file in enumerate(files):
+        try:
+            if not file.gloss:
+                raise ClipProblem("no gloss", f"{_LABELS}, column 'gloss': found an empty cell")
+            pose = _read_pose(file_inside(file.folder, file.path), settings.frame_size)
+        except ClipProblem as problem:
+            bad.add(index, problem, where=f"clip {quote(file.clip_id)}")
+            continue
+        poses.append(pose)
+        clips.append(
+            Clip(
+                file.clip_id,
+                file.gloss,
+                pose.landmarks,
+                fps=pose.fps,
+                aspect=pose.aspect,
+                **file.facts,
+            )
+        )
+    drop_notes, dropped = bad.settle(len(files), skip=settings.skip_bad_clips)
+    return Reading(clips, [*drop_notes, *notes, *_notes_on(poses)], dropped)

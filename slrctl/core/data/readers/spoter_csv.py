@@ -78,62 +78,6 @@ def _coordinates(landmark: str) -> tuple[str, str]:
     return f"{landmark}_X", f"{landmark}_Y"
 
 
-def recognises(path: Path) -> bool:
-    """True if the first line names coordinates in this layout."""
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        lines = file.read(_HEADER_BYTES).decode("utf-8-sig", "replace").strip().splitlines()
-    names = next(csv.reader(lines[:1]), []) if lines and len(lines[0]) < _HEADER_BYTES else []
-    known = {name for landmark in skeleton.LANDMARK_NAMES for name in _coordinates(landmark)}
-    return not known.isdisjoint(map(_common_spelling, names))
-
-
-def read(path: Path, settings: DataSettings, classes: Sequence[str] | None) -> Reading:
-    """Read every clip of the file.
-
-    Raises:
-        DataError: the file or one of its rows is not as it should be.
-    """
-    bad = BadClips(path)
-    content = path.read_bytes()
-    _check_text(path, content)
-    table = _read_table(path, content, bad)
-    landmarks, ignored = _find_columns(path, table.header)
-    if not table.blocks:  # no row can be split into cells: this raises
-        bad.settle(table.num_rows, skip=settings.skip_bad_clips)
-    glosses, label_note = _glosses(table, settings, classes, bad)
-    frames, lengths = _frames(table, landmarks, bad)
-    sizes = _frame_sizes(table, settings, bad)
-    fps = _positive_numbers(table, FPS, bad)
-    notes, dropped = bad.settle(table.num_rows, skip=settings.skip_bad_clips)
-
-    # Orientation and units are decided on the good clips alone.
-    is_good = np.array([row not in bad.rows for row in table.rows.tolist()])
-    frames, lengths = frames[np.repeat(is_good, lengths)], lengths[is_good]
-    frames, lengths, cleaning_notes = clean_frames(frames, lengths, sizes[is_good])
-    notes += [label_note, *cleaning_notes]
-    if np.isnan(frames[:, skeleton.NECK]).all():
-        neck_between_shoulders(frames)
-        notes.append("no neck in the file: the midpoint of the shoulders is taken")
-    if ignored:
-        notes.append(f"{count_of(len(ignored), 'column')} not read: {some_of(ignored)}")
-
-    clips = [
-        Clip(
-            clip_id=f"{path.stem}:{table.rows[index]}",
-            gloss=glosses[int(table.rows[index])],
-            landmarks=landmarks,
-            fps=fps[index],
-            aspect=1.0 if math.isnan(sizes[index, 0]) else float(sizes[index, 0] / sizes[index, 1]),
-        )
-        for index, landmarks in zip(
-            np.flatnonzero(is_good), np.split(frames, np.cumsum(lengths)[:-1]), strict=True
-        )
-    ]
-    return Reading(clips, notes, dropped)
-
-
 def _check_text(path: Path, content: bytes) -> None:
     if not _CONTENT.match(content):
         raise DataError(f"{path}: is empty; expected a header and one row for each clip")
@@ -151,30 +95,6 @@ def _check_text(path: Path, content: bytes) -> None:
             f"{path}: line {line}: found byte 0x{content[place]:02x}, which is no UTF-8 text "
             "(Latin-1, or damage?); save it again as UTF-8"
         )
-
-
-def _read_table(path: Path, content: bytes, bad: BadClips) -> _Table:
-    """Split the file into cells; rows with a wrong number of cells are noted in `bad`."""
-    first = next(_FIRST_LINE.finditer(content))
-    try:
-        header = [name.strip() for name in next(csv.reader([first[1].decode()]))]
-    except csv.Error:  # one pair of quotes around more than 128 KiB
-        header = []
-    if not 0 < len(header) <= _MOST_COLUMNS:
-        raise DataError(f"{path}: line 1: found no header of about 110 names; put the header back")
-    if not _CONTENT.match(content, first.end()):
-        raise DataError(f"{path}: has a header but no row below it; expected one row for each clip")
-    broken: dict[int, int] = {}
-    table = _split(path, pa.py_buffer(content).slice(first.end()), len(header), broken)
-    num_rows = table.num_rows + len(broken)
-    for row, num_cells in broken.items():
-        message = (
-            f"has {num_cells} cells, expected {len(header)} as in the header; "
-            "the row is cut off, or a list stands there without quotes"
-        )
-        bad.add(row, ClipProblem("wrong number of cells", message))
-    rows = np.array([row for row in range(num_rows) if row not in broken], dtype=np.int64)
-    return _Table(header, table.to_batches(), rows, num_rows)
 
 
 def _split(path: Path, body: pa.Buffer, num_columns: int, broken: dict[int, int]) -> pa.Table:
@@ -221,48 +141,28 @@ def _split(path: Path, body: pa.Buffer, num_columns: int, broken: dict[int, int]
         ) from error
 
 
-def _find_columns(path: Path, header: list[str]) -> tuple[dict[int, list[int]], list[str]]:
-    """Find the positions of x and y of each landmark in the file, and the columns not read.
-
-    Raises:
-        DataError: a column is missing, or occurs twice.
-    """
-    spellings = [_common_spelling(name) for name in header]
-    has_neck = not {"neck_X", "neck_Y"}.isdisjoint(spellings)
-    landmarks = {
-        index: _coordinates(name)
-        for index, name in enumerate(skeleton.LANDMARK_NAMES)
-        if has_neck or index != skeleton.NECK
-    }
-    wanted = [name for names in landmarks.values() for name in names]
-    missing = [name for name in wanted if name not in spellings]
-    if len(missing) == len(wanted):
-        raise DataError(
-            f"{path}: has no column with landmarks: found {some_of(header, 4)}; "
-            f"{_EXPECTED}, and a column 'labels', separated by commas"
+def _read_table(path: Path, content: bytes, bad: BadClips) -> _Table:
+    """Split the file into cells; rows with a wrong number of cells are noted in `bad`."""
+    first = next(_FIRST_LINE.finditer(content))
+    try:
+        header = [name.strip() for name in next(csv.reader([first[1].decode()]))]
+    except csv.Error:  # one pair of quotes around more than 128 KiB
+        header = []
+    if not 0 < len(header) <= _MOST_COLUMNS:
+        raise DataError(f"{path}: line 1: found no header of about 110 names; put the header back")
+    if not _CONTENT.match(content, first.end()):
+        raise DataError(f"{path}: has a header but no row below it; expected one row for each clip")
+    broken: dict[int, int] = {}
+    table = _split(path, pa.py_buffer(content).slice(first.end()), len(header), broken)
+    num_rows = table.num_rows + len(broken)
+    for row, num_cells in broken.items():
+        message = (
+            f"has {num_cells} cells, expected {len(header)} as in the header; "
+            "the row is cut off, or a list stands there without quotes"
         )
-    if LABELS not in header:
-        raise DataError(
-            f"{path}: column 'labels' is missing; expected the class of each clip as an integer, "
-            "add it to the file"
-        )
-    if missing:
-        others = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-        raise DataError(
-            f"{path}: column {missing[0]!r} is missing{others}: found "
-            f"{count_of(len(wanted) - len(missing), 'column')} of {len(wanted)}; {_EXPECTED}"
-        )
-    read = {*wanted, LABELS, FPS, WIDTH, HEIGHT}
-    twice = next((name for name, n in Counter(spellings).items() if n > 1 and name in read), None)
-    if twice is not None:
-        same = [name for name in header if _common_spelling(name) == twice]
-        raise DataError(f"{path}: the columns {some_of(same)} hold the same; keep one of them")
-    ignored = [
-        name for name, spelling in zip(header, spellings, strict=True) if spelling not in read
-    ]
-    return {
-        index: [spellings.index(name) for name in names] for index, names in landmarks.items()
-    }, ignored
+        bad.add(row, ClipProblem("wrong number of cells", message))
+    rows = np.array([row for row in range(num_rows) if row not in broken], dtype=np.int64)
+    return _Table(header, table.to_batches(), rows, num_rows)
 
 
 def _number(text: str) -> float:
@@ -350,3 +250,103 @@ def _frames(
                 )
                 bad.add(row, ClipProblem("no usable frame", message))
     return np.concatenate(frames), np.concatenate(lengths)
+
+
+def _find_columns(path: Path, header: list[str]) -> tuple[dict[int, list[int]], list[str]]:
+    """Find the positions of x and y of each landmark in the file, and the columns not read.
+
+    Raises:
+        DataError: a column is missing, or occurs twice.
+    """
+    spellings = [_common_spelling(name) for name in header]
+    has_neck = not {"neck_X", "neck_Y"}.isdisjoint(spellings)
+    landmarks = {
+        index: _coordinates(name)
+        for index, name in enumerate(skeleton.LANDMARK_NAMES)
+        if has_neck or index != skeleton.NECK
+    }
+    wanted = [name for names in landmarks.values() for name in names]
+    missing = [name for name in wanted if name not in spellings]
+    if len(missing) == len(wanted):
+        raise DataError(
+            f"{path}: has no column with landmarks: found {some_of(header, 4)}; "
+            f"{_EXPECTED}, and a column 'labels', separated by commas"
+        )
+    if LABELS not in header:
+        raise DataError(
+            f"{path}: column 'labels' is missing; expected the class of each clip as an integer, "
+            "add it to the file"
+        )
+    if missing:
+        others = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+        raise DataError(
+            f"{path}: column {missing[0]!r} is missing{others}: found "
+            f"{count_of(len(wanted) - len(missing), 'column')} of {len(wanted)}; {_EXPECTED}"
+        )
+    used = {*wanted, LABELS, FPS, WIDTH, HEIGHT}
+    twice = next((name for name, n in Counter(spellings).items() if n > 1 and name in used), None)
+    if twice is not None:
+        same = [name for name in header if _common_spelling(name) == twice]
+        raise DataError(f"{path}: the columns {some_of(same)} hold the same; keep one of them")
+    ignored = [
+        name for name, spelling in zip(header, spellings, strict=True) if spelling not in used
+    ]
+    return {
+        index: [spellings.index(name) for name in names] for index, names in landmarks.items()
+    }, ignored
+
+
+def recognises(path: Path) -> bool:
+    """True if the first line names coordinates in this layout."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        lines = file.read(_HEADER_BYTES).decode("utf-8-sig", "replace").strip().splitlines()
+    names = next(csv.reader(lines[:1]), []) if lines and len(lines[0]) < _HEADER_BYTES else []
+    known = {name for landmark in skeleton.LANDMARK_NAMES for name in _coordinates(landmark)}
+    return not known.isdisjoint(map(_common_spelling, names))
+
+
+def read(path: Path, settings: DataSettings, classes: Sequence[str] | None) -> Reading:
+    """Read every clip of the file.
+
+    Raises:
+        DataError: the file or one of its rows is not as it should be.
+    """
+    bad = BadClips(path)
+    content = path.read_bytes()
+    _check_text(path, content)
+    table = _read_table(path, content, bad)
+    landmarks, ignored = _find_columns(path, table.header)
+    if not table.blocks:  # no row can be split into cells: this raises
+        bad.settle(table.num_rows, skip=settings.skip_bad_clips)
+    glosses, label_note = _glosses(table, settings, classes, bad)
+    frames, lengths = _frames(table, landmarks, bad)
+    sizes = _frame_sizes(table, settings, bad)
+    fps = _positive_numbers(table, FPS, bad)
+    notes, dropped = bad.settle(table.num_rows, skip=settings.skip_bad_clips)
+
+    # Orientation and units are decided on the good clips alone.
+    is_good = np.array([row not in bad.rows for row in table.rows.tolist()])
+    frames, lengths = frames[np.repeat(is_good, lengths)], lengths[is_good]
+    frames, lengths, cleaning_notes = clean_frames(frames, lengths, sizes[is_good])
+    notes += [label_note, *cleaning_notes]
+    if np.isnan(frames[:, skeleton.NECK]).all():
+        neck_between_shoulders(frames)
+        notes.append("no neck in the file: the midpoint of the shoulders is taken")
+    if ignored:
+        notes.append(f"{count_of(len(ignored), 'column')} not read: {some_of(ignored)}")
+
+    clips = [
+        Clip(
+            clip_id=f"{path.stem}:{table.rows[index]}",
+            gloss=glosses[int(table.rows[index])],
+            landmarks=landmarks,
+            fps=fps[index],
+            aspect=1.0 if math.isnan(sizes[index, 0]) else float(sizes[index, 0] / sizes[index, 1]),
+        )
+        for index, landmarks in zip(
+            np.flatnonzero(is_good), np.split(frames, np.cumsum(lengths)[:-1]), strict=True
+        )
+    ]
+    return Reading(clips, notes, dropped)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from clips import assert_hands_hang_on_their_own_arms
 from holistic_files import OUR_BODY, OUR_HAND
 from numpy.testing import assert_allclose, assert_array_equal
 from pose_files import HOLISTIC, random_points, write_pose
@@ -271,13 +272,4 @@ def test_real_hands_hang_on_their_own_arms(shared_data):
         assert x[skeleton.LEFT_SHOULDER] - x[skeleton.RIGHT_SHOULDER] > 0.2
         assert x[skeleton.LEFT_EYE] > x[skeleton.RIGHT_EYE]
         assert y[skeleton.LEFT_EYE] < y[skeleton.LEFT_SHOULDER]
-        for hand, wrist, other in (
-            (skeleton.LEFT_HAND, skeleton.LEFT_WRIST, skeleton.RIGHT_WRIST),
-            (skeleton.RIGHT_HAND, skeleton.RIGHT_WRIST, skeleton.LEFT_WRIST),
-        ):
-            gaps = np.linalg.norm(
-                clip.landmarks[:, hand.start, None] - clip.landmarks[:, [wrist, other]], axis=-1
-            )
-            gaps = gaps[~np.isnan(gaps).any(1)]
-            if len(gaps):
-                assert gaps[:, 0].mean() < min(0.05, gaps[:, 1].mean())
+        assert_hands_hang_on_their_own_arms(clip)
