@@ -110,6 +110,18 @@ class StoredClips(Sequence[Clip]):
         return np.from_dlpack(self.facts[name].combine_chunks())[self.rows]
 
 
+def _checksum(path: Path) -> int:
+    """Compute the CRC-32 of a file.
+
+    It is read, not mapped: pages touched through a map would count as memory of this process.
+    """
+    checksum = 0
+    with path.open("rb", buffering=0) as file:
+        while block := file.read(_BLOCK_BYTES):
+            checksum = zlib.crc32(block, checksum)
+    return checksum
+
+
 def _write(path: Path, clips: Iterable[Clip], about: Mapping[str, Any]) -> None:
     """Write clips one after the other: they need not fit into memory together."""
     digest = pa.field("digest", pa.uint64())
@@ -121,18 +133,6 @@ def _write(path: Path, clips: Iterable[Clip], about: Mapping[str, Any]) -> None:
     checksum = _checksum(path).to_bytes(_CHECKSUM_BYTES, "little")
     with path.open("ab") as file:
         file.write(checksum)
-
-
-def _checksum(path: Path) -> int:
-    """Compute the CRC-32 of a file.
-
-    It is read, not mapped: pages touched through a map would count as memory of this process.
-    """
-    checksum = 0
-    with path.open("rb", buffering=0) as file:
-        while block := file.read(_BLOCK_BYTES):
-            checksum = zlib.crc32(block, checksum)
-    return checksum
 
 
 class CacheEntry(NamedTuple):
@@ -256,16 +256,6 @@ def open_cache(settings: DataSettings) -> ClipCache | None:
 FileStates = list[tuple[str, int, int, int]]
 
 
-def states_of(source: Path) -> FileStates:
-    """Return path, size, and times of modification and change of every file of a source.
-
-    Raises:
-        OSError: one of them does not exist, or its folder cannot be read.
-    """
-    states = ((path, path.stat()) for path in _files_of(source))
-    return [(str(path), s.st_size, s.st_mtime_ns, s.st_ctime_ns) for path, s in states]
-
-
 def _files_of(source: Path) -> Iterator[Path]:
     """Yield the file itself, or every file in a folder and its subfolders, in a stable order."""
     if not source.is_dir():
@@ -280,6 +270,20 @@ def _files_of(source: Path) -> Iterator[Path]:
         seen.add(place)
         folders.sort()
         yield from (Path(folder, name) for name in sorted(names))
+
+
+def states_of(source: Path) -> FileStates:
+    """Return path, size, and times of modification and change of every file of a source.
+
+    Raises:
+        OSError: one of them does not exist, or its folder cannot be read.
+    """
+    states = ((path, path.stat()) for path in _files_of(source))
+    return [(str(path), s.st_size, s.st_mtime_ns, s.st_ctime_ns) for path, s in states]
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def content_digest(source: Path, notes_dir: Path) -> str:
@@ -311,10 +315,6 @@ def content_digest(source: Path, notes_dir: Path) -> str:
             notes_dir.mkdir(parents=True, exist_ok=True)
             write_json(note_path, {"state": state, "content": whole.hexdigest()})
     return whole.hexdigest()
-
-
-def _hash(content: bytes) -> str:
-    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 @cache

@@ -127,42 +127,25 @@ def ordered_classes(glosses: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(distinct))
 
 
-def load_dataset(
-    path: Path | str,
-    settings: DataSettings | None = None,
-    classes: Sequence[str] | None = None,
-    *,
-    prepare: PrepareSettings | None = None,
-    cache: ClipCache | None = None,
-) -> SignDataset:
-    """Read clips from a file, whatever its format.
-
-    Args:
-        path: a file or folder in any format of `readers.READERS`.
-        settings: how to read it; the defaults if absent.
-        classes: the glosses of the training set, if this file is evaluated with it. They decide
-            whether integer labels count from 0 or from 1.
-        prepare: brings the clips into the canonical form of these settings; without it they stay
-            as they were cleaned.
-        cache: holds the clips for the next time; without it they are held in memory.
-
-    Raises:
-        DataError: the file cannot be read, or holds a gloss that is not among `classes`.
-    """
-    path, settings = Path(path), settings or DataSettings()
-    clips, notes, cache = _clips_of(path, settings, classes, prepare, cache)
-    dataset = SignDataset(
-        clips=clips,
-        classes=ordered_classes(clip.gloss for clip in clips),
-        name=path.stem,
-        notes=notes,
-        path=path,
-        canonical=prepare,
-        cache=cache,
+def _reading_key(
+    source: Path,
+    settings: DataSettings,
+    classes: Sequence[str] | None,
+    prepare: PrepareSettings | None,
+    cache: ClipCache,
+) -> str:
+    """Return the key of the clips of a source as they are read with these settings."""
+    names = settings.gloss_names
+    return key_of(
+        # Clip ids of a CSV begin with its name; the names of folders may be those of signs.
+        name=source.parts[-2:] if source.is_dir() else source.name,
+        content=content_digest(folder_of(source), cache.notes_dir),
+        settings=settings.model_dump(mode="json", exclude=_NOT_READING),
+        gloss_names=None if names is None else content_digest(names, cache.notes_dir),
+        # They decide what the integer labels of a CSV count from.
+        classes=None if classes is None else list(classes),
+        canonical=canonical_settings(prepare),
     )
-    if classes is None:
-        return dataset
-    return with_known_glosses(dataset, classes, skip_bad_clips=settings.skip_bad_clips)
 
 
 def _clips_of(
@@ -207,31 +190,17 @@ def _clips_of(
         return tuple(canonical_clips(reading.clips, prepare)), (*notes, warning), None
 
 
-def _reading_key(
-    source: Path,
-    settings: DataSettings,
-    classes: Sequence[str] | None,
-    prepare: PrepareSettings | None,
-    cache: ClipCache,
-) -> str:
-    """Return the key of the clips of a source as they are read with these settings."""
-    names = settings.gloss_names
-    return key_of(
-        # Clip ids of a CSV begin with its name; the names of folders may be those of signs.
-        name=source.parts[-2:] if source.is_dir() else source.name,
-        content=content_digest(folder_of(source), cache.notes_dir),
-        settings=settings.model_dump(mode="json", exclude=_NOT_READING),
-        gloss_names=None if names is None else content_digest(names, cache.notes_dir),
-        # They decide what the integer labels of a CSV count from.
-        classes=None if classes is None else list(classes),
-        canonical=canonical_settings(prepare),
-    )
-
-
 def canonical_dataset(dataset: SignDataset, prepare: PrepareSettings) -> SignDataset:
     """Bring clips that are held in memory into their canonical form."""
     clips = tuple(canonical_clips(dataset, prepare))
     return replace(dataset, clips=clips, canonical=prepare)
+
+
+def _advice(unknown: Collection[str], classes: Collection[str]) -> str:
+    are_numbers = all(gloss.isdigit() for gloss in unknown)
+    if are_numbers and not any(gloss.isdigit() for gloss in classes):
+        return "say what the integer labels are called with --set data.gloss_names=FILE"
+    return "add such clips to training, or leave them out here with --skip-bad-clips"
 
 
 def with_known_glosses(
@@ -266,8 +235,39 @@ def with_known_glosses(
     )
 
 
-def _advice(unknown: Collection[str], classes: Collection[str]) -> str:
-    are_numbers = all(gloss.isdigit() for gloss in unknown)
-    if are_numbers and not any(gloss.isdigit() for gloss in classes):
-        return "say what the integer labels are called with --set data.gloss_names=FILE"
-    return "add such clips to training, or leave them out here with --skip-bad-clips"
+def load_dataset(
+    path: Path | str,
+    settings: DataSettings | None = None,
+    classes: Sequence[str] | None = None,
+    *,
+    prepare: PrepareSettings | None = None,
+    cache: ClipCache | None = None,
+) -> SignDataset:
+    """Read clips from a file, whatever its format.
+
+    Args:
+        path: a file or folder in any format of `readers.READERS`.
+        settings: how to read it; the defaults if absent.
+        classes: the glosses of the training set, if this file is evaluated with it. They decide
+            whether integer labels count from 0 or from 1.
+        prepare: brings the clips into the canonical form of these settings; without it they stay
+            as they were cleaned.
+        cache: holds the clips for the next time; without it they are held in memory.
+
+    Raises:
+        DataError: the file cannot be read, or holds a gloss that is not among `classes`.
+    """
+    path, settings = Path(path), settings or DataSettings()
+    clips, notes, cache = _clips_of(path, settings, classes, prepare, cache)
+    dataset = SignDataset(
+        clips=clips,
+        classes=ordered_classes(clip.gloss for clip in clips),
+        name=path.stem,
+        notes=notes,
+        path=path,
+        canonical=prepare,
+        cache=cache,
+    )
+    if classes is None:
+        return dataset
+    return with_known_glosses(dataset, classes, skip_bad_clips=settings.skip_bad_clips)
