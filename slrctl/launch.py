@@ -1,6 +1,6 @@
-"""What a launcher tells a process of several: its place, and so whether it speaks for all.
+"""The rank of this process among those a launcher started; rank 0 speaks for all.
 
-Launchers (`torchrun`, `accelerate launch`, SLURM) say it in variables of the environment.
+Launchers (`torchrun`, `accelerate launch`, SLURM) set it in variables of the environment.
 """
 
 import os
@@ -11,21 +11,21 @@ from slrctl.errors import Interrupted, ReportedElsewhere, TrainingDiverged, Usag
 
 
 def launched_count() -> int:
-    """How many processes a launcher has started for this run."""
+    """Count the processes that a launcher has started for this run."""
     return _number("WORLD_SIZE", 1)
 
 
 def launched_rank() -> int:
-    """The place of this process among them; the first one speaks for all."""
+    """Return the rank of this process among them."""
     return _number("RANK", 0) if launched_count() > 1 else 0
 
 
 @contextmanager
 def one_voice() -> Iterator[None]:
-    """Let only the first process tell what all of them find out.
+    """Let only rank 0 report the errors that all processes find.
 
     Raises:
-        ReportedElsewhere: what was raised inside, in any process but the first.
+        ReportedElsewhere: such an error was raised inside, in another rank.
     """
     try:
         yield

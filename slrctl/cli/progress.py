@@ -109,8 +109,7 @@ def try_training(settings: Settings, output: Output) -> None:
     """Read the data, take one step and say what a training would be."""
     with joined_group(settings.train.device) as group:
         splits = _load_and_show(settings, output, group)
-        trial = try_one_batch(settings, splits, group)
-    report = trial.report
+        report, seconds = try_one_batch(settings, splits, group)
     line = (
         f"one batch of {report.num_clips} clips: {describe_terms(report.means)}; "
         f"{report.num_batches} such batches an epoch, {settings.train.epochs} epochs. "
@@ -123,7 +122,7 @@ def try_training(settings: Settings, output: Output) -> None:
                 "parameters": num_parameters(settings.model, len(splits.train.classes)),
                 "batches_per_epoch": report.num_batches,
                 "clips_in_batch": report.num_clips,
-                "seconds": trial.seconds,
+                "seconds": seconds,
                 **report.means,
             }
         )
@@ -279,8 +278,7 @@ def _resumption(saved: SavedRun, group: ProcessGroup) -> Iterator[str]:
     if saved.state_path is None:
         yield f"{saved.run_dir}: nothing was saved before it stopped; it begins again"
     else:
-        where = f"batch {saved.batch} of epoch {saved.epoch + 1}" if saved.batch else ""
-        yield f"going on after {where or f'epoch {saved.epoch}'}, from {saved.state_path}"
+        yield f"going on {saved.progress.position}, from {saved.state_path}"
     now = describe_machine(group.device(saved.settings.train.device))
     for change in changes(saved.environment, now):
         yield f"warning: {change}; the last bits may differ from a run without interruption"

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Self
 import torch
 
 from slrctl.core.clip import ClipBatch
-from slrctl.core.cmcl.diagnostics import conditions, due_warnings, update_streaks
+from slrctl.core.cmcl.diagnostics import conditions, update_streaks
 from slrctl.core.cmcl.loss import TERMS
 from slrctl.core.data.batches import (
     MicroBatch,
@@ -177,8 +177,7 @@ def _finish_epoch(
         "seconds": seconds,
         "clips_per_second": totals.counts["loss"] / seconds if seconds else None,
     }
-    found = conditions(metrics)
-    progress.streaks = update_streaks(progress.streaks, found)
+    progress.streaks, warnings = update_streaks(progress.streaks, conditions(metrics))
     progress.epoch, progress.step, progress.seconds = epoch + 1, 0, 0.0
     progress.totals = EpochTotals()
-    return EpochReport(epoch + 1, metrics, is_best, due_warnings(progress.streaks, found))
+    return EpochReport(epoch + 1, metrics, is_best, warnings)

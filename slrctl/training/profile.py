@@ -1,4 +1,4 @@
-"""Where a training's time goes: by its phases, and by torch's operators."""
+"""Where the time of a training goes, by the phases of a step and by torch's operators."""
 
 import itertools
 import time
@@ -13,7 +13,7 @@ from slrctl.core.data.splits import Splits
 from slrctl.core.devices import choose_device, deterministic, keep_freed_memory, one_thread
 from slrctl.errors import SlrctlError, UsageError
 from slrctl.files import replacing
-from slrctl.settings import Settings
+from slrctl.settings import Settings, merge
 from slrctl.training.loop import PHASES, BatchReport, TrainingData, train_epochs
 from slrctl.training.state import TrainingState
 
@@ -23,7 +23,7 @@ WARM_UP, STEPS, MOST_OPERATORS = 3, 10, 10
 
 
 class OperatorCost(NamedTuple):
-    """What an operator took by itself, without those it called."""
+    """The time of an operator, without those it called."""
 
     name: str
     share: float
@@ -34,7 +34,7 @@ class OperatorCost(NamedTuple):
 class ProfileReport(NamedTuple):
     """Shares of the time of `steps` steps, by phase and by operator, the dearest first.
 
-    `seconds` and `num_clips` are of the steps before, which were not watched: watching slows them.
+    `seconds` and `num_clips` are of the steps before, without the profiler, which slows them.
     """
 
     phases: dict[str, float]
@@ -45,12 +45,12 @@ class ProfileReport(NamedTuple):
 
 
 def profile_training(settings: Settings, splits: Splits, trace: Path) -> ProfileReport:
-    """Take some steps of a training and watch some more; keep nothing but the trace.
+    """Take some steps of a training, and some more under a profiler; keep only the trace.
 
     Args:
         settings: of the training.
         splits: its clips; the epoch is repeated if it has too few.
-        trace: where the timeline goes, in the format of Chrome's and Perfetto's viewers.
+        trace: file of the timeline, in the format of Chrome's and Perfetto's viewers.
 
     Raises:
         SlrctlError: the trace cannot be written.
@@ -61,8 +61,8 @@ def profile_training(settings: Settings, splits: Splits, trace: Path) -> Profile
     if not trace.parent.is_dir():
         raise UsageError(f"--profile {trace}: there is no folder {trace.parent}; make it first")
     keep_freed_memory()
-    settings = settings.model_copy(
-        update={"train": settings.train.model_copy(update={"epochs": 10**6})}
+    settings = Settings.model_validate(
+        merge(settings.model_dump(), {"train": {"epochs": 10**6, "patience": 0}})
     )
     with deterministic():
         device = choose_device(settings.train.device)
@@ -71,7 +71,7 @@ def profile_training(settings: Settings, splits: Splits, trace: Path) -> Profile
         list(itertools.islice(steps, WARM_UP))
         started = time.perf_counter()
         timed = list(itertools.islice(steps, STEPS))
-        _finish_work(device)
+        _synchronize(device)
         seconds = time.perf_counter() - started
         activities = [ProfilerActivity.CPU]
         if device.type == "cuda":
@@ -79,19 +79,18 @@ def profile_training(settings: Settings, splits: Splits, trace: Path) -> Profile
         # A profiler sees the thread that it was started in.
         with one_thread(), profile(activities=activities) as watched:
             list(itertools.islice(steps, STEPS))
-            _finish_work(device)
+            _synchronize(device)
     try:
         with replacing(trace) as unfinished:
             watched.export_chrome_trace(str(unfinished))
     except (OSError, RuntimeError) as error:
         raise SlrctlError(f"{trace}: the trace cannot be written there ({error})") from None
-    return ProfileReport(
-        *_shares(watched, device), sum(report.num_clips for report in timed), seconds, STEPS
-    )
+    num_clips = sum(report.num_clips for report in timed)
+    return ProfileReport(*_shares(watched, device), num_clips, seconds, STEPS)
 
 
 def _steps(state: TrainingState, data: TrainingData) -> Iterator[BatchReport]:
-    """Steps of an epoch that does not end, so that no validation comes in between."""
+    """Take steps of an epoch that does not end, so that no validation comes in between."""
     epochs = (data.training(epoch, 0) for epoch in itertools.count())
     batches = _watched(itertools.chain.from_iterable(epochs))
     for report in train_epochs(state, data._replace(training=lambda epoch, start: batches)):
@@ -123,7 +122,7 @@ def _shares(watched: profile, device: torch.device) -> tuple[dict[str, float], l
     ]
 
 
-def _finish_work(device: torch.device) -> None:
+def _synchronize(device: torch.device) -> None:
     """Wait for what an accelerator has still to do."""
     if device.type != "cpu":
         torch.accelerator.synchronize()

@@ -26,7 +26,6 @@ from slrctl.runs.checkpoint import (
     named_tensors,
     save_checkpoint,
 )
-from slrctl.runs.folder import is_held
 from slrctl.settings import Settings
 from slrctl.training.loop import EpochReport
 from slrctl.training.state import Progress, TrainingState
@@ -46,23 +45,104 @@ def save_state(state: TrainingState, run_dir: Path) -> None:
     with replacing(last) as unfinished:
         unfinished.write_bytes(content)
         if last.exists():
-            _keep_as(last, run_dir / run_folder.PREVIOUS)
+            with replacing(run_dir / run_folder.PREVIOUS) as previous:
+                try:
+                    os.link(last, previous)
+                except OSError:  # not every file system can
+                    shutil.copyfile(last, previous)
 
 
 def save_epoch(state: TrainingState, report: EpochReport, run_dir: Path) -> None:
-    """Write what an epoch gave, in the order in which `bring_back_folder` can mend it."""
+    """Write the results of an epoch, in the order in which `bring_back_folder` can mend them."""
     append_line(run_dir / run_folder.METRICS, report.metrics)
     save_state(state, run_dir)
     if report.is_best:
         _save_best(state, run_dir)
 
 
-def read_state(path: Path) -> Checkpoint:
-    """Read a state.
+def _save_best(state: TrainingState, run_dir: Path) -> None:
+    save_checkpoint(
+        run_dir / run_folder.BEST,
+        named_tensors(model=state.model, loss=state.loss),
+        state.settings,
+        state.classes,
+        {"epoch": state.progress.best_epoch},
+    )
+
+
+class SavedRun(NamedTuple):
+    """A run as it lies in its folder.
+
+    `state` was read from `state_path`; both are None where the run was stopped before it wrote one.
+    """
+
+    run_dir: Path
+    settings: Settings
+    environment: dict[str, Any]
+    state_path: Path | None
+    state: Checkpoint | None
+    progress: Progress
+    is_finished: bool
+
+
+def newest_interrupted(runs_dir: Path) -> Path:
+    """Find the run that wrote last, of those not finished that nobody writes to.
 
     Raises:
-        DataError: it is damaged; the message names the one before it, if that is whole.
+        SlrctlError: there is none.
     """
+    runs = [
+        path.parent
+        for path in runs_dir.glob(f"*/{run_folder.SETTINGS}")
+        if not (path.parent / run_folder.SUMMARY).exists() and not run_folder.is_held(path.parent)
+    ]
+    if not runs:
+        raise SlrctlError(
+            f"{runs_dir}: no interrupted run in it; name one, as in slrctl train --resume RUN"
+        )
+
+    def written(run: Path) -> tuple[int, str]:
+        files = [run / name for name in (run_folder.LAST, run_folder.SETTINGS)]
+        return max(file.stat().st_mtime_ns for file in files if file.exists()), str(run)
+
+    return max(runs, key=written)
+
+
+def find_saved_run(path: Path) -> SavedRun:
+    """Read a run, named by its folder or by the file of one of its states.
+
+    Raises:
+        SlrctlError: it is no run, or another process is writing to it.
+        DataError: what is needed of it is damaged.
+    """
+    run_dir = run_folder.folder_of(path)
+    settings = resolve([Layer(f"run {run_dir}", run_folder.read_settings(run_dir))]).settings
+    is_finished = (run_dir / run_folder.SUMMARY).exists()
+    if run_folder.is_held(run_dir):
+        raise SlrctlError(f"{run_dir}: another process is writing to this run; let it end first")
+    states = [run_dir / name for name in (run_folder.LAST, run_folder.PREVIOUS)]
+    states = [state for state in states if state.exists()] if path == run_dir else [path]
+    state_path, state, progress = next(iter(states), None), None, Progress()
+    if state_path is not None and not is_finished:
+        state = _read_state(state_path)
+        if "step" not in state.progress:
+            raise DataError(
+                f"{state_path}: holds a model and no state of a training; name the run's "
+                f"{run_folder.LAST}"
+            )
+        try:
+            progress = Progress.read(state.progress, settings.train.epochs)
+        except ValueError:
+            raise DataError(
+                f"{state_path}: damaged (it does not tell where the training stands); train again "
+                "with --force"
+            ) from None
+    environment = run_folder.read_environment(run_dir)
+    return SavedRun(run_dir, settings, environment, state_path, state, progress, is_finished)
+
+
+def _read_state(path: Path) -> Checkpoint:
+    """Read a state; where it is damaged, say whether the other one of the run is whole."""
     try:
         return load_checkpoint(path)
     except DataError as error:
@@ -76,32 +156,50 @@ def read_state(path: Path) -> Checkpoint:
         raise DataError(f"{error}; {advice}") from None
 
 
-def restore_state(state: TrainingState, path: Path | None, run_dir: Path) -> None:
-    """Put a saved state back.
-
-    Args:
-        state: a training before its first step, changed in place.
-        path: file of the state; None where the run was stopped before it wrote one.
-        run_dir: folder of the run.
+def check_same_clips(saved: SavedRun, splits: Splits) -> None:
+    """Make sure that the clips are those the run was begun with.
 
     Raises:
-        DataError: the file is damaged, or does not belong to this run.
+        DataError: they are not, so that going on would be another training.
     """
-    if path is not None:
-        saved = read_state(path)
-        if (saved.settings, saved.classes) != (state.settings, state.classes):
+    before = run_folder.read_fingerprints(saved.run_dir)
+    now = {name: split.fingerprint() for name, split in splits.by_name.items()}
+    for name in before.keys() | now.keys():
+        if before.get(name) != now.get(name):
             raise DataError(
-                f"{path}: was written under other settings or classes than {run_dir} has now; "
-                "put settings.toml back as it was, or train again with --force"
+                f"{saved.settings.data.train or 'demo set'}: the {name} clips are not those that "
+                f"{saved.run_dir} was begun with (their fingerprint differs); put the file back, "
+                "or train anew"
             )
-        try:
-            state.restore(saved.tensors, saved.progress)
-        except ValueError as error:
-            why = " ".join(str(error).split())[:200]
-            raise DataError(
-                f"{path}: is not the state of such a training ({why}); go on with the version of "
-                "slrctl it was written by (environment.json names it), or train again with --force"
-            ) from None
+
+
+def restore_state(state: TrainingState, saved: SavedRun, num_batches: int) -> None:
+    """Restore a saved state, in a training before its first step.
+
+    Raises:
+        DataError: the state does not belong to this run, or to an epoch of so many batches.
+    """
+    if saved.state is None:
+        return
+    path = saved.state_path
+    if (saved.state.settings, saved.state.classes) != (state.settings, state.classes):
+        raise DataError(
+            f"{path}: was written under other settings or classes than {saved.run_dir} has now; "
+            "put settings.toml back as it was, or train again with --force"
+        )
+    if saved.progress.step > num_batches:
+        raise DataError(
+            f"{path}: damaged (it stands after batch {saved.progress.step} of {num_batches}); "
+            "train again with --force"
+        )
+    try:
+        state.restore(saved.state.tensors, saved.state.progress)
+    except ValueError as error:
+        why = " ".join(str(error).split())[:200]
+        raise DataError(
+            f"{path}: is not the state of such a training ({why}); go on with the version of "
+            "slrctl it was written by (environment.json names it), or train again with --force"
+        ) from None
 
 
 def bring_back_folder(state: TrainingState, run_dir: Path) -> None:
@@ -110,36 +208,13 @@ def bring_back_folder(state: TrainingState, run_dir: Path) -> None:
     Raises:
         DataError: it lacks what the run wrote before that.
     """
-    run_folder.remove_unfinished(run_dir)
-    _cut_metrics(run_dir / run_folder.METRICS, state.progress.epoch)
-    _check_best(state, run_dir)
-
-
-def _keep_as(path: Path, name: Path) -> None:
-    with replacing(name) as unfinished:
-        try:
-            os.link(path, unfinished)
-        except OSError:  # not every file system can
-            shutil.copyfile(path, unfinished)
-
-
-def _save_best(state: TrainingState, run_dir: Path) -> None:
-    save_checkpoint(
-        run_dir / run_folder.BEST,
-        named_tensors(model=state.model, loss=state.loss),
-        state.settings,
-        state.classes,
-        {"epoch": state.progress.best_epoch},
-    )
-
-
-def _check_best(state: TrainingState, run_dir: Path) -> None:
-    """Write the best model where the run was stopped just before that."""
     progress = state.progress
+    run_folder.remove_unfinished(run_dir)
+    _cut_metrics(run_dir / run_folder.METRICS, progress.epoch)
     if progress.best_epoch is None:
         return
     if progress.best_epoch == progress.epoch and progress.step == 0:
-        _save_best(state, run_dir)
+        _save_best(state, run_dir)  # the run may have been stopped just before that
     else:
         load_checkpoint(run_dir / run_folder.BEST)
 
@@ -165,97 +240,3 @@ def _epoch_of(line: bytes) -> int | None:
         return json.loads(line)["epoch"] if line.endswith(b"\n") else None
     except (ValueError, KeyError, TypeError):
         return None
-
-
-class SavedRun(NamedTuple):
-    """A run as it lies in its folder.
-
-    `state_path` is the state to go on from, None where the run was stopped before it wrote one;
-    `epoch` and `batch` count what lies behind that state.
-    """
-
-    run_dir: Path
-    settings: Settings
-    environment: dict[str, Any]
-    state_path: Path | None
-    epoch: int
-    batch: int
-    is_finished: bool
-
-
-def newest_interrupted(runs_dir: Path) -> Path:
-    """The run that wrote last, of those that have not finished and that nobody writes to.
-
-    Raises:
-        SlrctlError: there is none.
-    """
-    runs = [
-        path.parent
-        for path in runs_dir.glob(f"*/{run_folder.SETTINGS}")
-        if not (path.parent / run_folder.SUMMARY).exists() and not is_held(path.parent)
-    ]
-    if not runs:
-        raise SlrctlError(
-            f"{runs_dir}: no interrupted run in it; name one, as in slrctl train --resume RUN"
-        )
-    return max(runs, key=lambda run: (_written_ns(run), str(run)))
-
-
-def find_saved_run(path: Path) -> SavedRun:
-    """Look up a run by its folder, or by the file of one of its states.
-
-    Raises:
-        SlrctlError: it is no run, or another process is writing to it.
-        DataError: what is needed of it is damaged.
-    """
-    run_dir = run_folder.folder_of(path)
-    settings = resolve([Layer(f"run {run_dir}", run_folder.read_settings(run_dir))]).settings
-    is_finished = (run_dir / run_folder.SUMMARY).exists()
-    if is_held(run_dir):
-        raise SlrctlError(f"{run_dir}: another process is writing to this run; let it end first")
-    state_path = path if path != run_dir else _newest_state(run_dir)
-    epoch = batch = 0
-    if state_path is not None and not is_finished:
-        progress = read_state(state_path).progress
-        if "step" not in progress:
-            raise DataError(
-                f"{state_path}: holds a model and no state of a training; name the run's "
-                f"{run_folder.LAST}"
-            )
-        try:
-            position = Progress.read(progress, settings.train.epochs)
-        except ValueError:
-            raise DataError(
-                f"{state_path}: damaged (it does not tell where the training stands); train again "
-                "with --force"
-            ) from None
-        epoch, batch = position.epoch, position.step
-    environment = run_folder.read_environment(run_dir)
-    return SavedRun(run_dir, settings, environment, state_path, epoch, batch, is_finished)
-
-
-def check_same_clips(saved: SavedRun, splits: Splits) -> None:
-    """Make sure that the clips are those the run was begun with.
-
-    Raises:
-        DataError: they are not, so that going on would be another training.
-    """
-    before = run_folder.read_fingerprints(saved.run_dir)
-    now = {name: split.fingerprint() for name, split in splits.by_name.items()}
-    for name in before.keys() | now.keys():
-        if before.get(name) != now.get(name):
-            raise DataError(
-                f"{saved.settings.data.train or 'demo set'}: the {name} clips are not those that "
-                f"{saved.run_dir} was begun with (their fingerprint differs); put the file back, "
-                "or train anew"
-            )
-
-
-def _newest_state(run_dir: Path) -> Path | None:
-    states = [run_dir / name for name in (run_folder.LAST, run_folder.PREVIOUS)]
-    return next((state for state in states if state.exists()), None)
-
-
-def _written_ns(run_dir: Path) -> int:
-    files = [run_dir / name for name in (run_folder.LAST, run_folder.SETTINGS)]
-    return max(file.stat().st_mtime_ns for file in files if file.exists())

@@ -13,7 +13,7 @@ import torch
 from slrctl.core.data.batches import evaluation_batches, num_batches, prepare_clips
 from slrctl.core.data.splits import Splits
 from slrctl.core.devices import deterministic, keep_freed_memory, resolve_precision
-from slrctl.errors import DataError, Interrupted, ProcessLost, SlrctlError, TrainingDiverged
+from slrctl.errors import Interrupted, ProcessLost, SlrctlError, TrainingDiverged
 from slrctl.evaluation.bootstrap import Evaluation, evaluate_predictions
 from slrctl.evaluation.predictions import Predictions, predict
 from slrctl.files import replacing, write_json
@@ -48,15 +48,10 @@ class RunReport(NamedTuple):
 Reports = Generator[BatchReport | EpochReport | RunReport]
 
 
-class TrialBatch(NamedTuple):
-    """The report of one step that was taken for a trial."""
-
-    report: BatchReport
-    seconds: float
-
-
-def try_one_batch(settings: Settings, splits: Splits, group: ProcessGroup = SINGLE) -> TrialBatch:
-    """Take the first training step and save nothing."""
+def try_one_batch(
+    settings: Settings, splits: Splits, group: ProcessGroup = SINGLE
+) -> tuple[BatchReport, float]:
+    """Take the first training step, save nothing, and return its report and its seconds."""
     device = group.device(settings.train.device)
     with deterministic():
         state = TrainingState.initial(settings, splits.train.classes, device)
@@ -65,7 +60,7 @@ def try_one_batch(settings: Settings, splits: Splits, group: ProcessGroup = SING
         report = next(train_epochs(state, data, group))
         if not isinstance(report, BatchReport):
             raise TypeError("the first report of a training is that of its first batch")
-        return TrialBatch(report, time.perf_counter() - started)
+        return report, time.perf_counter() - started
 
 
 def run_training(
@@ -145,13 +140,8 @@ def resume_training(
     def restore() -> TrainingState:
         check_same_clips(saved, splits)
         state = TrainingState.initial(saved.settings, splits.train.classes, device)
-        restore_state(state, saved.state_path, saved.run_dir)
         batches = num_batches(len(splits.train), saved.settings.train.batch_size)
-        if state.progress.step > batches:
-            raise DataError(
-                f"{saved.state_path}: damaged (it stands after batch {state.progress.step} of "
-                f"{batches}); train again with --force"
-            )
+        restore_state(state, saved, batches)
         return state
 
     def bring_back() -> None:
@@ -249,7 +239,7 @@ class _Run:
             if state.progress.step:  # else the end of the epoch was saved
                 self.save(lambda: save_state(state, run_dir))
             raise Interrupted(
-                f"interrupted {_position(state)}, which is saved; go on with: "
+                f"interrupted {state.progress.position}, which is saved; go on with: "
                 f"{self._resume_command}"
             ) from None
 
@@ -296,12 +286,6 @@ class _Run:
         if best_epoch is None:
             return "no epoch was finished, so there is no checkpoint"
         return f"the last good checkpoint is {self.run_dir / run_folder.BEST} (epoch {best_epoch})"
-
-
-def _position(state: TrainingState) -> str:
-    progress = state.progress
-    batches = f"after batch {progress.step} of epoch {progress.epoch + 1}"
-    return batches if progress.step else f"after epoch {progress.epoch}"
 
 
 def _write_results(

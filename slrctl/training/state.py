@@ -58,6 +58,13 @@ class Progress:
     streaks: dict[str, int] = field(default_factory=dict)
     """For each condition worth a warning, the epochs in a row it has lasted."""
 
+    @property
+    def position(self) -> str:
+        """The place in the training, in words."""
+        if self.step:
+            return f"after batch {self.step} of epoch {self.epoch + 1}"
+        return f"after epoch {self.epoch}"
+
     @classmethod
     def read(cls, values: Mapping[str, Any], num_epochs: int) -> Self:
         """Read what `asdict` gave, from a file.

@@ -1,8 +1,9 @@
-"""Show the epochs of a run in a tracker as well, through Accelerate; `metrics.jsonl` has them too.
+"""Epochs in a tracker as well, through Accelerate; `metrics.jsonl` has them too.
 
 Everything stays in the run's folder, under `tracking/`: nothing is sent anywhere.
 """
 
+import importlib
 import importlib.util
 import shutil
 from collections.abc import Callable, Iterator
@@ -35,19 +36,21 @@ def check_tracker(settings: Settings) -> None:
 
 @contextmanager
 def tracking(settings: Settings, run_dir: Path, *, is_new: bool) -> Iterator[Track]:
-    """Give a function that takes the lines of `metrics.jsonl`.
+    """Yield a function that takes the lines of `metrics.jsonl`.
 
     Args:
         settings: of the run; they name the tracker, and are shown in it.
         run_dir: folder of the run.
-        is_new: whether the run begins; what an earlier one left is then removed.
+        is_new: True if the run begins; an earlier one's records are then removed.
     """
+    folder, name = run_dir / FOLDER, settings.train.tracker
     if is_new:
-        shutil.rmtree(run_dir / FOLDER, ignore_errors=True)
-    if settings.train.tracker == "none":
+        shutil.rmtree(folder, ignore_errors=True)
+    if name == "none":
         yield lambda metrics: None
         return
-    tracker = _started(settings.train.tracker, run_dir)
+    folder.mkdir(exist_ok=True)
+    tracker = _start(name, folder)
     if is_new:
         values = flatten(settings.model_dump(mode="json"))
         tracker.store_init_configuration({k: "" if v is None else v for k, v in values.items()})
@@ -62,29 +65,22 @@ def tracking(settings: Settings, run_dir: Path, *, is_new: bool) -> Iterator[Tra
         tracker.finish()
 
 
-def _started(name: str, run_dir: Path) -> Any:
-    # Imported late: seconds, and an extra that most runs do without.
+def _start(name: str, folder: Path) -> Any:
     from accelerate import tracking as trackers
     from accelerate.state import PartialState
 
     PartialState()  # the trackers ask it which process they are in
-    folder = run_dir / FOLDER
-    folder.mkdir(exist_ok=True)
-    match name:
-        case "tensorboard":
-            tracker = trackers.TensorBoardTracker("epochs", folder)
-        case "wandb":
-            tracker = trackers.WandBTracker(
-                "slrctl",
-                name=run_dir.name,
-                dir=str(folder),
-                mode="offline",
-                settings={"silent": True, "console": "off"},
-            )
-        case _:
-            mlflow: Any = importlib.import_module("mlflow")
-            place = folder.resolve()
-            mlflow.set_tracking_uri(f"sqlite:///{place / 'mlflow.db'}")
-            tracker = trackers.MLflowTracker("slrctl", place.as_uri(), run_name=run_dir.name)
+    if name == "tensorboard":
+        tracker = trackers.TensorBoardTracker("epochs", folder)
+    elif name == "wandb":
+        quiet = {"silent": True, "console": "off"}
+        tracker = trackers.WandBTracker(
+            "slrctl", name=folder.parent.name, dir=str(folder), mode="offline", settings=quiet
+        )
+    else:
+        mlflow: Any = importlib.import_module("mlflow")
+        place = folder.resolve()
+        mlflow.set_tracking_uri(f"sqlite:///{place / 'mlflow.db'}")
+        tracker = trackers.MLflowTracker("slrctl", place.as_uri(), run_name=folder.parent.name)
     tracker.start()
     return tracker

@@ -167,7 +167,7 @@ def test_a_training_that_diverges_names_its_last_good_checkpoint(
     assert "epoch 2, step 2: the classification term is nan" in message
     assert f"the last good checkpoint is {run_dir / run_folder.BEST} (epoch 1)" in message
     assert len([report for report in seen if isinstance(report, EpochReport)]) == 1
-    assert find_saved_run(run_dir).epoch == 1
+    assert find_saved_run(run_dir).progress.epoch == 1
     load_run(run_dir)
 
 

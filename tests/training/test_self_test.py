@@ -1,4 +1,4 @@
-from pathlib import Path
+"""A sound installation passes every check, and each check can fail."""
 
 import pytest
 import torch
@@ -6,13 +6,13 @@ import torch
 from slrctl.core.model.siformer import SiFormer
 from slrctl.settings import ModelSettings, Settings
 from slrctl.training import self_test as checks
-from slrctl.training.self_test import Check, machine_facts, self_test
+from slrctl.training.self_test import machine_facts, self_test
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _small() -> object:
+def _small():
     """The same checks of a smaller model."""
     model = ModelSettings(num_encoder_layers=1, num_decoder_layers=1, ffn_dim=16, max_frames=80)
     with pytest.MonkeyPatch.context() as patch:
@@ -21,48 +21,44 @@ def _small() -> object:
 
 
 @pytest.fixture(scope="module")
-def trained() -> checks._Trained:
+def trained():
     return checks._train(1, CPU)
 
 
-@pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> list[Check]:
-    return list(self_test(CPU, {"runs": tmp_path_factory.mktemp("runs") / "not" / "there"}))
+def test_a_sound_installation_passes_every_check_and_keeps_nothing(tmp_path):
+    found = list(self_test(CPU, {"runs": tmp_path / "not" / "there"}))
+
+    assert {check.name: check.is_ok for check in found} == dict.fromkeys(
+        (
+            "packages",
+            "arithmetic",
+            "training",
+            "same seed, same bits",
+            "another seed differs",
+            "alone or in a batch",
+            "saved and loaded",
+            "bf16",
+            "runs",
+        ),
+        True,
+    )
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_a_sound_installation_passes_every_check(found: list[Check]):
-    assert [check for check in found if not check.is_ok] == []
-    assert [check.name for check in found] == [
-        "packages",
-        "arithmetic",
-        "training",
-        "same seed, same bits",
-        "another seed differs",
-        "alone or in a batch",
-        "saved and loaded",
-        "bf16",
-        "runs",
-    ]
-
-
-def test_a_training_that_does_not_repeat_is_found(
-    monkeypatch: pytest.MonkeyPatch, trained: checks._Trained
-):
+def test_a_training_that_does_not_repeat_is_found(monkeypatch, trained):
     train = checks._train
     monkeypatch.setattr(checks, "_train", lambda seed, *rest: train(seed + 1, *rest))
 
-    assert not checks._repeats(trained, CPU)[0]
+    assert not checks._check_same_seed(trained)[0]
 
 
-def test_a_seed_without_effect_is_found(monkeypatch: pytest.MonkeyPatch, trained: checks._Trained):
+def test_a_seed_without_effect_is_found(monkeypatch, trained):
     monkeypatch.setattr(checks, "_train", lambda *_: trained)
 
-    assert not checks._differs(trained, CPU)[0]
+    assert not checks._check_other_seed(trained)[0]
 
 
-def test_a_prediction_that_depends_on_its_batch_is_found(
-    monkeypatch: pytest.MonkeyPatch, trained: checks._Trained
-):
+def test_a_prediction_that_depends_on_its_batch_is_found(monkeypatch, trained):
     forward = SiFormer.forward
 
     def leaking(self, batch, **asked):
@@ -71,47 +67,44 @@ def test_a_prediction_that_depends_on_its_batch_is_found(
 
     monkeypatch.setattr(SiFormer, "forward", leaking)
 
-    assert not checks._does_not_depend_on_batch(trained)[0]
+    assert not checks._check_batch_size(trained)[0]
 
 
-def test_a_state_that_changes_when_it_is_saved_is_found(
-    monkeypatch: pytest.MonkeyPatch, trained: checks._Trained
-):
+def test_a_state_that_changes_when_it_is_saved_is_found(monkeypatch, trained):
     load = checks.load_checkpoint
 
-    def rounding(path: Path):
+    def rounding(path):
         saved = load(path)
         return saved._replace(tensors={n: t.half().to(t.dtype) for n, t in saved.tensors.items()})
 
     monkeypatch.setattr(checks, "load_checkpoint", rounding)
 
-    assert not checks._survives_saving(trained, CPU)[0]
+    assert not checks._check_saving(trained)[0]
 
 
-def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch):
+def test_a_package_that_is_missing_is_named(monkeypatch):
     version = checks._version
     monkeypatch.setattr(checks, "_version", lambda name: None if name == "scipy" else version(name))
 
-    assert checks._packages() == (False, "missing: scipy; install slrctl again")
+    is_ok, detail = checks._check_packages()
+
+    assert not is_ok
+    assert "scipy" in detail
 
 
-def test_a_check_that_cannot_be_made_has_failed_with_its_reason():
-    def impossible() -> tuple[bool, str]:
+def test_a_check_that_cannot_be_made_has_failed_with_its_reason_and_those_it_leads_to_are_left_out(
+    monkeypatch, tmp_path
+):
+    def impossible(*_):
         raise RuntimeError("no such\ndevice")
 
-    assert checks._timed("it", impossible)[:3] == ("it", False, "no such device")
+    monkeypatch.setattr(checks, "_train", impossible)
+    (tmp_path / "file").touch()
 
+    *_, training, folder = self_test(CPU, {"runs": tmp_path / "file"})
 
-def test_a_folder_that_cannot_be_written_to_is_found(tmp_path: Path):
-    path = tmp_path / "file"
-    path.touch()
-
-    assert not checks._timed("runs", lambda: checks._can_be_written(path)).is_ok
-
-
-def test_a_folder_is_left_as_it_was(tmp_path: Path):
-    assert checks._can_be_written(tmp_path / "runs")[0]
-    assert list(tmp_path.iterdir()) == []
+    assert training[:3] == ("training", False, "no such device")
+    assert folder[:2] == ("runs", False)
 
 
 def test_the_facts_name_versions_and_the_machine():

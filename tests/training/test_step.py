@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
+from slrctl.core.cmcl.alignment import Contrast
 from slrctl.core.cmcl.diagnostics import gradient_measures
 from slrctl.core.data import batches
 from slrctl.core.data.batches import MicroBatch, training_batches
@@ -115,6 +116,25 @@ def test_dropout_depends_on_the_index_of_a_micro_batch_and_not_on_its_company(
     apart = loss_of(MicroBatch(0, first)) + loss_of(MicroBatch(3, second))
     assert both == pytest.approx(apart, rel=1e-5)
     assert loss_of(MicroBatch(0, first)) != loss_of(MicroBatch(3, first))
+
+
+def test_contrastive_alignment_is_differentiated_at_the_embeddings_it_was_computed_from(
+    tiny_settings, tiny_splits, cut, monkeypatch
+):
+    cut(20)
+    first, second, of_batch, per_clip = [], [], Contrast.of_batch, Contrast.per_clip
+    monkeypatch.setattr(
+        Contrast, "of_batch", lambda scales, *rest: first.append(scales) or of_batch(scales, *rest)
+    )
+    monkeypatch.setattr(
+        Contrast, "per_clip", lambda self, scales: second.append(scales) or per_clip(self, scales)
+    )
+
+    changes = {"model": {"dropout": 0.5}, "cmcl": {"alignment": "contrastive"}}
+    first_steps(tiny_settings, tiny_splits, count=1, **changes)
+
+    assert len(second) > 1
+    assert torch.equal(first[0], torch.cat(second, dim=2))
 
 
 def test_accumulation_computes_one_share_at_a_time(tiny_settings, tiny_splits, monkeypatch, cut):

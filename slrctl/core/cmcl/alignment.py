@@ -41,16 +41,10 @@ class StreamProjections(nn.Module):
         self.right_hand = nn.Linear(HAND_WIDTH, projection_dim)
         self.body = nn.Linear(BODY_WIDTH, projection_dim)
 
-    def forward(
-        self,
-        left_hand: Float[Tensor, "B L"],
-        right_hand: Float[Tensor, "B R"],
-        body: Float[Tensor, "B W"],
-    ) -> Float[Tensor, "3 B D"]:
-        """Project the embeddings of the three streams."""
-        return torch.stack(
-            [self.left_hand(left_hand), self.right_hand(right_hand), self.body(body)]
-        )
+    def forward(self, means: Streams) -> Float[Tensor, "3 B D"]:
+        """Project the embedding of each stream."""
+        left_hand, right_hand = self.left_hand(means.left_hand), self.right_hand(means.right_hand)
+        return torch.stack([left_hand, right_hand, self.body(means.body)])
 
 
 # The pairs of streams that are compared: left with right hand, and either hand with the body.
@@ -179,15 +173,10 @@ def alignment_loss(
 ) -> Float[Tensor, ""]:
     """-mean( cos(f_l, f_r), cos(f_l, f_b), cos(f_r, f_b) ), in [-1, 1].
 
-    A pair with an absent hand is left out of its clip's mean; a clip without any hand contributes
-    nothing. Without a contributing clip the result is exactly 0 with a working backward.
-
-    Args:
-        left_hand: embeddings in a width common to the three streams.
-        right_hand: the same.
-        body: the same.
-        left_is_present: True where the clip shows that hand at all; every clip does if absent.
-        right_is_present: the same.
+    The embeddings are in a common width. The masks say which clips show a hand at all; absent, all
+    do. A pair with an absent hand is left out of its clip's mean; a clip without any hand
+    contributes nothing. Without a contributing clip the result is exactly 0 with a working
+    backward.
     """
     has_left, has_right = _presence(body, left_is_present, right_is_present)
     embeddings = _in_float32(left_hand, right_hand, body)
@@ -211,22 +200,10 @@ def contrastive_loss(
     ways as in Radford et al. 2021). Constant embeddings cost log(1 + negatives): unlike the mean
     cosine, this form is not satisfied by a collapse.
 
-    Args:
-        left_hand: embeddings in a width common to the three streams.
-        right_hand: the same.
-        body: the same.
-        target: the label of each clip.
-        left_is_present: True where the clip shows that hand at all; every clip does if absent.
-        right_is_present: the same.
-        temperature: cosines are divided by it.
-
-    Returns:
-        The mean over contributing clips of the mean over their pairs. A pair counts for a clip if
-        it shows both streams and another clip gives a negative; without any, exactly 0 with a
-        working backward.
-
-    Raises:
-        ValueError: the temperature is not above 0.
+    Embeddings and masks are those of `alignment_loss`, `target` the label of each clip; cosines
+    are divided by the temperature. The result is the mean over contributing clips of the mean over
+    their pairs. A pair counts for a clip if it shows both streams and another clip gives a
+    negative; without any, the result is exactly 0 with a working backward.
     """
     has_left, has_right = _presence(body, left_is_present, right_is_present)
     embeddings = _in_float32(left_hand, right_hand, body)

@@ -126,14 +126,15 @@ def conditions(metrics: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
-def update_streaks(streaks: Mapping[str, int], found: Mapping[str, str]) -> dict[str, int]:
-    """Count the epochs in a row that each condition has lasted, the one just over included."""
-    return {name: streaks.get(name, 0) + 1 for name in found}
+def update_streaks(
+    streaks: Mapping[str, int], found: Mapping[str, str]
+) -> tuple[dict[str, int], list[str]]:
+    """Count the epochs in a row that each condition has lasted, this one included.
 
-
-def due_warnings(streaks: Mapping[str, int], found: Mapping[str, str]) -> list[str]:
-    """Return the texts of the conditions that have just lasted long enough, so each once."""
-    return [text for name, text in found.items() if streaks[name] == EPOCHS_IN_A_ROW]
+    Also returned are the texts of those that have just lasted long enough, so each is told once.
+    """
+    longer = {name: streaks.get(name, 0) + 1 for name in found}
+    return longer, [text for name, text in found.items() if longer[name] == EPOCHS_IN_A_ROW]
 
 
 def _percent(share: float) -> str:

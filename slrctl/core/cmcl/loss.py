@@ -26,11 +26,13 @@ from slrctl.core.cmcl.alignment import (
     is_aligned,
     stream_means,
 )
-from slrctl.core.cmcl.consistency import HandMaps, consistency_per_clip, shows_both_hands
-from slrctl.core.cmcl.consistency_forms import (
+from slrctl.core.cmcl.consistency import (
+    HandMaps,
+    consistency_per_clip,
     cycle_per_clip,
     has_cycles,
     has_successive_frames,
+    shows_both_hands,
     temporal_per_clip,
 )
 from slrctl.core.model.siformer import SiFormerOutput
@@ -41,12 +43,11 @@ TERMS = ("classification", *CMCL_TERMS)
 
 
 def surprise(
-    logits: Float[Tensor, "B K"], target: Int64[Tensor, " B"], *, label_smoothing: float = 0.0
+    logits: Float[Tensor, "B K"], target: Int64[Tensor, " B"], label_smoothing: float = 0.0
 ) -> Float[Tensor, " B"]:
     """Return the cross-entropy of each clip."""
-    return F.cross_entropy(
-        logits.float(), target, reduction="none", label_smoothing=label_smoothing
-    )
+    logits = logits.float()
+    return F.cross_entropy(logits, target, reduction="none", label_smoothing=label_smoothing)
 
 
 @dataclass(frozen=True)
@@ -72,14 +73,6 @@ class LossTerms:
     def alignment(self) -> Float[Tensor, ""] | None:
         return self.terms.get("alignment")
 
-    @property
-    def lambda_consistency(self) -> float:
-        return self.lambdas["consistency"]
-
-    @property
-    def lambda_alignment(self) -> float:
-        return self.lambdas["alignment"]
-
 
 class CrossModalConsistencyLoss(nn.Module):
     """Cross-entropy, consistency and alignment of a batch, under fixed lambdas.
@@ -101,12 +94,10 @@ class CrossModalConsistencyLoss(nn.Module):
         super().__init__()
         self.settings = settings
         self.label_smoothing = label_smoothing
-        has_projections = settings.lambda_alignment > 0
-        num_layers = num_encoder_layers if has_projections and settings.multi_scale else 0
-        self.projections = StreamProjections(settings.projection_dim) if has_projections else None
-        self.layer_projections = nn.ModuleList(
-            StreamProjections(settings.projection_dim) for _ in range(num_layers)
-        )
+        num_layers = num_encoder_layers if self.needs_layer_features else 0
+        width = settings.projection_dim
+        self.projections = StreamProjections(width) if self.needs_features else None
+        self.layer_projections = nn.ModuleList(StreamProjections(width) for _ in range(num_layers))
         initialise(self, seed)
 
     @property
@@ -147,7 +138,7 @@ class CrossModalConsistencyLoss(nn.Module):
     def contributing(
         self, name: str, batch: ClipBatch, contrast: Contrast | None = None
     ) -> list[Bool[Tensor, " B"]]:
-        """Select the clips that contribute to a term, for each of the means it is the sum of."""
+        """Select the clips that contribute to each of the means that make up a term."""
         left, right = batch.left_is_present, batch.right_is_present
         match name:
             case "classification":
@@ -166,18 +157,17 @@ class CrossModalConsistencyLoss(nn.Module):
         self, name: str, output: SiFormerOutput, batch: ClipBatch, contrast: Contrast | None = None
     ) -> list[Float[Tensor, " B"]]:
         """Return the values of clips behind each of these means; 0 for a clip outside of it."""
-        left, right, settings = batch.left_is_present, batch.right_is_present, self.settings
-        clips = ClipFacts.of(batch)
+        clips, settings = ClipFacts.of(batch), self.settings
         match name:
             case "classification":
-                smoothing = self.label_smoothing
-                return [surprise(output.logits, clips.target, label_smoothing=smoothing)]
+                return [surprise(output.logits, clips.target, self.label_smoothing)]
             case "consistency":
                 if output.hand_attention is None:
                     raise ValueError(
                         "consistency needs the maps: call the model with return_hand_attention=True"
                     )
-                maps = HandMaps.averaged(*output.hand_attention, left, right)
+                presence = batch.left_is_present, batch.right_is_present
+                maps = HandMaps.averaged(*output.hand_attention, *presence)
                 compared = settings.temperature, settings.divergence
                 is_kl = settings.consistency == "kl"
                 form = consistency_per_clip(maps, *compared) if is_kl else cycle_per_clip(maps)
@@ -187,6 +177,19 @@ class CrossModalConsistencyLoss(nn.Module):
             case "alignment":
                 return [aligned_per_clip(self.embeddings(output, batch), clips, settings)]
         raise ValueError(f"{name!r} is not one of the terms {TERMS}")
+
+    def embeddings(self, output: SiFormerOutput, batch: ClipBatch) -> Float[Tensor, "S 3 B D"]:
+        """Project the streams of each clip, after the fusion and then after every layer used."""
+        layers = output.layer_features if self.needs_layer_features else ()
+        if output.features is None or layers is None or self.projections is None:
+            raise ValueError(
+                "alignment needs a lambda_alignment above 0, and features: call the model with "
+                "return_features=True, in the multi-scale form with return_layer_features=True too"
+            )
+        scales = zip(
+            [self.projections, *self.layer_projections], [output.features, *layers], strict=True
+        )
+        return torch.stack([project(stream_means(streams, batch)) for project, streams in scales])
 
     def forward(
         self,
@@ -204,38 +207,20 @@ class CrossModalConsistencyLoss(nn.Module):
                 with layer features if `needs_layer_features`.
             batch: must hold targets.
             epoch: counted from 0; the lambdas may follow it.
-            counts: of a micro-batch, the clips of the whole batch that contribute to each mean of
+            counts: for a micro-batch, the clips of the whole batch that contribute to each mean of
                 each term.
-            contrast: of a micro-batch, its contrastive alignment within the whole batch.
+            contrast: for a micro-batch, its contrastive alignment within the whole batch.
         """
         terms = {}
         with torch.autocast(output.logits.device.type, enabled=False):
             for name in self.trained_terms:
                 values = torch.stack(self.per_clip(name, output, batch, contrast))
                 if counts is None:
-                    own = self.contributing(name, batch, contrast)
-                    divisors = torch.stack(own).sum(-1).clamp(min=1)
+                    divisors = torch.stack(self.contributing(name, batch, contrast)).sum(-1)
                 else:
-                    divisors = values.new_tensor(counts[name]).clamp(min=1)
-                terms[name] = (values.sum(-1) / divisors).sum()
+                    divisors = values.new_tensor(counts[name])
+                terms[name] = (values.sum(-1) / divisors.clamp(min=1)).sum()
         return LossTerms(terms, self.lambdas(epoch))
-
-    def embeddings(self, output: SiFormerOutput, batch: ClipBatch) -> Float[Tensor, "S 3 B D"]:
-        """Project the streams of each clip, after the fusion and then after every layer used."""
-        if output.features is None or self.projections is None:
-            raise ValueError(
-                "alignment needs features (call the model with return_features=True) "
-                "and a lambda_alignment above 0"
-            )
-        if self.needs_layer_features and output.layer_features is None:
-            raise ValueError(
-                "multi-scale alignment needs the streams after every layer: "
-                "call the model with return_layer_features=True"
-            )
-        layers = output.layer_features if self.needs_layer_features else None
-        projections = [self.projections, *self.layer_projections]
-        scales = zip(projections, (output.features, *(layers or ())), strict=True)
-        return torch.stack([project(*stream_means(streams, batch)) for project, streams in scales])
 
 
 class AdaptiveCMCL(CrossModalConsistencyLoss):
@@ -281,19 +266,16 @@ def default_warmup(num_epochs: int) -> int:
 
 def build_loss(settings: Settings) -> CrossModalConsistencyLoss:
     """Build the loss the settings name: adaptive or with fixed lambdas."""
-    cmcl, train = settings.cmcl, settings.train
-    num_layers, seed = settings.model.num_encoder_layers, settings.seed
-    if cmcl.adaptive:
-        return AdaptiveCMCL(
-            cmcl,
-            num_epochs=train.epochs,
-            label_smoothing=train.label_smoothing,
-            num_encoder_layers=num_layers,
-            seed=seed,
+    cmcl, smoothing, seed = settings.cmcl, settings.train.label_smoothing, settings.seed
+    num_layers = settings.model.num_encoder_layers
+    if not cmcl.adaptive:
+        return CrossModalConsistencyLoss(
+            cmcl, label_smoothing=smoothing, num_encoder_layers=num_layers, seed=seed
         )
-    return CrossModalConsistencyLoss(
+    return AdaptiveCMCL(
         cmcl,
-        label_smoothing=train.label_smoothing,
+        num_epochs=settings.train.epochs,
+        label_smoothing=smoothing,
         num_encoder_layers=num_layers,
         seed=seed,
     )

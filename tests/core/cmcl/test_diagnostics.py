@@ -9,7 +9,6 @@ from maps import present
 from slrctl.core.cmcl.diagnostics import (
     FEWEST_CLIPS,
     conditions,
-    due_warnings,
     effective_rank,
     entropy_ratio,
     feature_variance,
@@ -143,8 +142,8 @@ def test_an_opposed_term_with_a_small_gradient_does_not_fight():
 def test_a_condition_is_reported_once_when_it_has_lasted_three_epochs():
     streaks, warnings = {}, []
     for found in [{"a": "A"}, {"a": "A", "b": "B"}, {"a": "A"}, {"a": "A", "b": "B"}, {"b": "B"}]:
-        streaks = update_streaks(streaks, found)
-        warnings.append(due_warnings(streaks, found))
+        streaks, due = update_streaks(streaks, found)
+        warnings.append(due)
 
     assert warnings == [[], [], ["A"], [], []]
     assert streaks == {"b": 2}

@@ -144,7 +144,7 @@ def test_multi_scale_is_the_mean_of_the_fused_streams_and_those_after_every_laye
     streams = [output.features, *output.layer_features]
     expected = []
     for project, one in zip(projections, streams, strict=True):
-        left, right, body = project(*stream_means(one, batch))
+        left, right, body = project(stream_means(one, batch))
         expected.append(alignment_loss(left, right, body, *masks))
 
     assert len(expected) == num_layers + 1
@@ -276,13 +276,12 @@ def test_the_adaptive_schedule_moves_both_lambdas(output, batch, epoch, factor):
 
     terms = loss(output, batch, epoch=epoch)
 
-    assert terms.lambda_consistency == pytest.approx(0.1 * factor)
-    assert terms.lambda_alignment == pytest.approx(0.05 * factor)
     assert_close(
         terms.total,
-        terms.classification
-        + terms.lambda_consistency * terms.consistency
-        + terms.lambda_alignment * terms.alignment,
+        terms.classification + 0.1 * factor * terms.consistency + 0.05 * factor * terms.alignment,
+    )
+    assert terms.lambdas == pytest.approx(
+        {"classification": 1, "consistency": 0.1 * factor, "alignment": 0.05 * factor}
     )
 
 

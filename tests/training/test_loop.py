@@ -1,4 +1,4 @@
-"""The training loop: it repeats to the bit, goes on where it stopped, and stops when it breaks."""
+"""The training loop: it repeats to the bit, follows its schedule, and stops when it breaks."""
 
 import json
 import math
@@ -12,13 +12,19 @@ from torch.testing import assert_close
 
 from slrctl.core.data.dataset import canonical_dataset
 from slrctl.errors import TrainingDiverged
-from slrctl.settings import Settings
-from slrctl.training.loop import BatchReport, EpochReport, TrainingData, train_epochs
-from slrctl.training.state import EpochTotals, Progress, TrainingState
-from slrctl.training.validation import validate
+from slrctl.settings import Settings, TrainSettings
+from slrctl.training.loop import (
+    BatchReport,
+    EpochReport,
+    TrainingData,
+    learning_rate,
+    train_epochs,
+)
+from slrctl.training.state import Progress, TrainingState
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "loss_curve.json"
 CPU = torch.device("cpu")
+PEAK = 0.4
 BALANCED = {"cmcl": {"preset": "balanced", "lambda_consistency": 0.1, "lambda_alignment": 0.05}}
 
 
@@ -81,16 +87,15 @@ def test_a_training_stops_when_no_epoch_was_better_for_as_long_as_patience_lasts
 
 
 @pytest.mark.parametrize("stop_after", [7, 14, 15])
-def test_patience_is_as_long_for_a_training_that_is_put_back(impatient, tiny_splits, stop_after):
-    whole, _ = trained(impatient, tiny_splits)
+def test_patience_is_as_long_for_a_training_that_is_restored(impatient, tiny_splits, stop_after):
+    whole, reports = trained(impatient, tiny_splits)
     stopped, _ = trained(impatient, tiny_splits, steps=stop_after)
     state = TrainingState.initial(impatient, tiny_splits.train.classes, CPU)
     state.restore(stopped.tensors(), json.loads(json.dumps(stopped.progress_json())))
 
-    for _ in train_epochs(state, TrainingData.of_splits(tiny_splits, impatient, CPU)):
-        pass
+    rest = list(train_epochs(state, TrainingData.of_splits(tiny_splits, impatient, CPU)))
 
-    assert state.progress.epoch == 5
+    assert [without_times(r) for r in rest] == [without_times(r) for r in reports[stop_after:]]
     assert same_tensors(state.tensors(), whole.tensors())
 
 
@@ -99,21 +104,6 @@ def test_another_seed_gives_another_training(settings, tiny_splits):
     _, others = trained(settings.model_copy(update={"seed": 1}), tiny_splits, steps=1)
 
     assert reports[0].means["loss"] != others[0].means["loss"]
-
-
-@pytest.mark.parametrize("stop_after", [1, 2, 3, 4])
-def test_a_training_that_is_put_back_goes_on_to_the_same_bits(settings, tiny_splits, stop_after):
-    settings = Settings.layered(settings.model_dump(), {"cmcl": {"adaptive": True}})
-    whole, reports = trained(settings, tiny_splits)
-    stopped, _ = trained(settings, tiny_splits, steps=stop_after)
-    progress = json.loads(json.dumps(stopped.progress_json()))
-
-    resumed = TrainingState.initial(settings, tiny_splits.train.classes, CPU)
-    resumed.restore(stopped.tensors(), progress)
-    rest = list(train_epochs(resumed, TrainingData.of_splits(tiny_splits, settings, CPU)))
-
-    assert same_tensors(resumed.tensors(), whole.tensors())
-    assert [without_times(r) for r in rest] == [without_times(r) for r in reports[stop_after:]]
 
 
 def test_training_and_validation_see_rectified_clips_where_asked(tiny_settings, tiny_splits):
@@ -236,32 +226,6 @@ def test_a_value_in_the_clips_that_is_not_finite_stops_a_training(settings, tiny
         list(train_epochs(state, bad))
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_validation_names_the_clips_whose_loss_is_not_finite(settings, tiny_splits, value):
-    state = TrainingState.initial(settings, tiny_splits.train.classes, CPU)
-    data = TrainingData.of_splits(tiny_splits, settings, CPU)
-    first = next(data.validation()).clip_ids[0]
-    bad = data._replace(validation=lambda: poisoned(data.validation(), value))
-
-    with pytest.raises(
-        TrainingDiverged, match="validation loss: the classification term"
-    ) as caught:
-        list(train_epochs(state, bad))
-
-    assert str(caught.value).endswith(f"look at the clips: {first}")
-
-
-def test_validation_names_a_term_of_cmcl_that_is_not_finite(settings, tiny_splits):
-    state = TrainingState.initial(settings, tiny_splits.train.classes, CPU)
-    data = TrainingData.of_splits(tiny_splits, settings, CPU)
-    assert state.loss.projections is not None
-    with torch.no_grad():
-        state.loss.projections.body.weight.fill_(torch.nan)
-
-    with pytest.raises(TrainingDiverged, match="validation loss: the alignment term is nan"):
-        validate(state.model, state.loss, data.validation(), CPU, epoch=0)
-
-
 def test_a_step_that_would_break_the_model_is_not_taken(settings, tiny_splits):
     state, _ = trained(settings, tiny_splits, steps=1)
     with torch.no_grad():
@@ -314,39 +278,6 @@ def test_kernels_take_the_steps_of_the_plain_model(settings, tiny_splits):
     assert_close(moved, {name: others[name] for name in moved}, rtol=1e-3, atol=1e-4)
 
 
-def test_totals_weigh_every_mean_by_its_count():
-    totals = EpochTotals()
-    totals.add("loss", 1.0, 3)
-    totals.add("loss", 5.0, 1)
-    totals.add("never", 9.0, 0)
-
-    assert totals.mean("loss") == 2.0
-    assert totals.mean("never") is None
-
-
-@pytest.mark.parametrize(
-    ("accuracy", "loss", "is_best", "improved_epoch"),
-    [
-        (0.6, 9.0, True, 2),
-        (0.5, 0.9, True, 2),
-        (0.5, 1.0, True, 1),
-        (0.41, 9.0, True, 1),
-        (0.39, 0.1, False, 1),
-    ],
-)
-def test_the_best_epoch_is_the_last_one_within_the_standard_error_of_the_highest_accuracy(
-    accuracy, loss, is_best, improved_epoch
-):
-    progress = Progress()
-    assert progress.judge(1, accuracy=0.5, error=0.1, loss=1.0)
-
-    assert progress.judge(2, accuracy=accuracy, error=0.3, loss=loss) == is_best
-    assert progress.best_epoch == (2 if is_best else 1)
-    assert progress.best_accuracy == max(0.5, accuracy)
-    assert progress.best_error == (0.3 if improved_epoch == 2 else 0.1)
-    assert progress.improved_epoch == improved_epoch
-
-
 def test_the_best_epoch_is_chosen_by_the_accuracy_its_standard_error_and_the_loss_of_validation(
     settings, tiny_splits
 ):
@@ -371,21 +302,38 @@ def test_the_best_epoch_is_chosen_by_the_accuracy_its_standard_error_and_the_los
         assert getattr(state.progress, name) == getattr(progress, name)
 
 
-def test_epochs_do_not_sink_one_standard_error_after_the_other():
-    progress = Progress()
-
-    judged = [
-        progress.judge(epoch, accuracy=accuracy, error=0.1, loss=1.0)
-        for epoch, accuracy in enumerate([0.8, 0.72, 0.65], start=1)
-    ]
-
-    assert judged == [True, True, False]
+def rate(epoch, share=0.0, **changes):
+    settings = TrainSettings(epochs=10, learning_rate=PEAK, warmup_epochs=0, **changes)
+    return learning_rate(settings, epoch, share)
 
 
-def test_patience_does_not_wait_for_ever_where_accuracy_can_get_no_better():
-    progress = Progress()
+@pytest.mark.parametrize(
+    ("epoch", "factor"), [(0, 1), (5, 1), (6, 0.1), (7, 0.1), (8, 0.01), (9, 0.01)]
+)
+def test_multistep_falls_at_60_and_at_80_percent(epoch, factor):
+    assert rate(epoch, 0.5, schedule="multistep") == pytest.approx(PEAK * factor)
 
-    for epoch, loss in enumerate([0.5, 0.4, 0.45, 0.41, 0.42], start=1):
-        assert progress.judge(epoch, accuracy=1.0, error=0.0, loss=loss)
 
-    assert (progress.best_epoch, progress.improved_epoch, progress.best_loss) == (5, 2, 0.4)
+@pytest.mark.parametrize(("epoch", "factor"), [(0, 1.0), (5, 0.5), (10, 0.0)])
+def test_cosine_falls_from_the_peak_to_zero(epoch, factor):
+    assert rate(epoch, schedule="cosine") == pytest.approx(PEAK * factor)
+
+
+def test_constant_stays():
+    assert {rate(epoch, schedule="constant") for epoch in range(10)} == {PEAK}
+
+
+def test_the_warmup_rises_to_the_peak_and_its_first_step_is_not_idle():
+    settings = TrainSettings(epochs=10, learning_rate=PEAK, warmup_epochs=2, schedule="constant")
+    rates = [learning_rate(settings, epoch, share) for epoch in (0, 1) for share in (0.0, 0.5)]
+
+    assert rates[0] > 0
+    assert rates[1:] == pytest.approx([PEAK * 0.25, PEAK * 0.5, PEAK * 0.75])
+    assert learning_rate(settings, 2, 0.0) == PEAK
+
+
+def test_cosine_is_counted_from_the_end_of_the_warmup():
+    settings = TrainSettings(epochs=10, learning_rate=PEAK, warmup_epochs=2, schedule="cosine")
+
+    assert learning_rate(settings, 2, 0.0) == pytest.approx(PEAK)
+    assert learning_rate(settings, 6, 0.0) == pytest.approx(PEAK / 2)

@@ -1,0 +1,122 @@
+"""Validation: its numbers do not depend on the batches, and what breaks it is named."""
+
+import math
+
+import pytest
+import torch
+
+from slrctl.core.cmcl.diagnostics import entropy_ratio
+from slrctl.core.data.batches import evaluation_batches, prepare_clips
+from slrctl.errors import TrainingDiverged
+from slrctl.settings import Settings
+from slrctl.training import validation
+from slrctl.training.loop import TrainingData, train_epochs
+from slrctl.training.state import TrainingState
+from slrctl.training.validation import validate
+
+CPU = torch.device("cpu")
+BALANCED = {"preset": "balanced", "lambda_consistency": 0.1, "lambda_alignment": 0.05}
+
+
+@pytest.fixture
+def settings(tiny_settings):
+    return Settings.layered(tiny_settings.model_dump(), {"cmcl": BALANCED})
+
+
+def poisoned(batches, value):
+    """The batches, of which one clip of the first holds a value that no reader lets pass."""
+    first = next(batches)
+    clips = first[0].clips if isinstance(first, list) else first
+    clips.body[0, 0, 0] = value
+    yield first
+    yield from batches
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 100])
+@pytest.mark.parametrize(
+    "form",
+    [
+        {},
+        {"consistency": "cycle", "temporal": True},
+        {"multi_scale": True},
+        {"alignment": "contrastive", "multi_scale": True},
+    ],
+)
+def test_terms_are_those_of_all_clips_at_once_whatever_the_batch_size(
+    settings, tiny_splits, form, batch_size
+):
+    settings = Settings.layered(settings.model_dump(), {"cmcl": form})
+    state = TrainingState.initial(settings, tiny_splits.train.classes, CPU)
+    prepared = prepare_clips(tiny_splits.train, settings)
+    (whole,) = evaluation_batches(prepared, len(prepared))
+    wanted = {"return_hand_attention": True, "return_features": True, "return_layer_features": True}
+    with torch.no_grad():
+        output = state.model.eval()(whole, **wanted)
+        terms = state.loss(output, whole).terms
+    maps = output.hand_attention
+    ratios, is_counted = entropy_ratio(
+        maps.right_to_left, whole.right_is_present, whole.left_is_present
+    )
+
+    metrics = validate(
+        state.model, state.loss, evaluation_batches(prepared, batch_size), CPU, epoch=0
+    )
+
+    expected = {
+        "val_accuracy": float((output.logits.argmax(-1) == whole.target).float().mean()),
+        "val_classification": float(torch.nn.functional.cross_entropy(output.logits, whole.target)),
+        "val_consistency": float(terms["consistency"]),
+        "val_alignment": float(terms["alignment"]),
+        "val_entropy_right_to_left": float(ratios[is_counted].mean()),
+    }
+    assert {name: metrics[name] for name in expected} == pytest.approx(expected, rel=1e-4)
+    assert metrics["val_loss"] == pytest.approx(
+        expected["val_classification"]
+        + 0.1 * expected["val_consistency"]
+        + 0.05 * expected["val_alignment"],
+        rel=1e-4,
+    )
+
+
+def test_the_contrastive_form_compares_clips_in_groups_of_one_size(
+    settings, tiny_splits, monkeypatch
+):
+    settings = Settings.layered(settings.model_dump(), {"cmcl": {"alignment": "contrastive"}})
+    state = TrainingState.initial(settings, tiny_splits.train.classes, CPU)
+    prepared = prepare_clips(tiny_splits.train, settings)
+    monkeypatch.setattr(validation, "_CONTRASTED_TOGETHER", 4)
+
+    alignments = [
+        validate(state.model, state.loss, evaluation_batches(prepared, size), CPU, epoch=0)[
+            "val_alignment"
+        ]
+        for size in (3, 4, 8)
+    ]
+
+    assert alignments == pytest.approx(alignments[:1] * 3, rel=1e-4)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_validation_names_the_clips_whose_loss_is_not_finite(settings, tiny_splits, value):
+    state = TrainingState.initial(settings, tiny_splits.train.classes, CPU)
+    data = TrainingData.of_splits(tiny_splits, settings, CPU)
+    first = next(data.validation()).clip_ids[0]
+    bad = data._replace(validation=lambda: poisoned(data.validation(), value))
+
+    with pytest.raises(
+        TrainingDiverged, match="validation loss: the classification term"
+    ) as caught:
+        list(train_epochs(state, bad))
+
+    assert str(caught.value).endswith(f"look at the clips: {first}")
+
+
+def test_validation_names_a_term_of_cmcl_that_is_not_finite(settings, tiny_splits):
+    state = TrainingState.initial(settings, tiny_splits.train.classes, CPU)
+    data = TrainingData.of_splits(tiny_splits, settings, CPU)
+    assert state.loss.projections is not None
+    with torch.no_grad():
+        state.loss.projections.body.weight.fill_(torch.nan)
+
+    with pytest.raises(TrainingDiverged, match="validation loss: the alignment term is nan"):
+        validate(state.model, state.loss, data.validation(), CPU, epoch=0)
