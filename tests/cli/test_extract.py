@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from slrctl.cli import app
 from slrctl.core import skeleton
 from slrctl.core.data.dataset import load_dataset
-from slrctl.core.data.video import parts_dir_of
+from slrctl.core.data.video import kept_dir_of
 
 pytestmark = pytest.mark.skipif(
     any(find_spec(package) is None for package in ("mediapipe", "cv2", "skimage")),
@@ -122,7 +122,7 @@ def test_a_clip_knows_its_names_its_speed_and_its_shape(moving, tmp_path):
     assert (clip.gloss, clip.signer, clip.session, clip.split) == ("book", "ann", "monday", "val")
     assert clip.fps == FPS
     assert clip.aspect == pytest.approx(WIDTH / HEIGHT)
-    assert not parts_dir_of(tmp_path / "out.parquet").exists()
+    assert not kept_dir_of(tmp_path / "out.parquet").exists()
 
 
 def test_the_picture_of_a_telephone_is_turned_upright(seen, tmp_path):
@@ -209,7 +209,7 @@ def test_an_extraction_that_was_killed_goes_on_with_what_is_left(moving, tmp_pat
         (folder / "book" / f"{number}.mp4").write_bytes(moving.read_bytes())
     (folder / "book" / "bad.mp4").write_text("so that the finished clips are kept")
     command = [sys.executable, "-c", "from slrctl.cli import main; main()", "data", "extract"]
-    parts = parts_dir_of(output)
+    parts = kept_dir_of(output)
 
     extraction = subprocess.Popen([*command, folder, output], stderr=subprocess.DEVNULL)
     while len(finished := sorted(parts.glob("*.parquet"))) < 2:
@@ -237,7 +237,7 @@ def test_a_clip_of_a_video_that_changed_and_a_damaged_one_are_done_again(moving,
     run(folder, output)
     changed = folder / "book" / "b.mp4"
     os.utime(changed, ns=(0, changed.stat().st_mtime_ns + 1))
-    sorted(parts_dir_of(output).iterdir())[0].write_bytes(b"PAR1 cut off")
+    sorted(kept_dir_of(output).iterdir())[0].write_bytes(b"PAR1 cut off")
 
     _, summary, _ = run(folder, output, "--force")
 

@@ -14,7 +14,7 @@ from slrctl.cli.options import Json, command
 from slrctl.errors import SlrctlError
 
 if TYPE_CHECKING:
-    from slrctl.core.data.video import ExtractionReport, Failure, VideoReport
+    from slrctl.core.data.video import BadVideo, ExtractionReport, Video, VideoReport
 
 
 @command()
@@ -86,7 +86,7 @@ def _show_video(console: Console, bar: Progress | None, report: "VideoReport") -
     if bar is not None:
         bar.update(bar.task_ids[0], completed=report.num_done)
     if report.failure is not None:
-        print_lines(console, [_describe(report.failure)])
+        print_lines(console, [_describe(report.video, report.failure)])
 
 
 def _show_end(console: Console, output: Path, report: "ExtractionReport", *, as_json: bool) -> None:
@@ -95,17 +95,17 @@ def _show_end(console: Console, output: Path, report: "ExtractionReport", *, as_
     if not report.clips:
         raise SlrctlError(
             f"none of {len(report.failures)} videos gave a clip; the first: "
-            f"{_describe(report.failures[0])}"
+            f"{_describe(*next(iter(report.failures.items())))}"
         )
     print_lines(console, [*report.notes, *_closing_lines(output, report)])
 
 
-def _describe(failure: "Failure") -> str:
-    return f"{failure.video.path}: {failure.reason.message}"
+def _describe(video: "Video", failure: "BadVideo") -> str:
+    return f"{video.path}: {failure.message}"
 
 
-def _tally(failures: "list[Failure]") -> dict[str, int]:
-    return dict(Counter(failure.reason.kind for failure in failures).most_common())
+def _tally(report: "ExtractionReport") -> dict[str, int]:
+    return dict(Counter(failure.kind for failure in report.failures.values()).most_common())
 
 
 def _closing_lines(output: Path, report: "ExtractionReport") -> list[str]:
@@ -123,12 +123,12 @@ def _closing_lines(output: Path, report: "ExtractionReport") -> list[str]:
     if report.num_resumed:
         lines.append(f"{count_of(report.num_resumed, 'clip')} kept from before")
     if report.failures:
-        reasons = ", ".join(f"{count} {kind}" for kind, count in _tally(report.failures).items())
+        reasons = ", ".join(f"{count} {kind}" for kind, count in _tally(report).items())
         tried = len(report.failures) + len(report.clips)
         lines += [
             f"warning: {len(report.failures)} of {tried} videos gave no clip: {reasons}",
             "put them right and run the command again with --force: only they are repeated. Clips "
-            f"that are done are kept in {report.parts_dir}; remove it when you need it no more",
+            f"that are done are kept in {report.kept_dir}; remove it when you need it no more",
         ]
     return lines
 
@@ -141,14 +141,14 @@ def _summary(output: Path, report: "ExtractionReport") -> dict[str, Any]:
         "glosses": len({clip.gloss for clip in report.clips}),
         "kept_from_before": report.num_resumed,
         "notes": report.notes,
-        "failed_by_reason": _tally(report.failures),
+        "failed_by_reason": _tally(report),
         "failed": [
             {
-                "video": str(failure.video.path),
-                "clip_id": failure.video.clip_id,
-                "reason": failure.reason.kind,
+                "video": str(video.path),
+                "clip_id": video.clip_id,
+                "reason": failure.kind,
                 "message": failure.reason.message,
             }
-            for failure in report.failures
+            for video, failure in report.failures.items()
         ],
     }
