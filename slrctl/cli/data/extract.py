@@ -147,7 +147,7 @@ def _summary(output: Path, report: "ExtractionReport") -> dict[str, Any]:
                 "video": str(video.path),
                 "clip_id": video.clip_id,
                 "reason": failure.kind,
-                "message": failure.reason.message,
+                "message": failure.message,
             }
             for video, failure in report.failures.items()
         ],
