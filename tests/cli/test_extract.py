@@ -212,7 +212,7 @@ def test_an_extraction_that_was_killed_goes_on_with_what_is_left(moving, tmp_pat
     parts = kept_dir_of(output)
 
     extraction = subprocess.Popen([*command, folder, output], stderr=subprocess.DEVNULL)
-    while len(finished := sorted(parts.glob("*.parquet"))) < 2:
+    while len(finished := sorted(parts.glob("[!.]*.parquet"))) < 2:
         assert extraction.poll() is None
         time.sleep(0.01)
     extraction.kill()
