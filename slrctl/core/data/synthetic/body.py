@@ -1,7 +1,8 @@
-"""Arms, hands and head in three dimensions, for all frames of many clips at once.
+"""Signers, their cameras, and the movement of their bodies, for all frames of many clips at once.
 
-Both arms are worked out as right arms, dominant first; the second is then mirrored, and for a
-left-handed signer everything is. Coordinates as in `signer`.
+Both arms are computed as right arms, dominant first; the second is then mirrored, and for a
+left-handed signer everything is. Coordinates are shoulder distances from the neck: x towards the
+signer's left, y down, z away from the camera.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,16 +18,28 @@ from slrctl.core.data.synthetic.lexicon import (
     PLACES,
     RELAXED,
     Sign,
-    Timing,
     hand_points,
     joint_angles,
-    raised_and_phase,
 )
 from slrctl.core.seeding import counter_uniform, stable_seed
 
+MIRROR_X = np.array([-1.0, 1.0, 1.0])
+SHOULDER = np.array([-0.5, 0.0, 0.0])
+ELBOW_SIDE = np.array([-0.6, 0.75, 0.3])
+# Nose, then right eye and ear; the left ones are their mirror images.
+NOSE = np.array([0.0, -0.58, -0.30])
+EYE = np.array([-0.09, -0.69, -0.22])
+EAR = np.array([-0.21, -0.64, -0.02])
+# A hanging hand: fingers down and a little forward, palm to the thigh.
+RESTING = np.array([[0.25, 0.85, -0.40], [0.9, -0.1, 0.4]])
+# A base hand lies below the moving one, palm up.
+BASE_DROP = np.array([0.20, 0.26, 0.0])
+# A forearm turns about its elbow, so the hand leans in its direction: radians a shoulder distance.
+LEAN = 0.8
 
-def keys_for(names: Iterable[tuple[object, ...]]) -> UInt64[np.ndarray, " B"]:
-    """The key of each name, for the two functions below."""
+
+def keys_of(names: Iterable[tuple[object, ...]]) -> UInt64[np.ndarray, " B"]:
+    """Return a random key for each name."""
     return np.array([stable_seed(*name) for name in names], np.uint64)
 
 
@@ -38,9 +51,6 @@ def bell(keys: UInt64[np.ndarray, " B"], count: int) -> Float[np.ndarray, "B N"]
     bits = (counter_uniform(keys, count) * 2.0**48).astype(np.int64)
     total = (bits >> 32) + ((bits >> 16) & 0xFFFF) + (bits & 0xFFFF)
     return (total - 1.5 * 0xFFFF) / (0.5 * 0x10000)
-
-
-ASPECTS = (4 / 3, 16 / 9)
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +66,7 @@ class Signer:
     """Length of the fingers over the usual one, for the same palm."""
     head_scale: float
     tempo: float
-    """Frames a sign of usual length takes."""
+    """Frames of a sign of usual length."""
     amplitude: float
     """Size of movements over the usual one."""
     fps: float
@@ -66,28 +76,13 @@ class Signer:
     accent: Float[np.ndarray, "5 5"]
     """Habitual departure from the joint angles of a handshape, in degrees."""
     rest: Float[np.ndarray, " 3"]
-    """Where the wrist hangs between signs, from its shoulder, for a right arm."""
-
-
-@dataclass(frozen=True, eq=False)
-class Camera:
-    """Where one session's camera stands."""
-
-    rotation: Float[np.ndarray, "3 3"]
-    scale: float
-    """Distance of the shoulders over the height of the image."""
-    centre: Float[np.ndarray, " 2"]
-    """Where the neck is in the image, in image widths and heights."""
-    aspect: float
-    distance: float = 6.0
-    """From the camera to the neck, in shoulder distances."""
+    """Place of the wrist between signs, from its shoulder, for a right arm."""
 
 
 def draw_signer(seed: int, name: str, *, is_left_handed: bool) -> Signer:
     """Draw a person from (seed, name)."""
-    keys = keys_for([(seed, "signer", name)])
-    share = counter_uniform(keys, 16)[0]
-    normal = bell(keys_for([(seed, "habits", name)]), 31)[0]
+    share = counter_uniform(keys_of([(seed, "signer", name)]), 16)[0]
+    normal = bell(keys_of([(seed, "habits", name)]), 31)[0]
 
     def between(low: float, high: float, draw: int) -> float:
         return float(low + (high - low) * share[draw])
@@ -113,9 +108,23 @@ def draw_signer(seed: int, name: str, *, is_left_handed: bool) -> Signer:
     )
 
 
+@dataclass(frozen=True, eq=False)
+class Camera:
+    """The camera of one session."""
+
+    rotation: Float[np.ndarray, "3 3"]
+    scale: float
+    """Distance of the shoulders over the height of the image."""
+    centre: Float[np.ndarray, " 2"]
+    """Place of the neck in the image, in image widths and heights."""
+    aspect: float
+    distance: float = 6.0
+    """From the camera to the neck, in shoulder distances."""
+
+
 def draw_camera(seed: int, signer: str, session: str, aspect: float) -> Camera:
     """Draw a camera from (seed, session); two sessions of a signer are filmed much alike."""
-    usual, own = bell(keys_for([(seed, "camera", signer), (seed, "camera", session)]), 6)
+    usual, own = bell(keys_of([(seed, "camera", signer), (seed, "camera", session)]), 6)
     yaw, pitch, roll, scale, x, y = 0.85 * usual + 0.5 * own
     angles = np.deg2rad([6.0 * yaw, 3.0 * pitch, 1.5 * roll])
     (cos_y, cos_p, cos_r), (sin_y, sin_p, sin_r) = np.cos(angles), np.sin(angles)
@@ -137,24 +146,97 @@ def project(camera: Camera, points: Float[np.ndarray, "N V 3"]) -> Float[np.ndar
     return camera.centre + turned[..., :2] * perspective / [camera.aspect, 1.0]
 
 
-MIRROR_X = np.array([-1.0, 1.0, 1.0])
-SHOULDER = np.array([-0.5, 0.0, 0.0])
-ELBOW_SIDE = np.array([-0.6, 0.75, 0.3])
-# Nose, then right eye and ear; the left ones are their mirror images.
-NOSE = np.array([0.0, -0.58, -0.30])
-EYE = np.array([-0.09, -0.69, -0.22])
-EAR = np.array([-0.21, -0.64, -0.02])
-# A hanging hand: fingers down and a little forward, palm to the thigh.
-RESTING = np.array([[0.25, 0.85, -0.40], [0.9, -0.1, 0.4]])
-# A base hand lies below the moving one, palm up.
-BASE_DROP = np.array([0.20, 0.26, 0.0])
-# A forearm turns about its elbow, so the hand leans the way it goes: radians a shoulder distance.
-LEAN = 0.8
+@dataclass(frozen=True, eq=False)
+class Timing:
+    """The clock of each clip, in frames (not whole ones) from the beginning of each hand."""
+
+    num_frames: Int64[np.ndarray, " B"]
+    lag: Int64[np.ndarray, " B"]
+    """Frame i of the left hand does what frame i + lag of the right hand does."""
+    delay: Int64[np.ndarray, "B 2"]
+    """Beginning of each hand after the clip's; hands dominant, other."""
+    marks: Float[np.ndarray, "B 4"]
+    """Start of the rise, start and end of the stroke, end of the return."""
+    warp: Float[np.ndarray, " B"]
+    """Above 0 the stroke starts slowly, below 0 fast; within +-1."""
+
+    @property
+    def strokes(self) -> Int64[np.ndarray, "B 2"]:
+        """First frame and one past the last frame in which a moving hand is in its stroke."""
+        first = np.ceil(self.delay.min(axis=1) + self.marks[:, 1])
+        last = np.floor(self.delay.max(axis=1) + self.marks[:, 2])
+        return np.stack([first, last + 1], axis=-1).astype(np.int64)
+
+
+def draw_timing(
+    keys: UInt64[np.ndarray, " B"],
+    signs: Sequence[Sign],
+    tempo: float,
+    frames: tuple[int, int],
+    max_lag: int,
+    *,
+    is_left_handed: bool,
+) -> Timing:
+    """Draw the clock of every clip.
+
+    Args:
+        keys: one random key a clip.
+        signs: the sign of each clip.
+        tempo: frames of the signer's signs of usual length.
+        frames: fewest and most frames of a clip.
+        max_lag: largest lag, either way, of signs in which both hands move.
+        is_left_handed: True if the left hand is the dominant one.
+    """
+    share = counter_uniform(keys, 7)
+    lag = np.floor(share[:, 0] * (2 * max_lag + 1)).astype(np.int64) - max_lag
+    lag = np.where([sign.both_move for sign in signs], lag, 0)
+    usual = tempo * np.array([MOVEMENTS[sign.movement] for sign in signs])
+    own = np.rint(usual * (0.78 + 0.44 * share[:, 1])).astype(np.int64)
+    own = np.clip(own, frames[0], frames[1] - np.abs(lag))
+
+    # Idle, approach, stroke, return; the rest is idle again. A late return is cut off, as in real
+    # clips, but never a stroke.
+    durations = own[:, None] * np.stack(
+        [
+            0.36 * share[:, 2],
+            0.10 + 0.07 * share[:, 3],
+            0.34 + 0.12 * share[:, 4],
+            0.10 + 0.07 * share[:, 5],
+        ],
+        axis=-1,
+    )
+    left_right = np.stack([np.maximum(-lag, 0), np.maximum(lag, 0)], axis=-1)
+    return Timing(
+        num_frames=own + np.abs(lag),
+        lag=lag,
+        delay=left_right if is_left_handed else left_right[:, ::-1],
+        marks=np.cumsum(durations, axis=-1),
+        warp=1.4 * share[:, 6] - 0.7,
+    )
+
+
+def _smoothstep(x: Float[np.ndarray, "*S"]) -> Float[np.ndarray, "*S"]:
+    """Rise from 0 at 0 to 1 at 1, at rest at both ends."""
+    x = np.clip(x, 0.0, 1.0)
+    return x * x * (3.0 - 2.0 * x)
+
+
+def _raised_and_phase(
+    timing: Timing, clip: Int64[np.ndarray, " N"], frame: Int64[np.ndarray, " N"]
+) -> tuple[Float[np.ndarray, "N 2"], Float[np.ndarray, "N 2"]]:
+    """Return the height of each hand (0 at rest, 1 in the stroke) and its place in the stroke."""
+    time = (frame[:, None] - timing.delay[clip]).astype(np.float64)
+    rise, start, end, down = (timing.marks[clip, mark, None] for mark in range(4))
+    raised = _smoothstep((time - rise) / (start - rise))
+    raised = raised * _smoothstep((down - time) / (down - end))
+    phase = np.clip((time - start) / (end - start), 0.0, 1.0)
+    warp = timing.warp[clip, None] / (2 * np.pi)
+    return raised, phase - warp * np.sin(2 * np.pi * phase)
 
 
 @dataclass(frozen=True, eq=False)
 class Goals:
-    """What the hands of each clip aim at during the stroke; hands dominant, other."""
+    """Targets of the hands of each clip during the stroke; hands dominant, other."""
 
     wrist: Float[np.ndarray, "B 2 3"]
     axes: Float[np.ndarray, "B 2 2 3"]
@@ -165,7 +247,7 @@ class Goals:
 
 
 def draw_goals(signer: Signer, signs: Sequence[Sign], keys: UInt64[np.ndarray, " B"]) -> Goals:
-    """Lay the signer's habits and the clip's own variation over the components of each sign."""
+    """Add the signer's habits and the clip's own variation to the components of each sign."""
     normal = bell(keys, 32)
     place = np.array([PLACES[sign.place] for sign in signs])
     place = place + signer.place_shift + 0.05 * normal[:, :3]
@@ -174,23 +256,22 @@ def draw_goals(signer: Signer, signs: Sequence[Sign], keys: UInt64[np.ndarray, "
 
     is_base = np.array([sign.kind == "base" for sign in signs])[:, None]
     places = np.stack([place, np.where(is_base, place + BASE_DROP, place)], axis=1)
-    shown = np.stack(
-        [axes, np.where(is_base[..., None], np.array(ORIENTATIONS["up"]), axes)], axis=1
-    )
-    shapes = np.stack([angles, np.where(is_base[..., None], joint_angles("flat"), angles)], axis=1)
+    other_axes = np.where(is_base[..., None], np.array(ORIENTATIONS["up"]), axes)
+    other_angles = np.where(is_base[..., None], joint_angles("flat"), angles)
+    axes, shapes = np.stack([axes, other_axes], axis=1), np.stack([angles, other_angles], axis=1)
 
     tilt = signer.tilt + 0.13 * normal[:, 3:6]
-    shown = shown + np.cross(tilt[:, None, None], shown)
+    axes = axes + np.cross(tilt[:, None, None], axes)
     wobble = signer.accent + 4.0 * normal[:, 6:31].reshape(-1, 5, 5)
     # The metacarpal of the thumb has two angles, and only the thumb's leaves the palm.
     wobble[:, 4, 0] = 0.0
     wobble[:, :4, 4] = 0.0
-    fingers = shown[:, :, 0] / np.linalg.norm(shown[:, :, 0], axis=-1, keepdims=True)
+    fingers = axes[:, :, 0] / np.linalg.norm(axes[:, :, 0], axis=-1, keepdims=True)
     other_size = {"one": 0.0, "mirrored": 1.0, "alternating": -1.0, "base": 0.0}
     sizes = np.array([(1.0, other_size[sign.kind]) for sign in signs])
     return Goals(
         wrist=places - 0.5 * signer.hand * fingers,
-        axes=shown,
+        axes=axes,
         angles=np.clip(shapes + wobble[:, None], -30.0, 115.0),
         size=sizes * signer.amplitude * (1 + 0.07 * normal[:, 31:]),
     )
@@ -199,7 +280,10 @@ def draw_goals(signer: Signer, signs: Sequence[Sign], keys: UInt64[np.ndarray, "
 def displacement(
     movement: Int64[np.ndarray, " N"], phase: Float[np.ndarray, "N H"]
 ) -> Float[np.ndarray, "N H 3"]:
-    """Where a right hand is in its movement, from the middle of it; `movement` is an index."""
+    """Return the place of a right hand in its movement, from the middle of it.
+
+    `movement` is an index of `MOVEMENTS`.
+    """
     turn = 2 * np.pi * phase
     zero = np.zeros_like(phase)
     paths = {
@@ -217,7 +301,7 @@ def displacement(
 def reach(
     signer: Signer, target: Float[np.ndarray, "*S 3"]
 ) -> tuple[Float[np.ndarray, "*S 3"], Float[np.ndarray, "*S 3"]]:
-    """Elbow and wrist of a right arm whose wrist goes to the target, or as near as it can.
+    """Return elbow and wrist of a right arm whose wrist goes as near to the target as it can.
 
     Two bones of fixed length: the law of cosines places the elbow, out, down and a little back.
     """
@@ -234,7 +318,7 @@ def reach(
 
 
 def palm_frame(axes: Float[np.ndarray, "*S 2 3"]) -> Float[np.ndarray, "*S 3 3"]:
-    """Rows: along the fingers, towards the thumb of a right hand, out of the palm; orthonormal."""
+    """Return rows along the fingers, towards the thumb of a right hand, out of the palm."""
     fingers = axes[..., 0, :] / np.linalg.norm(axes[..., 0, :], axis=-1, keepdims=True)
     thumb = np.cross(fingers, axes[..., 1, :])
     thumb /= np.linalg.norm(thumb, axis=-1, keepdims=True)
@@ -247,7 +331,7 @@ def _assemble(
     wrist: Float64[np.ndarray, "N 2 3"],
     hands: Float64[np.ndarray, "N 2 21 3"],
 ) -> Float64[np.ndarray, "N 54 3"]:
-    """Put the parts of a right-handed signer in the order of `skeleton`."""
+    """Put the landmarks of a right-handed signer in the order of `skeleton`."""
     joints = {"nose": signer.head_scale * NOSE, "neck": np.zeros(3)}
     for name, dominant, other in (
         ("Eye", signer.head_scale * EYE, signer.head_scale * EYE),
@@ -276,22 +360,23 @@ def perform(
     """Move the body through the clips.
 
     Args:
-        signer: whose body it is.
+        signer: the person.
         signs: the sign of each clip.
-        goals: what the hands of each clip aim at.
+        goals: the targets of the hands of each clip.
         timing: the clock of each clip.
-        clip: which clip a frame belongs to.
+        clip: the clip of each frame.
         frame: its number in that clip.
 
     Returns:
-        All landmarks, in the order of `skeleton`, and how far the left and the right hand are
-        raised: 0 at rest, 1 in the stroke.
+        All landmarks, in the order of `skeleton`, and the height of the left and the right hand: 0
+        at rest, 1 in the stroke.
     """
-    raised, phase = raised_and_phase(timing, clip, frame)
+    raised, phase = _raised_and_phase(timing, clip, frame)
     raised = np.where([[True, sign.is_two_handed] for sign in signs], 1.0, 0.0)[clip] * raised
     up = raised[..., None]
 
-    movement = np.array([MOVEMENTS.index(sign.movement) for sign in signs])[clip]
+    names = list(MOVEMENTS)
+    movement = np.array([names.index(sign.movement) for sign in signs])[clip]
     step = goals.size[clip][..., None] * displacement(movement, phase)
     rest = SHOULDER + signer.rest
     elbow, wrist = reach(signer, rest + up * (goals.wrist[clip] + step - rest))
