@@ -10,7 +10,7 @@ from typer.core import TyperCommand
 
 from slrctl.cli.console import report_errors
 from slrctl.errors import UsageError
-from slrctl.layers import Layer, flatten, nested, read_config, read_overrides
+from slrctl.layers import Layer, flatten, nested, read_config, read_overrides, resolve
 from slrctl.settings import Settings
 
 RUNS_DIR = Path("runs")
@@ -128,8 +128,9 @@ def refuse_settled(layers: list[Layer], command: str) -> None:
     """Refuse settings that belong to a trained model: its size, its preparation, its training.
 
     Raises:
-        UsageError: a layer names such a setting.
+        UsageError: a layer names such a setting, or one that does not exist, or a wrong value.
     """
+    resolve(layers)
     for layer in layers:
         for key in flatten(layer.values):
             is_open = key.startswith(("data.", "evaluate.")) or key in ("seed", "train.device")

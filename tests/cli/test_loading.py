@@ -13,23 +13,17 @@ HEAVY = {"torch", "pandas", "numpy", "pyarrow", "sklearn", "matplotlib"}
 NAMES = [name for name, _, _ in COMMANDS]
 
 
-def loaded_by(arguments_of_calls, environment=()):
-    """The heavy packages that a process has loaded after these calls, and its output."""
+def loaded_by(calls, shown="output"):
+    """Return the heavy packages that these calls load, and their output or their exit codes."""
     code = (
         "import sys\nfrom slrctl.cli import main\n"
-        f"for arguments in {arguments_of_calls!r}:\n"
+        f"for arguments in {calls!r}:\n"
         "    sys.argv = ['slrctl', *arguments]\n"
         "    try: main()\n"
-        "    except SystemExit: pass\n"
+        f"    except SystemExit as ended: {'print(ended.code)' if shown != 'output' else 'pass'}\n"
         f"print('loaded:', *({HEAVY!r} & set(sys.modules)))"
     )
-    ended = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        check=True,
-        env=os.environ | dict(environment),
-    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     output, _, loaded = ended.stdout.rpartition("loaded:")
     return set(loaded.split()), output
 
@@ -41,6 +35,27 @@ def test_no_help_loads_torch():
 
     assert loaded == set()
     assert output.count("Usage: slrctl") == len(calls) - 1
+
+
+def test_no_wrong_setting_loads_torch():
+    calls = [
+        ["train", "--set=train.lr=1"],
+        ["train", "--precision=bf16"],
+        ["train", "--resume", "--epochs=3"],
+        ["evaluate", "--set=model.ffn_dim=3"],
+        ["evaluate", "--set=evaluate.resamples=1"],
+        ["inspect-attention", "--set=data.nothing=1"],
+        ["ablate", "--epochs=0"],
+        ["ablate", "--study=nothing"],
+        ["data", "info", "x.csv", "--set=model.ffn_dim=3"],
+        ["data", "convert", "x.csv", "y.parquet", "--frame-size=6"],
+        ["data", "cache", "--set=data.nothing=1"],
+    ]
+
+    loaded, output = loaded_by(calls, "exit codes")
+
+    assert loaded == set()
+    assert output.split() == ["2"] * len(calls)
 
 
 @pytest.mark.parametrize(
