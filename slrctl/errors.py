@@ -4,6 +4,13 @@ A message is one line: the value found, the rule it breaks, and what to do next.
 not one of these is a bug and keeps its traceback.
 """
 
+import difflib
+from bisect import bisect
+from collections.abc import Collection
+
+_LONGEST_QUOTE = 60
+_MOST_COMPARED = 2000
+
 
 class SlrctlError(Exception):
     """An expected failure: a missing run, a folder in the way."""
@@ -45,3 +52,33 @@ class Interrupted(SlrctlError):  # noqa: N818 - the name says what happened
     """The user asked to stop; the message says what was saved and how to resume."""
 
     exit_code = 130
+
+
+def quote(value: object) -> str:
+    """Show a value found in a file on one line, shortened to fit a message."""
+    text = repr(value.decode("utf-8", "replace") if isinstance(value, bytes) else value)
+    if len(text) <= _LONGEST_QUOTE:
+        return text
+    return f"{text[: _LONGEST_QUOTE - 4]}...{text[-1]}"
+
+
+def some_of(names: list[str], limit: int = 5) -> str:
+    """Quote the first few names and count the rest."""
+    shown = ", ".join(quote(name) for name in names[:limit])
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
+
+
+def nearest_of(name: str, known: Collection[str]) -> str:
+    """Suggest the existing names that look most like one that does not exist."""
+    # Comparing with every id of a large set would take long: those that sort beside it come first.
+    ordered = sorted(known)
+    place = max(0, bisect(ordered, name) - _MOST_COMPARED // 2)
+    near = difflib.get_close_matches(name, ordered[place : place + _MOST_COMPARED], 3, 0.0)
+    return f"the nearest are {some_of(near)}" if len(near) > 1 else f"there is {some_of(near)}"
+
+
+def count_of(number: int, noun: str) -> str:
+    """Write a number with its noun, in the plural where it belongs: 1 clip, 2 clips."""
+    if number == 1:
+        return f"1 {noun}"
+    return f"{number:,} {noun}es" if noun.endswith("ss") else f"{number:,} {noun}s"

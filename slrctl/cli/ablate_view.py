@@ -19,9 +19,8 @@ from rich.text import Text
 from slrctl.cli.console import print_json, print_lines, print_table, stopping_on_signals
 from slrctl.core.data.cache import open_cache
 from slrctl.core.data.dataset import SignDataset
-from slrctl.core.data.readers.reading import count_of, quote
 from slrctl.core.data.splits import Splits, load_splits
-from slrctl.errors import Interrupted, SlrctlError
+from slrctl.errors import Interrupted, SlrctlError, count_of, quote
 from slrctl.layers import Layer, Tree, flatten
 from slrctl.reports.study_page import headings, study_rows, write_report
 from slrctl.runs.folder import METRICS

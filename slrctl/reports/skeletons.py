@@ -22,7 +22,7 @@ from PIL import Image
 
 from slrctl.core import skeleton
 from slrctl.core.clip import Clip
-from slrctl.core.data.readers.reading import count_of
+from slrctl.errors import count_of
 from slrctl.files import replacing
 from slrctl.reports.figures import BLUE, VERMILLION, Style, base_style, drawn_text, saved_figure
 

@@ -51,7 +51,7 @@ def show_audit(console: Console, audit: "Audit", allowed: frozenset[str], most: 
 
 
 def _said(audit: "Audit", kinds: Sequence[str], noun: str) -> str:
-    from slrctl.core.data.readers.reading import count_of
+    from slrctl.errors import count_of
 
     found = [(kind, audit.count(kind)) for kind in kinds if audit.count(kind)]
     if not found:
@@ -61,7 +61,7 @@ def _said(audit: "Audit", kinds: Sequence[str], noun: str) -> str:
 
 
 def _shared_line(audit: "Audit", kind: str, groups: "Sequence[SharedGroup]") -> str:
-    from slrctl.core.data.readers.reading import count_of
+    from slrctl.errors import count_of
 
     if all(getattr(clip, kind) is None for clip in audit.clips):
         return "not stated"
@@ -69,7 +69,7 @@ def _shared_line(audit: "Audit", kind: str, groups: "Sequence[SharedGroup]") -> 
 
 
 def _missing_line(missing: dict[str, list[str]]) -> str:
-    from slrctl.core.data.readers.reading import some_of
+    from slrctl.errors import some_of
 
     if not missing:
         return "every split shows all of them"

@@ -74,7 +74,7 @@ def _dropped_lines(dropped: "list[Dropped]") -> list[str]:
 
 
 def _say(clips: "list[Clip]", output: Path) -> str:
-    from slrctl.core.data.readers.reading import count_of
+    from slrctl.errors import count_of
 
     glosses = len({clip.gloss for clip in clips})
     frames = sum(clip.num_frames for clip in clips)

@@ -110,7 +110,7 @@ def _tally(report: "ExtractionReport") -> dict[str, int]:
 
 def _closing_lines(output: Path, report: "ExtractionReport") -> list[str]:
     from slrctl.core.data.overview import missing_hand_share
-    from slrctl.core.data.readers.reading import count_of
+    from slrctl.errors import count_of
 
     frames = sum(clip.num_frames for clip in report.clips)
     glosses = len({clip.gloss for clip in report.clips})

@@ -28,7 +28,7 @@ def show_overview(
 
 
 def _facts(name: str, overview: "Overview") -> dict[str, str]:
-    from slrctl.core.data.readers.reading import count_of
+    from slrctl.errors import count_of
 
     hands, dominant, coordinates = overview.hands, overview.dominant_hand, overview.coordinates
     length, balance = overview.length, overview.balance

@@ -75,7 +75,7 @@ def _check_output(output: Path | None, *, force: bool) -> None:
 
 
 def _describe(clip: "Clip") -> str:
-    from slrctl.core.data.readers.reading import count_of
+    from slrctl.errors import count_of
 
     facts = [
         f"{name} {value}"

@@ -73,9 +73,9 @@ def synth(
     Without options it is the demo set that training uses where no data is given.
     """
     with report_errors():
-        from slrctl.core.data.readers.reading import count_of
         from slrctl.core.data.synthetic import SynthesisParameters, synthesise
         from slrctl.core.data.writers import check_output, write_clips
+        from slrctl.errors import count_of
 
         check_output(output, force=force)
         if truth_path is not None and truth_path.exists() and not force:

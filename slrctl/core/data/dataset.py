@@ -23,8 +23,7 @@ from slrctl.core.data.cache import (
 )
 from slrctl.core.data.prepare import canonical_clips, canonical_settings
 from slrctl.core.data.readers import folder_of, read_clips
-from slrctl.core.data.readers.reading import count_of, quote, some_of
-from slrctl.errors import DataError
+from slrctl.errors import DataError, count_of, quote, some_of
 from slrctl.settings import DataSettings, PrepareSettings
 
 # Settings that say where clips lie and how they are divided, and not how a file is read; the names

@@ -11,10 +11,10 @@ import numpy as np
 from slrctl.core.clip import Clip
 from slrctl.core.data.dataset import ordered_classes
 from slrctl.core.data.readers import read_clips
-from slrctl.core.data.readers.reading import BadClip, nearest_of, quote
+from slrctl.core.data.readers.reading import BadClip
 from slrctl.core.data.splitter import split_name
 from slrctl.core.seeding import stable_seed
-from slrctl.errors import DataError, UsageError
+from slrctl.errors import DataError, UsageError, nearest_of, quote
 from slrctl.settings import DataSettings
 
 

@@ -18,7 +18,6 @@ from slrctl.core.data.dataset import (
     with_known_glosses,
 )
 from slrctl.core.data.mirror import MIRRORED, lead_with_right, mirrored_copy
-from slrctl.core.data.readers.reading import count_of, quote, some_of
 from slrctl.core.data.splitter import (
     SPLITS,
     UNITS,
@@ -28,7 +27,7 @@ from slrctl.core.data.splitter import (
     splits_of_named,
 )
 from slrctl.core.data.synthetic import synthesise
-from slrctl.errors import DataError, UsageError
+from slrctl.errors import DataError, UsageError, count_of, quote, some_of
 from slrctl.settings import DataSettings, Settings
 
 _LONG_NAME = {"train": "training", "val": "validation", "test": "test"}

@@ -12,9 +12,8 @@ from jaxtyping import Bool, Float, Int64
 
 from slrctl.core.clip import Clip
 from slrctl.core.data.dataset import ordered_classes
-from slrctl.core.data.readers.reading import count_of, nearest_of, quote, some_of
 from slrctl.core.seeding import stable_seed
-from slrctl.errors import DataError, UsageError
+from slrctl.errors import DataError, UsageError, count_of, nearest_of, quote, some_of
 
 SPLITS = ("train", "val", "test")
 Unit = Literal["signer", "session"]

@@ -21,9 +21,8 @@ from jaxtyping import Float32
 from slrctl.core.clip import Clip
 from slrctl.core.data.readers import parquet
 from slrctl.core.data.readers.mediapipe import NUM_HAND, NUM_POSE, landmarks_from_holistic
-from slrctl.core.data.readers.reading import count_of, quote, some_of
 from slrctl.core.data.writers import write_clips
-from slrctl.errors import DataError, SlrctlError
+from slrctl.errors import DataError, SlrctlError, count_of, quote, some_of
 from slrctl.pool import Crashed, ProcessPool
 from slrctl.settings import DataSettings
 

@@ -12,9 +12,8 @@ from jaxtyping import Float32
 from slrctl.core import skeleton
 from slrctl.core.clip import Clip
 from slrctl.core.data.readers.parquet import write_parquet
-from slrctl.core.data.readers.reading import some_of
 from slrctl.core.data.readers.spoter_csv import FPS, HEIGHT, LABELS, WIDTH
-from slrctl.errors import DataError, SlrctlError, UsageError
+from slrctl.errors import DataError, SlrctlError, UsageError, some_of
 from slrctl.files import replacing, write_text
 
 _PARQUET, _CSV = (".parquet", ".pq"), ".csv"

@@ -10,9 +10,8 @@ from jaxtyping import Bool, Float, Float32
 
 from slrctl.core.clip import Clip
 from slrctl.core.data.dataset import SignDataset, rows_where
-from slrctl.core.data.readers.reading import quote, some_of
 from slrctl.core.skeleton import LEFT_HAND, RIGHT_HAND
-from slrctl.errors import UsageError
+from slrctl.errors import UsageError, quote, some_of
 from slrctl.evaluation.predictions import Predictions
 from slrctl.settings import ModelSettings
 

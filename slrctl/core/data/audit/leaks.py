@@ -25,9 +25,8 @@ from slrctl.core.data.audit.copies import (
 from slrctl.core.data.audit.quick import group_name
 from slrctl.core.data.dataset import ordered_classes
 from slrctl.core.data.readers import read_clips
-from slrctl.core.data.readers.reading import count_of, quote
 from slrctl.core.data.splitter import Unit, split_name
-from slrctl.errors import DataError, UsageError
+from slrctl.errors import DataError, UsageError, count_of, quote
 from slrctl.settings import DataSettings
 
 # Words that mark a clip as changed from another, and the number that may follow one of them.

@@ -16,8 +16,8 @@ from slrctl.core import skeleton
 from slrctl.core.clip import Clip
 from slrctl.core.data.readers import competition, mediapipe, parquet, pose, spoter_csv
 from slrctl.core.data.readers.labels import read_gloss_names
-from slrctl.core.data.readers.reading import ClipProblem, Reading, quote
-from slrctl.errors import DataError
+from slrctl.core.data.readers.reading import ClipProblem, Reading
+from slrctl.errors import DataError, quote
 from slrctl.settings import DataSettings
 
 # The first that recognises a file reads it. Our own Parquet claims any Parquet file, so it is last.

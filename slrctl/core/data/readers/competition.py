@@ -29,13 +29,11 @@ from slrctl.core.data.readers.reading import (
     ClipProblem,
     Reading,
     check_landmarks,
-    count_of,
     file_inside,
     library_errors,
-    quote,
     read_small_table,
 )
-from slrctl.errors import DataError
+from slrctl.errors import DataError, count_of, quote
 from slrctl.settings import DataSettings
 
 _INDEX = "train.csv"

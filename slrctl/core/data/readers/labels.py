@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from slrctl.core.data.readers.reading import quote
-from slrctl.errors import DataError
+from slrctl.errors import DataError, quote
 from slrctl.files import parse_json, read_text
 
 

@@ -22,14 +22,12 @@ from slrctl.core.data.readers.reading import (
     Reading,
     check_landmarks,
     check_size,
-    count_of,
     files_of,
     folders_of,
     holds_file,
     library_errors,
-    quote,
-    some_of,
 )
+from slrctl.errors import count_of, quote, some_of
 from slrctl.settings import DataSettings
 
 NUM_POSE, NUM_FACE, NUM_HAND = 33, 468, 21

@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.csv as arrow_csv
 from jaxtyping import Float32, Int64
 
-from slrctl.core.data.readers.reading import ClipProblem, quote
+from slrctl.core.data.readers.reading import ClipProblem
+from slrctl.errors import quote
 
 _NUMBER = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(nan|inf|infinity)", re.I)
 _NUMPY_SCALAR = re.compile(rb"np\.float\d+\(([^()]*)\)")

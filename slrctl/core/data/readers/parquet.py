@@ -23,11 +23,9 @@ from slrctl.core.data.readers.reading import (
     ClipProblem,
     Reading,
     check_landmarks,
-    count_of,
     library_errors,
-    quote,
-    some_of,
 )
+from slrctl.errors import count_of, quote, some_of
 from slrctl.files import replacing
 from slrctl.settings import DataSettings
 

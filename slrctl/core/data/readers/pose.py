@@ -26,17 +26,14 @@ from slrctl.core.data.readers.reading import (
     Reading,
     check_landmarks,
     check_size,
-    count_of,
     file_inside,
     files_of,
     folders_of,
     holds_file,
     library_errors,
-    quote,
     read_small_table,
-    some_of,
 )
-from slrctl.errors import SlrctlError
+from slrctl.errors import SlrctlError, count_of, quote, some_of
 from slrctl.settings import DataSettings
 
 _SUFFIX = ".pose"

@@ -1,10 +1,8 @@
 """The result of a reader, clips that cannot be read, and folders that hold clips."""
 
 import csv
-import difflib
 import os
 import re
-from bisect import bisect
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
@@ -16,41 +14,9 @@ from jaxtyping import Float32
 
 from slrctl.core import skeleton
 from slrctl.core.clip import Clip
-from slrctl.errors import DataError, SlrctlError
+from slrctl.errors import DataError, SlrctlError, count_of, quote, some_of
 
-_LONGEST_QUOTE = 60
 _LONGEST_REASON = 120
-_MOST_COMPARED = 2000
-
-
-def quote(value: object) -> str:
-    """Show a value found in a file on one line, shortened to fit a message."""
-    text = repr(value.decode("utf-8", "replace") if isinstance(value, bytes) else value)
-    if len(text) <= _LONGEST_QUOTE:
-        return text
-    return f"{text[: _LONGEST_QUOTE - 4]}...{text[-1]}"
-
-
-def some_of(names: list[str], limit: int = 5) -> str:
-    """Quote the first few names and count the rest."""
-    shown = ", ".join(quote(name) for name in names[:limit])
-    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
-
-
-def nearest_of(name: str, known: Collection[str]) -> str:
-    """Suggest the existing names that look most like one that does not exist."""
-    # Comparing with every id of a large set would take long: those that sort beside it come first.
-    ordered = sorted(known)
-    place = max(0, bisect(ordered, name) - _MOST_COMPARED // 2)
-    near = difflib.get_close_matches(name, ordered[place : place + _MOST_COMPARED], 3, 0.0)
-    return f"the nearest are {some_of(near)}" if len(near) > 1 else f"there is {some_of(near)}"
-
-
-def count_of(number: int, noun: str) -> str:
-    """Write a number with its noun, in the plural where it belongs: 1 clip, 2 clips."""
-    if number == 1:
-        return f"1 {noun}"
-    return f"{number:,} {noun}es" if noun.endswith("ss") else f"{number:,} {noun}s"
 
 
 class ClipProblem(Exception):  # noqa: N818 - the clip is at fault

@@ -22,15 +22,8 @@ from slrctl.core.clip import Clip
 from slrctl.core.data.readers.cleaning import clean_frames, neck_between_shoulders
 from slrctl.core.data.readers.labels import glosses_of, read_gloss_names
 from slrctl.core.data.readers.number_lists import parse_lists
-from slrctl.core.data.readers.reading import (
-    BadClips,
-    ClipProblem,
-    Reading,
-    count_of,
-    quote,
-    some_of,
-)
-from slrctl.errors import DataError
+from slrctl.core.data.readers.reading import BadClips, ClipProblem, Reading
+from slrctl.errors import DataError, count_of, quote, some_of
 from slrctl.settings import DataSettings
 
 LABELS, FPS, WIDTH, HEIGHT = "labels", "video_fps", "video_size_width", "video_size_height"
