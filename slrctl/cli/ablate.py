@@ -20,6 +20,8 @@ from slrctl.cli.options import (
     command,
     config_layers,
     flag_layers,
+    option,
+    switch,
 )
 from slrctl.errors import UsageError
 from slrctl.layers import Layer, resolve
@@ -47,53 +49,41 @@ def ablate(
     overrides: Overrides = None,
     study: Annotated[
         str,
-        typer.Option(
-            help="cmcl, cmcl-forms, encoder, preparation, or a TOML file of variants.",
-            rich_help_panel=STUDY,
-        ),
+        option("cmcl, cmcl-forms, encoder, preparation, or a TOML file of variants.", STUDY),
     ] = "cmcl",
     variants: Annotated[
         list[str] | None,
-        typer.Option(
+        option(
+            "A variant of your own, instead of the study's; may be repeated.",
+            STUDY,
             "--variant",
             metavar="NAME:KEY=VALUE,...",
-            help="A variant of your own, instead of the study's; may be repeated.",
-            rich_help_panel=STUDY,
         ),
     ] = None,
     grids: Annotated[
         list[str] | None,
-        typer.Option(
-            "--grid",
-            metavar="KEY=VALUE,...",
-            help="All combinations of values; may be repeated.",
-            rich_help_panel=STUDY,
+        option(
+            "All combinations of values; may be repeated.", STUDY, "--grid", metavar="KEY=VALUE,..."
         ),
     ] = None,
     seeds: Annotated[
         int | None,
-        typer.Option(min=1, help=f"Paired seeds; {SEEDS} if absent.", rich_help_panel=STUDY),
+        option(f"Paired seeds; {SEEDS} if absent.", STUDY, least=1),
     ] = None,
     folds: Annotated[
         str | None,
-        typer.Option(
-            metavar="signer", help="Leave one signer out, each in turn.", rich_help_panel=STUDY
-        ),
+        option("Leave one signer out, each in turn.", STUDY, metavar="signer"),
     ] = None,
     quick: Annotated[
         bool,
-        typer.Option(
-            "--quick",
-            help="Two seeds of three epochs: a look, no verdict.",
-            rich_help_panel=STUDY,
-        ),
+        switch("--quick", "Two seeds of three epochs: a look, no verdict.", STUDY),
     ] = False,
     plan: Annotated[
         float | None,
-        typer.Option(
+        option(
+            "Say how many seeds would show this difference in accuracy, such as 0.01.",
+            STUDY,
             metavar="DIFFERENCE",
-            help="Say how many seeds would show this difference in accuracy, such as 0.01.",
-            rich_help_panel=STUDY,
         ),
     ] = None,
     train_path: TrainPath = None,
@@ -103,33 +93,27 @@ def ablate(
     epochs: Epochs = None,
     jobs: Annotated[
         int | None,
-        typer.Option(min=1, help="Trials at a time; else one a core.", rich_help_panel=MACHINES),
+        option("Trials at a time; else one a core.", MACHINES, least=1),
     ] = None,
     threads: Annotated[
         int,
-        typer.Option(
-            min=1, help="Threads of a trial, whatever else runs.", rich_help_panel=MACHINES
-        ),
+        option("Threads of a trial, whatever else runs.", MACHINES, least=1),
     ] = 1,
     ray: Annotated[
         str | None,
-        typer.Option(
+        option(
+            "Run trials on this Ray cluster; without an address on one started here.",
+            MACHINES,
             metavar="HOST:PORT",
-            help="Run trials on this Ray cluster; without an address on one started here.",
-            rich_help_panel=MACHINES,
         ),
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option(help="Folder of the report; else under studies/.", rich_help_panel=OUTPUT),
+        option("Folder of the report; else under studies/.", OUTPUT),
     ] = None,
     dry_run: Annotated[
         bool,
-        typer.Option(
-            "--dry-run",
-            help="Say what would be run, and how long, and stop.",
-            rich_help_panel=OUTPUT,
-        ),
+        switch("--dry-run", "Say what would be run, and how long, and stop.", OUTPUT),
     ] = False,
     as_json: Json = False,
     quiet: Quiet = False,

@@ -14,7 +14,7 @@ from slrctl.cli.console import (
     report_errors,
     visible,
 )
-from slrctl.cli.options import Json, command
+from slrctl.cli.options import Json, command, option
 
 if TYPE_CHECKING:
     from slrctl.training.self_test import Check
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @command()
 def doctor(
-    device: Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda, mps.")] = "auto",
+    device: Annotated[str, option("Where to compute: auto, cpu, cuda, mps.")] = "auto",
     as_json: Json = False,
 ) -> None:
     """Check this installation: packages, arithmetic, determinism, saving, folders.

@@ -18,8 +18,10 @@ from slrctl.cli.options import (
     Overrides,
     SkipBadClips,
     command,
+    option,
     refuse_settled,
     setting_layers,
+    switch,
 )
 from slrctl.reports.tables import overall_rows, percent, worst_classes
 
@@ -49,27 +51,20 @@ def evaluate(
     data: DataPath = None,
     split: Annotated[
         str | None,
-        typer.Option(
-            help="Which split, or all; test if there is one, else val, by default.",
-            rich_help_panel=DATA,
-        ),
+        option("Which split, or all; test if there is one, else val, by default.", DATA),
     ] = None,
     skip_bad_clips: SkipBadClips = None,
     output: Annotated[
         Path | None,
-        typer.Option(
+        option(
+            "Folder for tables and figures; one in the run's folder if absent.",
+            OUTPUT,
             metavar="DIR",
-            help="Folder for tables and figures; one in the run's folder if absent.",
-            rich_help_panel=OUTPUT,
         ),
     ] = None,
     force: Annotated[
         bool,
-        typer.Option(
-            "--force",
-            help="Write over another evaluation that is there.",
-            rich_help_panel=OUTPUT,
-        ),
+        switch("--force", "Write over another evaluation that is there.", OUTPUT),
     ] = False,
     as_json: Json = False,
 ) -> None:

@@ -17,8 +17,10 @@ from slrctl.cli.options import (
     Overrides,
     SkipBadClips,
     command,
+    option,
     refuse_settled,
     setting_layers,
+    switch,
 )
 from slrctl.errors import UsageError
 
@@ -45,67 +47,41 @@ def inspect_attention(
     data: DataPath = None,
     split: Annotated[
         str | None,
-        typer.Option(
-            help="Which split; by default val of the run, all of --data.", rich_help_panel=DATA
-        ),
+        option("Which split; by default val of the run, all of --data.", DATA),
     ] = None,
     skip_bad_clips: SkipBadClips = None,
-    clip: Annotated[
-        str | None, typer.Option(metavar="ID", help="Look at one.", rich_help_panel=DATA)
-    ] = None,
+    clip: Annotated[str | None, option("Look at one.", DATA, metavar="ID")] = None,
     gloss: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Look at all that show it.", rich_help_panel=DATA),
+        option("Look at all that show it.", DATA, metavar="NAME"),
     ] = None,
     worst: Annotated[
         int | None,
-        typer.Option(
-            metavar="N", min=1, help="Look at the N recognised worst.", rich_help_panel=DATA
-        ),
+        option("Look at the N recognised worst.", DATA, metavar="N", least=1),
     ] = None,
     layer: Annotated[
         str | None,
-        typer.Option(
-            help="fusion, encoder-1, ..., decoder-1, ...; fusion by default.",
-            rich_help_panel=QUESTION,
-        ),
+        option("fusion, encoder-1, ..., decoder-1, ...; fusion by default.", QUESTION),
     ] = None,
     compare: Annotated[
         Path | None,
-        typer.Option(
-            metavar="RUN2",
-            help="Another run on the same clips, beside it.",
-            rich_help_panel=QUESTION,
-        ),
+        option("Another run on the same clips, beside it.", QUESTION, metavar="RUN2"),
     ] = None,
     summary: Annotated[
         bool,
-        typer.Option(
-            "--summary",
-            help="Summarise the attention over all the clips.",
-            rich_help_panel=QUESTION,
-        ),
+        switch("--summary", "Summarise the attention over all the clips.", QUESTION),
     ] = False,
     faithfulness: Annotated[
         bool,
-        typer.Option(
-            "--faithfulness",
-            help="Test whether attention names the frames that decide.",
-            rich_help_panel=QUESTION,
-        ),
+        switch("--faithfulness", "Test whether attention names the frames that decide.", QUESTION),
     ] = False,
     output: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Folder for what is written.", rich_help_panel=OUTPUT),
+        option("Folder for what is written.", OUTPUT, metavar="DIR"),
     ] = None,
     formats: Annotated[
         str | None,
-        typer.Option(
-            "--format",
-            metavar="LIST",
-            help=f"Any of {','.join(FORMATS)}.",
-            rich_help_panel=OUTPUT,
-        ),
+        option(f"Any of {','.join(FORMATS)}.", OUTPUT, "--format", metavar="LIST"),
     ] = None,
     as_json: Json = False,
 ) -> None:

@@ -11,7 +11,7 @@ from typer.core import TyperCommand
 from slrctl.cli.console import report_errors
 from slrctl.errors import UsageError
 from slrctl.layers import Layer, flatten, nested, read_config, read_overrides, resolve
-from slrctl.settings import Settings
+from slrctl.settings import DataSettings, Settings
 
 RUNS_DIR = Path("runs")
 DATA, MODEL, CMCL, TRAINING, OUTPUT = "Data", "Model", "CMCL", "Training", "Output"
@@ -42,6 +42,25 @@ def setting(flag: str, key: str, panel: str | None = None, metavar: str | None =
     )
     option.setting_key = key  # which `command` collects
     return option
+
+
+def option(
+    help_text: str,
+    panel: str | None = None,
+    *flags: str,
+    metavar: str | None = None,
+    least: float | None = None,
+    most: float | None = None,
+) -> Any:
+    """Make an option that is no setting; its name is that of the parameter if no flag is given."""
+    return typer.Option(
+        *flags, help=help_text, rich_help_panel=panel, metavar=metavar, min=least, max=most
+    )
+
+
+def switch(flag: str, help_text: str, panel: str | None = None) -> Any:
+    """Make an option that is off unless it is given."""
+    return typer.Option(flag, help=help_text, rich_help_panel=panel)
 
 
 TrainPath = Annotated[Path | None, setting("--train", "data.train", DATA, "PATH")]
@@ -88,6 +107,14 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change any setting; may be repeated."),
 ]
+Clips = Annotated[Path, typer.Argument(metavar="PATH", help="Clips in any format we read.")]
+OutputClips = Annotated[
+    Path, typer.Argument(metavar="OUT", help="File to write: .parquet (ours) or .csv (SPOTER).")
+]
+Force = Annotated[
+    bool,
+    typer.Option("--force", help="Write over a file that is there.", rich_help_panel=OUTPUT),
+]
 Json = Annotated[
     bool,
     typer.Option(
@@ -122,6 +149,23 @@ def flag_layers(ctx: typer.Context) -> list[Layer]:
 def setting_layers(ctx: typer.Context) -> list[Layer]:
     """Read all settings of a command line, lowest first: the `--config` file, then the flags."""
     return [*config_layers(ctx), *flag_layers(ctx)]
+
+
+def reading_settings(ctx: typer.Context) -> DataSettings:
+    """Read how files are to be read from a command line.
+
+    Raises:
+        UsageError: a value is wrong, or --set names what has nothing to do with reading.
+    """
+    layers = setting_layers(ctx)
+    for layer in layers:
+        for key in flatten(layer.values):
+            if not key.startswith("data."):
+                raise UsageError(
+                    f"{layer.origin}: {key} has nothing to do with reading clips; here --set takes "
+                    "data.*"
+                )
+    return resolve(layers).settings.data
 
 
 def refuse_settled(layers: list[Layer], command: str) -> None:

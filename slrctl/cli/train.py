@@ -35,7 +35,9 @@ from slrctl.cli.options import (
     TrainPath,
     ValPath,
     command,
+    option,
     setting_layers,
+    switch,
     with_absolute_paths,
 )
 from slrctl.errors import UsageError
@@ -81,54 +83,34 @@ def train(
     device: Device = None,
     name: Annotated[
         str | None,
-        typer.Option(help="Name of the run's folder under runs/.", rich_help_panel=OUTPUT),
+        option("Name of the run's folder under runs/.", OUTPUT),
     ] = None,
-    run_dir: Annotated[
-        Path | None, typer.Option(help="Folder the run is saved in.", rich_help_panel=OUTPUT)
-    ] = None,
+    run_dir: Annotated[Path | None, option("Folder the run is saved in.", OUTPUT)] = None,
     force: Annotated[
         bool,
-        typer.Option(
-            "--force", help="Overwrite the run that is in the folder.", rich_help_panel=OUTPUT
-        ),
+        switch("--force", "Overwrite the run that is in the folder.", OUTPUT),
     ] = False,
     as_json: Json = False,
     quiet: Quiet = False,
     resume: Annotated[
         bool,
-        typer.Option(
-            "--resume",
-            help="Go on with an interrupted run; it decides every setting.",
-            rich_help_panel=INSTEAD,
-        ),
+        switch("--resume", "Go on with an interrupted run; it decides every setting.", INSTEAD),
     ] = False,
     show_only: Annotated[
         bool,
-        typer.Option(
-            "--show-settings",
-            help="Print every setting and its origin.",
-            rich_help_panel=INSTEAD,
-        ),
+        switch("--show-settings", "Print every setting and its origin.", INSTEAD),
     ] = False,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Read the data and take one step.", rich_help_panel=INSTEAD),
+        switch("--dry-run", "Read the data and take one step.", INSTEAD),
     ] = False,
     find_lambdas: Annotated[
         bool,
-        typer.Option(
-            "--find-lambdas",
-            help="Train 200 steps and say which lambdas matter.",
-            rich_help_panel=INSTEAD,
-        ),
+        switch("--find-lambdas", "Train 200 steps and say which lambdas matter.", INSTEAD),
     ] = False,
     profile: Annotated[
         Path | None,
-        typer.Option(
-            metavar="TRACE",
-            help="Profile some steps and write their timeline to a file.",
-            rich_help_panel=INSTEAD,
-        ),
+        option("Profile some steps and write their timeline to a file.", INSTEAD, metavar="TRACE"),
     ] = None,
 ) -> None:
     """Train a model, keep its best checkpoint, and evaluate it."""

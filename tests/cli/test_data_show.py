@@ -2,6 +2,7 @@
 
 import io
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,8 +12,9 @@ from PIL import Image
 from rich.console import Console
 from rich.text import Text
 
-from slrctl.cli.data import playback
+from slrctl.cli.data.show import play
 from slrctl.core.data.readers.parquet import write_parquet
+from slrctl.reports.clips import ShownClip
 
 
 @pytest.fixture
@@ -20,8 +22,8 @@ def terminal(monkeypatch):
     """What is printed to a terminal of 60 x 20 characters in which no time passes."""
     screen = io.StringIO()
     slept = []
-    monkeypatch.setattr(playback.time, "sleep", slept.append)
-    monkeypatch.setattr(playback.time, "perf_counter", lambda: sum(slept))
+    monkeypatch.setattr(time, "sleep", slept.append)
+    monkeypatch.setattr(time, "perf_counter", lambda: sum(slept))
     console = Console(
         file=screen, force_terminal=True, width=60, height=20, no_color=False, legacy_windows=False
     )
@@ -46,7 +48,7 @@ def test_a_terminal_gets_every_frame_once_in_its_time(terminal, tiny_dataset):
     screen, slept, console = terminal
     clip = tiny_dataset[0]
 
-    playback.play(console, clip, 10.0, loop=False)
+    play(console, ShownClip(clip), 10.0, loop=False)
 
     shown = Text.from_ansi(screen.getvalue()).plain
     assert all(f"frame {n + 1:>2}/{clip.num_frames}" in shown for n in range(clip.num_frames))
@@ -62,9 +64,9 @@ def test_a_loop_ends_when_interrupted(terminal, tiny_dataset, monkeypatch):
         if len(slept) > 100:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(playback.time, "sleep", sleep)
+    monkeypatch.setattr(time, "sleep", sleep)
 
-    playback.play(console, tiny_dataset[0], 10.0, loop=True)
+    play(console, ShownClip(tiny_dataset[0]), 10.0, loop=True)
 
     assert len(slept) == 101
 

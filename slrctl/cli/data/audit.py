@@ -1,20 +1,47 @@
 """`slrctl data audit`."""
 
+import math
+from collections.abc import Collection, Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from rich.console import Console
 
-from slrctl.cli.console import console_for, print_json, print_lines, report_errors
-from slrctl.cli.data.audit_views import audit_facts, show_audit, show_fixed
-from slrctl.cli.data.options import Force, reading_settings
-from slrctl.cli.options import FrameSize, GlossNames, Json, Overrides, SkipBadClips, command
-from slrctl.errors import UsageError
+from slrctl.cli.console import (
+    console_for,
+    print_facts,
+    print_json,
+    print_lines,
+    print_table,
+    report_errors,
+)
+from slrctl.cli.options import (
+    Force,
+    FrameSize,
+    GlossNames,
+    Json,
+    Overrides,
+    SkipBadClips,
+    command,
+    option,
+    reading_settings,
+)
+from slrctl.errors import UsageError, count_of, some_of
 
 if TYPE_CHECKING:
-    from slrctl.core.data.audit.leaks import Audit, Fixed
+    from slrctl.core.data.audit.copies import Leak
+    from slrctl.core.data.audit.leaks import Audit, Fixed, SharedGroup
 
 _GROUPS = ("signer", "session")
+_KINDS = {
+    "exact": "the same, landmark for landmark",
+    "near": "a changed copy",
+    "mirrored": "a copy in the mirror",
+    "interpolated": "interpolated between others",
+}
+_BAR = 30
 
 
 @command()
@@ -23,35 +50,31 @@ def audit(
     sources: Annotated[
         list[str],
         typer.Argument(
-            metavar="[SPLIT=]PATH...",
+            metavar="[SPLIT=]PATH",
             help="One file with a split column, or a file for each split.",
         ),
     ],
+    overrides: Overrides = None,
     allow: Annotated[
         str,
-        typer.Option(
-            metavar="signer,session", help="What splits may share; it is told and no leak."
-        ),
+        option("What splits may share; it is told and no leak.", metavar="signer,session"),
     ] = "",
     fix_path: Annotated[
         Path | None,
-        typer.Option(
-            "--fix", metavar="OUT", help="Write the clips without the leaks, as .parquet."
-        ),
+        option("Write the clips without the leaks, as .parquet.", None, "--fix", metavar="OUT"),
     ] = None,
     fix_by: Annotated[
         Literal["drop", "move"],
-        typer.Option(
-            help="drop: take leaking clips out of training (of val where test is concerned), "
+        option(
+            "drop: take leaking clips out of training (of val where test is concerned), "
             "interpolated ones wherever they are; move: bring them together, in training."
         ),
     ] = "drop",
-    most: Annotated[int, typer.Option("--most", min=1, help="Rows shown of each table.")] = 20,
+    most: Annotated[int, option("Rows shown of each table.", least=1)] = 20,
     gloss_names: GlossNames = None,
     frame_size: FrameSize = None,
     skip_bad_clips: SkipBadClips = None,
     force: Force = False,
-    overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
     """Look for leaks between the splits of a set; exit 1 where there are any.
@@ -63,23 +86,22 @@ def audit(
     with report_errors():
         settings = reading_settings(ctx)
         allowed = _allowed(allow)
-        from slrctl.core.data.audit.leaks import audit_splits, fix, read_splits, split_file
-        from slrctl.core.data.writers import check_output
+        from slrctl.core.data.audit.leaks import audit_files
 
-        if fix_path is not None:
-            _check_fix(fix_path)
-            check_output(fix_path, force=force)
+        found, notes, fixed = audit_files(sources, settings, fix_path, fix_by, force=force)
         console = console_for(as_json=as_json)
-        read = read_splits([split_file(source) for source in sources], settings)
-        print_lines(console, read.notes)
-        found = audit_splits(read.clips)
-        show_audit(console, found, allowed, most)
-        facts = audit_facts(found, allowed) | {"notes": read.notes}
-        if fix_path is not None:
-            fixed = fix(found, fix_by)
-            _write(fixed, fix_path)
-            show_fixed(console, found, fixed, fix_path)
-            facts["fixed"] = _fixed_facts(fixed, fix_path)
+        facts = found.to_json(allowed) | {"notes": notes}
+        print_lines(console, notes)
+        _show(console, found, facts, allowed, most)
+        if fixed is not None and fix_path is not None:
+            _show_fixed(console, fixed, fix_path)
+            facts["fixed"] = {
+                "path": str(fix_path),
+                "clips": len(fixed.clips),
+                "dropped": fixed.dropped,
+                "moved": fixed.moved,
+                "leaks_left": len(fixed.remaining.leaks),
+            }
         if as_json:
             print_json(facts)
         if facts["leakage"]:
@@ -93,26 +115,179 @@ def _allowed(text: str) -> frozenset[str]:
     return names
 
 
-def _check_fix(path: Path) -> None:
-    if path.suffix.lower() not in (".parquet", ".pq"):
-        raise UsageError(
-            f"--fix {path}: is written as our Parquet, which keeps the splits; name a .parquet file"
+def _show(
+    console: Console, audit: "Audit", facts: dict[str, Any], allowed: Collection[str], most: int
+) -> None:
+    sizes = audit.sizes
+    shared = [*audit.signers, *audit.sessions]
+    print_facts(
+        console,
+        {
+            "splits": ", ".join(f"{count:,} {split}" for split, count in sizes.items()) + " clips",
+            "copies": _said(audit, ("exact", "near", "mirrored"), "pair"),
+            "interpolated": _said(audit, ("interpolated",), "clip"),
+            "signers": _shared_line(audit, "signer", audit.signers),
+            "sessions": _shared_line(audit, "session", audit.sessions),
+            "glosses": _missing_line(audit.missing),
+        },
+    )
+    if audit.leaks:
+        _show_leaks(console, audit, most)
+    if shared:
+        _show_groups(console, shared, list(sizes), most)
+    if audit.hints:
+        _show_hints(console, audit, most)
+    _show_distances(console, facts)
+    print_lines(console, [_verdict(audit, allowed)])
+
+
+def _said(audit: "Audit", kinds: Sequence[str], noun: str) -> str:
+    found = [(kind, audit.count(kind)) for kind in kinds if audit.count(kind)]
+    if not found:
+        return "none found"
+    listed = ", ".join(f"{count:,} {kind}" for kind, count in found)
+    return f"{count_of(sum(count for _, count in found), noun)}: {listed}"
+
+
+def _shared_line(audit: "Audit", kind: str, groups: "Sequence[SharedGroup]") -> str:
+    if all(getattr(clip, kind) is None for clip in audit.clips):
+        return "not stated"
+    return f"{count_of(len(groups), kind)} in more than one split" if groups else "none shared"
+
+
+def _missing_line(missing: dict[str, list[str]]) -> str:
+    if not missing:
+        return "every split shows all of them"
+    return "; ".join(
+        f"{split} lacks {len(glosses)}: {some_of(glosses)}" for split, glosses in missing.items()
+    )
+
+
+def _show_leaks(console: Console, audit: "Audit", most: int) -> None:
+    shown = audit.leaks[:most]
+    print_table(
+        console,
+        f"leaks between clips: {_of_all(len(shown), len(audit.leaks))}",
+        ["clip", "in", "tells of", "in", "it is", "unexplained"],
+        [
+            [
+                audit.clips[leak.first].clip_id,
+                audit.split(leak.first),
+                _origin(audit, leak),
+                audit.split(leak.second),
+                _KINDS[leak.kind],
+                f"{leak.unexplained:.4f}",
+            ]
+            for leak in shown
+        ],
+        num_texts=5,
+    )
+
+
+def _origin(audit: "Audit", leak: "Leak") -> str:
+    origin = audit.clips[leak.second].clip_id
+    return origin if leak.third is None else f"{origin} + {audit.clips[leak.third].clip_id}"
+
+
+def _show_groups(
+    console: Console, groups: "Sequence[SharedGroup]", splits: list[str], most: int
+) -> None:
+    shown = groups[:most]
+    print_table(
+        console,
+        f"people and sessions in several splits, in clips: {_of_all(len(shown), len(groups))}",
+        ["", "name", *splits],
+        [
+            [group.kind, group.name, *(f"{group.counts.get(split, 0):,}" for split in splits)]
+            for group in shown
+        ],
+        num_texts=2,
+    )
+
+
+def _show_hints(console: Console, audit: "Audit", most: int) -> None:
+    clips = audit.clips
+    shown = audit.hints[:most]
+    print_table(
+        console,
+        f"ids that say they were made of a clip of another split (a hint): "
+        f"{_of_all(len(shown), len(audit.hints))}",
+        ["clip", "in", "made of", "in"],
+        [
+            [clips[row].clip_id, audit.split(row), clips[origin].clip_id, audit.split(origin)]
+            for row, origin in shown
+        ],
+        num_texts=4,
+    )
+
+
+def _of_all(shown: int, total: int) -> str:
+    return f"{total:,}" if shown == total else f"the first {shown:,} of {total:,} (--most, --json)"
+
+
+def _show_distances(console: Console, facts: dict[str, Any]) -> None:
+    """Show how alike clips of two splits are, beside takes of one split, and the threshold."""
+    found = facts["unexplained"]
+    edges = [*found["edges"], math.inf]
+    columns = [found[side]["counts"] for side in ("across", "within")]
+    rows = []
+    for place, (low, high) in enumerate(pairwise(edges)):
+        name = f"{low:g} to {high:g}" if math.isfinite(high) else f"{low:g} or more"
+        cells = [(_bar(counts[place], sum(counts)), f"{counts[place]:,}") for counts in columns]
+        rows.append([name, *cells[0], *cells[1]])
+    print_table(
+        console,
+        "unexplained by the most alike clip",
+        ["", "of another split", "clips", "of its own split", "clips asked"],
+        rows,
+        num_texts=2,
+    )
+    print_lines(console, [_threshold_line(facts["copy_threshold"], found["within"])])
+
+
+def _bar(count: int, total: int) -> str:
+    return "█" * math.ceil(_BAR * count / max(total, 1))
+
+
+def _threshold_line(threshold: float, within: dict[str, Any]) -> str:
+    line = f"below {threshold:g} two clips are copies"
+    if within["median"] is None or within["least"] is None:
+        return f"{line}; most clips have nothing alike in their own split"
+    return (
+        f"{line}; the most alike take in its own split leaves {within['median']:.3f} unexplained "
+        f"in the median, {within['median'] / threshold:.0f} times as much, and never less than "
+        f"{within['least']:.3f}"
+    )
+
+
+def _verdict(audit: "Audit", allowed: Collection[str]) -> str:
+    reasons = audit.leakage(allowed)
+    if not reasons:
+        return "no leakage found"
+    line = f"leakage: {', '.join(reasons)}"
+    if audit.leaks:
+        line += "; --fix OUT writes a file without the leaking clips"
+    elif "session" not in allowed or "signer" not in allowed:
+        line += "; divide anew with slrctl data split --by signer, or --allow it"
+    return line
+
+
+def _show_fixed(console: Console, fixed: "Fixed", path: Path) -> None:
+    changed = [
+        f"{sum(counts.values()):,} clips {word} "
+        f"({', '.join(f'{count:,} of {split}' for split, count in counts.items())})"
+        for word, counts in (("dropped", fixed.dropped), ("moved", fixed.moved))
+        if counts
+    ]
+    lines = [
+        f"{len(fixed.clips):,} clips written to {path}: {'; '.join(changed) or 'nothing to change'}"
+    ]
+    if fixed.remaining.leaks:
+        lines.append(
+            f"warning: {len(fixed.remaining.leaks):,} leaks are left; run the audit on that file"
         )
-
-
-def _write(fixed: "Fixed", path: Path) -> None:
-    from slrctl.core.data.audit.leaks import with_own_ids
-    from slrctl.core.data.writers import write_clips
-
-    write_clips(with_own_ids(fixed.clips), path)
-
-
-def _fixed_facts(fixed: "Fixed", path: Path) -> "dict[str, object]":
-    remaining: Audit = fixed.remaining
-    return {
-        "path": str(path),
-        "clips": len(fixed.clips),
-        "dropped": fixed.dropped,
-        "moved": fixed.moved,
-        "leaks_left": len(remaining.leaks),
-    }
+    if fixed.remaining.signers or fixed.remaining.sessions:
+        lines.append(
+            "signers and sessions are as they were: whole people are moved by slrctl data split"
+        )
+    print_lines(console, lines)

@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 
 from slrctl.cli.console import console_for, print_json, print_lines, print_table, report_errors
-from slrctl.cli.options import ConfigPath, Json, Overrides, command, setting_layers
+from slrctl.cli.options import ConfigPath, Json, Overrides, command, setting_layers, switch
 from slrctl.errors import SlrctlError, UsageError
 from slrctl.files import user_cache_folder
 from slrctl.layers import resolve
@@ -19,10 +19,8 @@ if TYPE_CHECKING:
 @command()
 def cache(
     ctx: typer.Context,
-    info: Annotated[
-        bool, typer.Option("--info", help="Show what is kept, as without any option.")
-    ] = False,
-    clear: Annotated[bool, typer.Option("--clear", help="Remove all of it.")] = False,
+    info: Annotated[bool, switch("--info", "Show what is kept, as without any option.")] = False,
+    clear: Annotated[bool, switch("--clear", "Remove all of it.")] = False,
     config: ConfigPath = None,
     overrides: Overrides = None,
     as_json: Json = False,

@@ -7,13 +7,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from slrctl.cli.console import console_for, print_json, print_lines, report_errors
-from slrctl.cli.data.options import Force, reading_settings
-from slrctl.cli.options import FrameSize, GlossNames, Json, Overrides, SkipBadClips, command
-from slrctl.errors import UsageError
+from slrctl.cli.options import (
+    DATA,
+    Force,
+    FrameSize,
+    GlossNames,
+    Json,
+    OutputClips,
+    Overrides,
+    SkipBadClips,
+    command,
+    option,
+    reading_settings,
+)
+from slrctl.errors import count_of
 
 if TYPE_CHECKING:
-    from slrctl.core.clip import Clip
-    from slrctl.core.data.selection import Dropped
+    from slrctl.core.data.selection import Sources
 
 # As many clips that were left out are shown one by one; all of them are in --json.
 _MOST_SHOWN = 10
@@ -24,24 +34,22 @@ def convert(
     ctx: typer.Context,
     sources: Annotated[
         list[Path],
-        typer.Argument(metavar="SRC...", help="Clips in any format we read; several are joined."),
+        typer.Argument(metavar="SRC", help="Clips in any format we read; several are joined."),
     ],
-    output: Annotated[
-        Path, typer.Argument(metavar="OUT", help="File to write: .parquet (ours) or .csv (SPOTER).")
-    ],
+    output: OutputClips,
+    overrides: Overrides = None,
     split: Annotated[
         list[str] | None,
-        typer.Option(
-            "--split",
-            metavar="PART",
-            help="Mark the clips as train, val or test; with several SRC, once for each in turn.",
+        option(
+            "Mark the clips as train, val or test; with several SRC, once for each in turn.",
+            DATA,
+            metavar="SPLIT",
         ),
     ] = None,
     gloss_names: GlossNames = None,
     frame_size: FrameSize = None,
     skip_bad_clips: SkipBadClips = None,
     force: Force = False,
-    overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
     """Convert clips of any format to our Parquet, or to the SPOTER CSV.
@@ -51,46 +59,27 @@ def convert(
     """
     with report_errors():
         settings = reading_settings(ctx)
-        from slrctl.core.data.selection import read_sources
-        from slrctl.core.data.writers import check_output, write_clips
+        from slrctl.core.data.conversion import convert_files
 
-        for source in sources:
-            if source.exists() and output.exists() and source.samefile(output):
-                raise UsageError(f"{output}: is the source itself; choose another name")
-        check_output(output, force=force)
-        read = read_sources(sources, settings, split or ())
-        notes = [*read.notes, *write_clips(read.clips, output)]
-        console = console_for(as_json=as_json)
-        print_lines(console, [*notes, *_dropped_lines(read.dropped), _say(read.clips, output)])
+        read = convert_files(sources, output, settings, split or (), force=force)
+        facts = _facts(sources, output, read)
+        lines = [
+            f"  {source}: {clip.where}: {clip.message}"
+            for source, clip in read.dropped[:_MOST_SHOWN]
+        ]
+        if len(read.dropped) > _MOST_SHOWN:
+            lines.append(f"  and {len(read.dropped) - _MOST_SHOWN:,} more; --json lists them all")
+        lines.append(
+            f"{count_of(facts['clips'], 'clip')} ({count_of(facts['frames'], 'frame')}) of "
+            f"{count_of(facts['glosses'], 'gloss')} written to {output}"
+        )
+        print_lines(console_for(as_json=as_json), [*read.notes, *lines])
         if as_json:
-            print_json(_summary(sources, output, read.clips, read.dropped, notes))
+            print_json(facts)
 
 
-def _dropped_lines(dropped: "list[Dropped]") -> list[str]:
-    lines = [f"  {source}: {clip.where}: {clip.message}" for source, clip in dropped[:_MOST_SHOWN]]
-    if len(dropped) > _MOST_SHOWN:
-        lines.append(f"  and {len(dropped) - _MOST_SHOWN:,} more; --json lists them all")
-    return lines
-
-
-def _say(clips: "list[Clip]", output: Path) -> str:
-    from slrctl.errors import count_of
-
-    glosses = len({clip.gloss for clip in clips})
-    frames = sum(clip.num_frames for clip in clips)
-    return (
-        f"{count_of(len(clips), 'clip')} ({count_of(frames, 'frame')}) of "
-        f"{count_of(glosses, 'gloss')} written to {output}"
-    )
-
-
-def _summary(
-    sources: list[Path],
-    output: Path,
-    clips: "list[Clip]",
-    dropped: "list[Dropped]",
-    notes: list[str],
-) -> dict[str, Any]:
+def _facts(sources: list[Path], output: Path, read: "Sources") -> dict[str, Any]:
+    clips, dropped = read.clips, read.dropped
     return {
         "sources": [str(source) for source in sources],
         "output": str(output),
@@ -108,5 +97,5 @@ def _summary(
             }
             for source, clip in dropped
         ],
-        "notes": notes,
+        "notes": read.notes,
     }

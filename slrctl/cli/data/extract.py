@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from slrctl.cli.console import console_for, print_json, print_lines, report_errors
-from slrctl.cli.options import Json, command
-from slrctl.errors import SlrctlError
+from slrctl.cli.options import Force, Json, OutputClips, command, option
+from slrctl.errors import SlrctlError, count_of
 
 if TYPE_CHECKING:
     from slrctl.core.data.video import BadVideo, ExtractionReport, Video, VideoReport
@@ -27,21 +27,13 @@ def extract(
             "CSV with the columns path, gloss and, where known, signer, session, split.",
         ),
     ],
-    output: Annotated[
-        Path,
-        typer.Argument(metavar="OUT", help="File to write: .parquet (ours) or .csv (SPOTER)."),
-    ],
+    output: OutputClips,
     gloss: Annotated[
         str | None,
-        typer.Option(
-            help="What the videos show, where neither folders nor a CSV say it.",
-            show_default=False,
-        ),
+        option("What the videos show, where neither folders nor a CSV say it."),
     ] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Videos worked on at a time.")] = 1,
-    force: Annotated[
-        bool, typer.Option("--force", help="Write over a file that is there.")
-    ] = False,
+    jobs: Annotated[int, option("Videos worked on at a time.", least=1)] = 1,
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Turn videos into clips of landmarks with MediaPipe Holistic.
@@ -50,13 +42,9 @@ def extract(
     stopped goes on where it was when the command is run again. Needs the extra `video`.
     """
     with report_errors():
-        from slrctl.core.data.video import VideoReport, list_videos, require_video_extra
-        from slrctl.core.data.video import extract as extract_videos
-        from slrctl.core.data.writers import check_output
+        from slrctl.core.data.video import VideoReport, extract_videos, prepare_extraction
 
-        check_output(output, force=force)
-        require_video_extra()
-        listing = list_videos(source, gloss)
+        listing = prepare_extraction(source, output, gloss, force=force)
         console = console_for(as_json=as_json)
         print_lines(console, listing.notes)
         with _progress(console, len(listing.videos)) as bar:
@@ -109,12 +97,9 @@ def _tally(report: "ExtractionReport") -> dict[str, int]:
 
 
 def _closing_lines(output: Path, report: "ExtractionReport") -> list[str]:
-    from slrctl.core.data.overview import missing_hand_share
-    from slrctl.errors import count_of
-
     frames = sum(clip.num_frames for clip in report.clips)
     glosses = len({clip.gloss for clip in report.clips})
-    left, right = missing_hand_share(report.clips)
+    left, right = report.missing_hands
     lines = [
         f"{count_of(len(report.clips), 'clip')} ({count_of(frames, 'frame')}) of "
         f"{count_of(glosses, 'gloss')} written to {output}",

@@ -1,119 +1,243 @@
 """`slrctl data info`."""
 
-from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from slrctl.cli.console import console_for, print_json, print_lines, report_errors
-from slrctl.cli.data.info_views import show_overview
-from slrctl.cli.data.options import reading_settings
-from slrctl.cli.data.rectification_view import show_rectification
-from slrctl.cli.options import FrameSize, GlossNames, Json, Overrides, SkipBadClips, command
-from slrctl.files import writing_to
+from slrctl.cli.console import (
+    console_for,
+    print_facts,
+    print_json,
+    print_lines,
+    print_table,
+    report_errors,
+)
+from slrctl.cli.options import (
+    OUTPUT,
+    Clips,
+    FrameSize,
+    GlossNames,
+    Json,
+    Overrides,
+    SkipBadClips,
+    command,
+    option,
+    reading_settings,
+    switch,
+)
+from slrctl.errors import count_of
 
 if TYPE_CHECKING:
-    from slrctl.core.clip import Clip
-    from slrctl.core.data.overview import Overview
-    from slrctl.core.data.selection import Sources
+    from slrctl.core.data.overview import Axis, Group, Overview
+    from slrctl.core.data.rectify import Excess, RectificationReport
+
+_HEADINGS = ("joint", "frames", "out of range", "by", "95 %", "after: out", "by", "95 %")
 
 
 @command()
 def info(
     ctx: typer.Context,
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="Clips in any format we read.")],
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", metavar="DIR", help="Also draw a clip of each gloss, as PNG."),
-    ] = None,
-    most: Annotated[
-        int, typer.Option("--most", min=1, help="Glosses, signers, sessions shown and drawn.")
-    ] = 24,
+    path: Clips,
+    overrides: Overrides = None,
     with_rectification: Annotated[
         bool,
-        typer.Option(
-            "--rectify", help="Also say how often joints of the hands are out of range, and after."
-        ),
+        switch("--rectify", "Also say how often joints of the hands are out of range, and after."),
     ] = False,
     rectify_alpha: Annotated[
         float,
-        typer.Option(min=0, max=1, help="With --rectify: share of the excess that is turned back."),
+        option("With --rectify: share of the excess that is turned back.", least=0, most=1),
     ] = 0.4,
     gloss_names: GlossNames = None,
     frame_size: FrameSize = None,
     skip_bad_clips: SkipBadClips = None,
-    overrides: Overrides = None,
+    output: Annotated[
+        Path | None,
+        option("Also draw a clip of each gloss, as PNG.", OUTPUT, metavar="DIR"),
+    ] = None,
+    most: Annotated[
+        int,
+        option("Glosses, signers, sessions shown and drawn.", OUTPUT, least=1),
+    ] = 24,
     as_json: Json = False,
 ) -> None:
     """Say what a file of clips holds, and draw some of it."""
     with report_errors():
         settings = reading_settings(ctx)
-        from slrctl.core.data.overview import describe_clips
-        from slrctl.core.data.selection import read_sources
+        from slrctl.reports.clips import report_file
 
+        alpha = rectify_alpha if with_rectification else None
+        report = report_file(path, settings, rectify_alpha=alpha, pictures=output, most=most)
         console = console_for(as_json=as_json)
-        read = read_sources([path], settings)
-        overview = describe_clips(read.clips)
-        show_overview(console, str(path), overview, read.notes, most)
-        facts = _facts(path, read, overview)
-        if with_rectification:
-            facts["rectification"] = _report_rectification(console, read.clips, rectify_alpha)
-        if output is not None:
-            facts["pictures"] = _draw(read.clips, output, most)
-            print_lines(console, [f"{len(facts['pictures'])} pictures in {output}"])
+        show_overview(console, str(path), report.overview, report.notes, most)
+        if report.rectification is not None:
+            show_rectification(console, report.rectification)
+        if report.pictures is not None:
+            print_lines(console, [f"{len(report.pictures)} pictures in {output}"])
         if as_json:
-            print_json(facts)
+            print_json(report.to_json())
 
 
-def _facts(path: Path, read: "Sources", overview: "Overview") -> dict[str, Any]:
-    groups = ("glosses", "signers", "sessions", "splits")
-    plain = overview._asdict() | {
-        name: [group._asdict() for group in getattr(overview, name)] for name in groups
-    }
-    coordinates = overview.coordinates
+def show_overview(
+    console: Console, name: str, overview: "Overview", notes: Sequence[str], most: int
+) -> None:
+    print_lines(console, notes)
+    print_facts(console, _facts(name, overview))
+    _show_missing(console, overview)
+    for noun, groups in (
+        ("split", overview.splits),
+        ("gloss", overview.glosses),
+        ("signer", overview.signers),
+        ("session", overview.sessions),
+    ):
+        if any(group.name is not None for group in groups):
+            _show_groups(console, noun, groups, most)
+
+
+def _facts(name: str, overview: "Overview") -> dict[str, str]:
+    hands, dominant, coordinates = overview.hands, overview.dominant_hand, overview.coordinates
+    length, balance = overview.length, overview.balance
     return {
-        "path": str(path),
-        **plain,
-        "classes": len(overview.glosses),
-        "balance": overview.balance._asdict(),
-        "length": overview.length._asdict(),
-        "fps": None if overview.fps is None else overview.fps._asdict(),
-        "aspects": [{"aspect": a, "clips": count} for a, count in overview.aspects.items()],
-        "hands": overview.hands._asdict(),
-        "coordinates": coordinates._asdict()
-        | {"x": coordinates.x._asdict(), "y": coordinates.y._asdict()},
-        "dominant_hand": overview.dominant_hand._asdict(),
-        "dropped_by_reason": dict(Counter(clip.kind for _, clip in read.dropped).most_common()),
-        "notes": read.notes,
+        "data": f"{name}: {count_of(overview.clips, 'clip')}, "
+        f"{count_of(overview.frames, 'frame')}, {count_of(len(overview.glosses), 'gloss')}",
+        "people": f"{_number_of('signer', overview.signers)}, "
+        f"{_number_of('session', overview.sessions)}",
+        "length": f"{length.minimum:g} to {length.maximum:g} frames, median {length.median:g}",
+        "speed": _speed(overview),
+        "balance": f"{balance.minimum:,} to {balance.maximum:,} clips a gloss, median "
+        f"{balance.median:g}; the commonest has {balance.imbalance:.1f} times the rarest",
+        "hands": f"both in {_percent(hands.both)} of the frames, left only "
+        f"{_percent(hands.left_only)}, right only {_percent(hands.right_only)}, "
+        f"neither {_percent(hands.neither)}",
+        "dominant": f"the right hand does more in {_percent(dominant.right / overview.clips)} of "
+        f"the clips, the left in {_percent(dominant.left / overview.clips)}",
+        "image": _image(overview),
+        "y axis": {
+            "down": "down, as it should be",
+            "up": "warning: up: noses lie below shoulders; turn the clips round before training",
+        }.get(coordinates.y_axis or "", "not known: no nose or no shoulders"),
+        "reach": f"x {_reach(coordinates.x)}, y {_reach(coordinates.y)} of the image "
+        f"(1st to 99th percentile); {_percent(coordinates.outside_image)} of the landmarks "
+        "outside it",
     }
 
 
-def _report_rectification(console: Console, clips: "list[Clip]", alpha: float) -> dict[str, Any]:
-    from slrctl.core.data.rectify import rectification_report
-    from slrctl.settings import PrepareSettings
+def _number_of(noun: str, groups: "Sequence[Group]") -> str:
+    known = [group for group in groups if group.name is not None]
+    if not known:
+        return f"{noun}s not stated"
+    unknown = sum(group.clips for group in groups if group.name is None)
+    number = f"{len(known):,} {noun}{'' if len(known) == 1 else 's'}"
+    return f"{number} ({unknown:,} clips without)" if unknown else number
 
-    report = rectification_report(clips, PrepareSettings(rectify_alpha=alpha))
-    show_rectification(console, report)
-    joints = [
-        joint._asdict() | {"before": joint.before._asdict(), "after": joint.after._asdict()}
-        for joint in report.joints
+
+def _speed(overview: "Overview") -> str:
+    if overview.fps is None:
+        return "frames a second not stated"
+    rates = overview.fps
+    rate = (
+        f"{rates.median:g} frames a second"
+        if rates.minimum == rates.maximum
+        else f"{rates.minimum:g} to {rates.maximum:g} frames a second, median {rates.median:g}"
+    )
+    unknown = overview.clips_without_fps
+    return f"{rate} ({unknown:,} clips without)" if unknown else rate
+
+
+def _image(overview: "Overview") -> str:
+    aspects = list(overview.aspects.items())
+    shown = ", ".join(
+        f"{aspect:g}" + ("" if len(aspects) == 1 else f" ({clips:,} clips)")
+        for aspect, clips in aspects[:4]
+    )
+    more = f" and {len(aspects) - 4} others" if len(aspects) > 4 else ""
+    unknown = ", which is also what unknown is read as" if 1.0 in overview.aspects else ""
+    return f"width / height {shown}{more}{unknown}"
+
+
+def _reach(axis: "Axis") -> str:
+    return f"{axis.percentile_1:.2f} to {axis.percentile_99:.2f}"
+
+
+def _show_missing(console: Console, overview: "Overview") -> None:
+    shares = overview.missing_landmarks
+    body = [(name, _percent(share)) for name, share in shares.items() if "_" not in name]
+    hand = [name.removesuffix("_left") for name in shares if name.endswith("_left")]
+    body += [("", "")] * (len(hand) - len(body))
+    rows = [
+        (*beside, name, *(_percent(shares[f"{name}_{side}"]) for side in ("left", "right")))
+        for beside, name in zip(body, hand, strict=True)
     ]
-    return report._asdict() | {"joints": joints}
+    total = [_percent(overview.missing[part]) for part in ("body", "left_hand", "right_hand")]
+    rows.append(("all of the body", total[0], "all of the hand", total[1], total[2]))
+    print_table(
+        console,
+        "not detected, share of frames",
+        ["body", "missing", "hand", "left missing", "right missing"],
+        rows,
+    )
 
 
-def _draw(clips: "list[Clip]", folder: Path, most: int) -> list[dict[str, str]]:
-    """A strip for each of the first glosses, and sheets of all of them."""
-    from slrctl.core.data.selection import typical_clips
-    from slrctl.reports.skeletons import draw_sheets, draw_strip, strip_name
+def _show_groups(console: Console, noun: str, groups: "Sequence[Group]", most: int) -> None:
+    num_clips = sum(group.clips for group in groups)
+    columns = [
+        column
+        for column, own in (("glosses", "gloss"), ("signers", "signer"), ("sessions", "session"))
+        if own != noun and any(getattr(group, column) for group in groups)
+    ]
+    limit = f", the {most} with most clips of {len(groups):,}" if len(groups) > most else ""
+    print_table(
+        console,
+        f"by {noun}{limit}",
+        [noun, "clips", "share", *columns, "left hand dominant"],
+        [
+            (
+                "not stated" if group.name is None else group.name,
+                f"{group.clips:,}",
+                _percent(group.clips / num_clips),
+                *(f"{getattr(group, column):,}" for column in columns),
+                _percent(group.left_dominant),
+            )
+            for group in _by_size(groups)[:most]
+        ],
+    )
 
-    chosen = typical_clips(clips, most)
-    with writing_to(folder):
-        pictures = []
-        for number, clip in enumerate(chosen, start=1):
-            path = folder / strip_name(number, clip.gloss)
-            draw_strip(clip, path)
-            pictures.append({"gloss": clip.gloss, "clip_id": clip.clip_id, "path": str(path)})
-        sheets = draw_sheets(chosen, folder)
-    return [*pictures, *({"path": str(sheet)} for sheet in sheets)]
+
+def _by_size(groups: "Sequence[Group]") -> "list[Group]":
+    """Sort groups by size, the largest first, but splits in their own order."""
+    splits = ("train", "val", "test")
+    if {group.name for group in groups} <= set(splits):
+        return sorted(groups, key=lambda group: splits.index(group.name or ""))
+    return sorted(groups, key=lambda group: -group.clips)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def show_rectification(console: Console, report: "RectificationReport") -> None:
+    """A table a hand: how often each joint is out of range, and by how much where it is."""
+    for hand in dict.fromkeys(joint.hand for joint in report.joints):
+        rows = [
+            (joint.joint, f"{joint.num_frames:,}", *_cells(joint.before), *_cells(joint.after))
+            for joint in report.joints
+            if joint.hand == hand
+        ]
+        title = f"{hand} hand: joints out of range, before and after alpha {report.alpha:g}"
+        print_table(console, title, _HEADINGS, rows)
+    print_lines(
+        console,
+        [
+            "out of range: share of the frames in which the joint can be measured; by: mean excess "
+            "in degrees where it is; 95 %: of these excesses are no larger",
+            f"note: {report.note}",
+        ],
+    )
+
+
+def _cells(excess: "Excess") -> list[str]:
+    share = "" if excess.share is None else f"{100 * excess.share:.1f} %"
+    degrees = (excess.mean_degrees, excess.p95_degrees)
+    return [share, *("" if value is None else f"{value:.1f}" for value in degrees)]

@@ -1,44 +1,61 @@
 """`slrctl data show`."""
 
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
+from rich.live import Live
 
 from slrctl.cli.console import console_for, print_json, print_lines, report_errors
-from slrctl.cli.data.options import Force, reading_settings
-from slrctl.cli.data.playback import play
-from slrctl.cli.options import Json, Overrides, SkipBadClips, command
-from slrctl.errors import SlrctlError, UsageError
+from slrctl.cli.options import (
+    DATA,
+    OUTPUT,
+    Clips,
+    Force,
+    Json,
+    Overrides,
+    SkipBadClips,
+    command,
+    option,
+    reading_settings,
+    switch,
+)
+from slrctl.errors import UsageError, count_of
 
 if TYPE_CHECKING:
     from slrctl.core.clip import Clip
+    from slrctl.reports.clips import ShownClip
+
+# Lines of a terminal kept free for the title and the prompt.
+_LINES_BESIDE = 3
 
 
 @command()
 def show(
     ctx: typer.Context,
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="Clips in any format we read.")],
+    path: Clips,
     which: Annotated[
         str | None,
-        typer.Argument(metavar="[CLIP]", help="Its id, or its number from 1; 1 if absent."),
+        typer.Argument(metavar="CLIP", help="Its id, or its number from 1; 1 if absent."),
     ] = None,
+    overrides: Overrides = None,
     gloss: Annotated[
         str | None,
-        typer.Option("--gloss", help="Look among the clips of this gloss only."),
+        option("Look among the clips of this gloss only.", DATA),
     ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", metavar="FILE", help="Draw a .gif, or a strip as .png or .pdf."),
-    ] = None,
+    skip_bad_clips: SkipBadClips = None,
     fps: Annotated[
         float | None,
-        typer.Option("--fps", min=0.1, max=1000, help="Frames a second; the clip's if absent."),
+        option("Frames a second; the clip's if absent.", OUTPUT, least=0.1, most=1000),
     ] = None,
-    loop: Annotated[bool, typer.Option("--loop", help="Play until interrupted.")] = False,
-    skip_bad_clips: SkipBadClips = None,
+    loop: Annotated[bool, switch("--loop", "Play until interrupted.", OUTPUT)] = False,
+    output: Annotated[
+        Path | None,
+        option("Draw a .gif, or a strip as .png, .pdf or .svg.", OUTPUT, metavar="FILE"),
+    ] = None,
     force: Force = False,
-    overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
     """Play a clip in the terminal, or draw it.
@@ -48,18 +65,18 @@ def show(
     with report_errors():
         settings = reading_settings(ctx)
         _check_output(output, force=force)
-        from slrctl.core.data.selection import find_clip, read_sources
+        from slrctl.reports.clips import open_clip
 
-        clip = find_clip(read_sources([path], settings).clips, which, gloss)
+        shown = open_clip(path, settings, which, gloss)
         console = console_for(as_json=as_json)
-        print_lines(console, [_describe(clip)])
+        print_lines(console, [_describe(shown.clip)])
         if output is not None:
-            _draw(clip, output, fps)
+            shown.draw(output, fps)
             print_lines(console, [f"written to {output}"])
         elif not as_json:
-            play(console, clip, fps, loop=loop)
+            play(console, shown, fps, loop=loop)
         if as_json:
-            print_json(_facts(clip, output))
+            print_json({**shown.to_json(), "output": None if output is None else str(output)})
 
 
 def _check_output(output: Path | None, *, force: bool) -> None:
@@ -75,52 +92,44 @@ def _check_output(output: Path | None, *, force: bool) -> None:
 
 
 def _describe(clip: "Clip") -> str:
-    from slrctl.errors import count_of
-
-    facts = [
-        f"{name} {value}"
-        for name, value in (
-            ("signer", clip.signer),
-            ("session", clip.session),
-            ("split", clip.split),
-        )
-        if value is not None
-    ]
-    rate = [] if clip.fps is None else [f"{clip.fps:g} frames a second"]
-    return ", ".join(
-        [f"{clip.gloss}: {clip.clip_id}", count_of(clip.num_frames, "frame"), *rate, *facts]
-    )
+    facts = [f"{clip.gloss}: {clip.clip_id}", count_of(clip.num_frames, "frame")]
+    facts += [] if clip.fps is None else [f"{clip.fps:g} frames a second"]
+    known = {"signer": clip.signer, "session": clip.session, "split": clip.split}
+    facts += [f"{name} {value}" for name, value in known.items() if value is not None]
+    return ", ".join(facts)
 
 
-def _facts(clip: "Clip", output: Path | None) -> dict[str, Any]:
-    from slrctl.reports.skeletons import hand_presence
+def play(console: Console, shown: "ShownClip", fps: float | None, *, loop: bool) -> None:
+    """Show a clip once, or until interrupted, in colours; without colours a few of its frames.
 
-    left, right = hand_presence(clip.landmarks)
-    return {
-        "clip_id": clip.clip_id,
-        "gloss": clip.gloss,
-        "signer": clip.signer,
-        "session": clip.session,
-        "split": clip.split,
-        "frames": clip.num_frames,
-        "fps": clip.fps,
-        "aspect": clip.aspect,
-        "left_hand_present": float(left.mean()),
-        "right_hand_present": float(right.mean()),
-        "output": None if output is None else str(output),
-    }
-
-
-def _draw(clip: "Clip", output: Path, fps: float | None) -> None:
-    from slrctl.reports.skeletons import draw_animation, draw_strip
-
+    Args:
+        console: a terminal, or a pipe.
+        shown: the clip.
+        fps: frames a second; those of the clip if absent, else 25.
+        loop: begin again at the end; then an interruption is the way to stop, and no failure.
+    """
+    if not console.is_terminal or console.no_color or "utf" not in console.encoding.lower():
+        print_lines(console, shown.letters())
+        return
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        if output.suffix.lower() == ".gif":
-            draw_animation(clip, output, fps=fps)
-        else:
-            draw_strip(clip, output)
-    except OSError as error:
-        raise SlrctlError(
-            f"{output}: cannot be written ({error.strerror}); choose another place"
-        ) from None
+        with Live(console=console, auto_refresh=False) as live:
+            _play_once(live, shown, fps or shown.usual_fps)
+            while loop:
+                _play_once(live, shown, fps or shown.usual_fps)
+    except KeyboardInterrupt:
+        if not loop:
+            raise
+
+
+def _play_once(live: Live, shown: "ShownClip", fps: float) -> None:
+    """Show every frame at its time; where the terminal is too slow, frames are left out."""
+    started, count = time.perf_counter(), shown.clip.num_frames
+    columns, rows = live.console.width - 1, max(live.console.height - _LINES_BESIDE, 4)
+    for number in range(count):
+        ahead = started + number / fps - time.perf_counter()
+        if ahead > 0:
+            time.sleep(ahead)
+        elif ahead < -1 / fps and number < count - 1:
+            continue
+        live.update(shown.picture(number, columns, rows), refresh=True)
+    time.sleep(max(0.0, started + count / fps - time.perf_counter()))

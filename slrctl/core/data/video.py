@@ -19,9 +19,10 @@ import numpy as np
 from jaxtyping import Float32
 
 from slrctl.core.clip import Clip
+from slrctl.core.data.overview import missing_hand_share
 from slrctl.core.data.readers import parquet
 from slrctl.core.data.readers.mediapipe import NUM_HAND, NUM_POSE, landmarks_from_holistic
-from slrctl.core.data.writers import write_clips
+from slrctl.core.data.writers import check_output, write_clips
 from slrctl.errors import DataError, SlrctlError, count_of, quote, some_of
 from slrctl.pool import Crashed, ProcessPool
 from slrctl.settings import DataSettings
@@ -326,13 +327,30 @@ class ExtractionReport(NamedTuple):
     notes: list[str]
     kept_dir: Path | None
 
+    @property
+    def missing_hands(self) -> tuple[float, float]:
+        """Share of the frames without the left hand, and without the right one."""
+        return missing_hand_share(self.clips)
+
+
+def prepare_extraction(source: Path, output: Path, gloss: str | None, *, force: bool) -> Listing:
+    """List the videos of a source, once it is sure that they can be read and written.
+
+    Raises:
+        UsageError: the extra `video` is not installed, or the output cannot be written over.
+        DataError: the source holds no videos, or does not say what they show.
+    """
+    check_output(output, force=force)
+    require_video_extra()
+    return list_videos(source, gloss)
+
 
 def kept_dir_of(output: Path) -> Path:
     """Return the folder beside an output in which an extraction keeps finished clips."""
     return output.with_name(f"{output.name}.parts")
 
 
-def extract(
+def extract_videos(
     videos: Sequence[Video], output: Path, num_processes: int
 ) -> Iterator[VideoReport | ExtractionReport]:
     """Detect landmarks in every video and write the clips to one file.

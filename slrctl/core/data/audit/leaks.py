@@ -1,11 +1,12 @@
 """The audit of a set: everything by which one split tells of another, and a set without it."""
 
+import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from jaxtyping import Float
@@ -14,6 +15,9 @@ from scipy.sparse.csgraph import connected_components
 
 from slrctl.core.clip import Clip
 from slrctl.core.data.audit.copies import (
+    COPY_THRESHOLD,
+    INTERPOLATION_THRESHOLD,
+    Kind,
     Leak,
     exact_copies,
     fingerprint,
@@ -26,6 +30,7 @@ from slrctl.core.data.audit.quick import group_name
 from slrctl.core.data.dataset import ordered_classes
 from slrctl.core.data.readers import read_clips
 from slrctl.core.data.splitter import Unit, split_name
+from slrctl.core.data.writers import check_output, write_clips
 from slrctl.errors import DataError, UsageError, count_of, quote
 from slrctl.settings import DataSettings
 
@@ -39,6 +44,8 @@ _CHANGED = re.compile(
 # between, those named later being worth more.
 _WORTH = {"train": -1.0, "val": 1e6, "test": 1e7}
 _MOST_ROUNDS = 5
+_EDGES = (0.0, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, math.inf)
+_QUANTILES = {"least": 0.0, "p1": 0.01, "p5": 0.05, "p25": 0.25, "median": 0.5}
 
 
 class SharedGroup(NamedTuple):
@@ -88,6 +95,70 @@ class Audit:
 
     def split(self, row: int) -> str:
         return split_of(self.clips[row])
+
+    def leakage(self, allowed: Collection[str]) -> list[str]:
+        """Say in words why the set leaks; signers and sessions may be allowed in several splits."""
+        reasons = ["copies or interpolated clips"] if self.leaks else []
+        groups = {"signer": self.signers, "session": self.sessions}
+        reasons += [
+            f"{kind}s in several splits"
+            for kind, found in groups.items()
+            if found and kind not in allowed
+        ]
+        return reasons
+
+    def to_json(self, allowed: Collection[str]) -> dict[str, Any]:
+        """Return the keys of `data audit --json`."""
+        clips = self.clips
+
+        def fact(row: int) -> dict[str, str]:
+            clip = clips[row]
+            return {"clip_id": clip.clip_id, "part": self.split(row), "gloss": clip.gloss}
+
+        reasons = self.leakage(allowed)
+        return {
+            "parts": self.sizes,
+            "leakage": bool(reasons),
+            "reasons": reasons,
+            "allowed": sorted(allowed),
+            "counts": {kind: self.count(kind) for kind in get_args(Kind)},
+            "pairs": [
+                {
+                    "kind": leak.kind,
+                    "unexplained": leak.unexplained,
+                    "clips": [fact(row) for row in leak.rows],
+                }
+                for leak in self.leaks
+            ],
+            "signers": {group.name: group.counts for group in self.signers},
+            "sessions": {group.name: group.counts for group in self.sessions},
+            "missing_glosses": self.missing,
+            "id_hints": [
+                {"made": clips[hint.changed].clip_id, "origin": clips[hint.origin].clip_id}
+                for hint in self.hints
+            ],
+            "copy_threshold": COPY_THRESHOLD,
+            "lineage_threshold": INTERPOLATION_THRESHOLD,
+            "unexplained": {
+                "edges": list(_EDGES[:-1]),
+                "across": _distribution(self.across),
+                "within": _distribution(self.within),
+            },
+        }
+
+
+def _distribution(values: Float[np.ndarray, " N"]) -> dict[str, Any]:
+    """Count values between the edges, and take quantiles; None stands for infinity."""
+    bins = np.digitize(np.where(np.isfinite(values), values, _EDGES[-2]), _EDGES[1:-1])
+    quantiles: dict[str, float | None] = dict.fromkeys(_QUANTILES)
+    if len(values):
+        # No interpolation: between a number and infinity there is nothing.
+        found = np.quantile(values, list(_QUANTILES.values()), method="lower").tolist()
+        quantiles = {
+            name: value if math.isfinite(value) else None
+            for name, value in zip(_QUANTILES, found, strict=True)
+        }
+    return {"counts": np.bincount(bins, minlength=len(_EDGES) - 1).tolist(), **quantiles}
 
 
 def shared_groups(clips: Sequence[Clip], kind: Unit) -> list[SharedGroup]:
@@ -339,3 +410,46 @@ def _word_in(stem: str) -> str | None:
     """Return the split that the name of a file mentions, if it mentions one alone."""
     found = {split_name(word) for word in re.split(r"[^A-Za-z]+", stem)} - {None}
     return found.pop() if len(found) == 1 else None
+
+
+class AuditedFiles(NamedTuple):
+    """The audit of files, how they were read, and the set without leaks, if it was asked for."""
+
+    audit: Audit
+    notes: list[str]
+    fixed: Fixed | None
+
+
+def audit_files(
+    sources: Sequence[str],
+    settings: DataSettings,
+    fix_path: Path | None = None,
+    way: Literal["drop", "move"] = "drop",
+    *,
+    force: bool = False,
+) -> AuditedFiles:
+    """Audit files, and write their clips without the leaks.
+
+    Args:
+        sources: see `split_file`.
+        settings: how to read them.
+        fix_path: our Parquet to write; nothing is written without.
+        way: see `fix`.
+        force: write over a file that is there.
+
+    Raises:
+        UsageError, DataError: as in `read_splits`; or the file to write is there, or no Parquet.
+    """
+    if fix_path is not None:
+        if fix_path.suffix.lower() not in (".parquet", ".pq"):
+            raise UsageError(
+                f"--fix {fix_path}: is written as our Parquet, which keeps the splits; name a "
+                ".parquet file"
+            )
+        check_output(fix_path, force=force)
+    read = read_splits([split_file(source) for source in sources], settings)
+    audit, fixed = audit_splits(read.clips), None
+    if fix_path is not None:
+        fixed = fix(audit, way)
+        write_clips(with_own_ids(fixed.clips), fix_path)
+    return AuditedFiles(audit, read.notes, fixed)
