@@ -217,8 +217,8 @@ def _load_and_show(settings: Settings, output: Output, group: ProcessGroup) -> S
 def _default_run_dir(settings: Settings, splits: Splits, group: ProcessGroup) -> Path:
     loss = cmcl_name(settings).replace(" ", "-") if settings.cmcl.is_on else "ce"
     name = f"{splits.train.name}-{loss}-seed{settings.seed}"
-    made = group.on_first(lambda: run_folder.free_run_dir(RUNS_DIR, name))
-    return next(path for path in group.gather([made]) if path is not None)
+    made = group.on_first(lambda: str(run_folder.free_run_dir(RUNS_DIR, name)))
+    return Path(next(path for path in group.gather([made]) if path is not None))
 
 
 def _show_run(

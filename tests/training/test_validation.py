@@ -4,7 +4,9 @@ import math
 
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 
+from slrctl.core.cmcl.alignment import ClipFacts
 from slrctl.core.cmcl.diagnostics import entropy_ratio
 from slrctl.core.data.batches import evaluation_batches, prepare_clips
 from slrctl.errors import TrainingDiverged
@@ -64,7 +66,7 @@ def test_terms_are_those_of_all_clips_at_once_whatever_the_batch_size(
 
     expected = {
         "val_accuracy": float((output.logits.argmax(-1) == whole.target).float().mean()),
-        "val_classification": float(torch.nn.functional.cross_entropy(output.logits, whole.target)),
+        "val_classification": float(cross_entropy(output.logits, ClipFacts.of(whole).target)),
         "val_consistency": float(terms["consistency"]),
         "val_alignment": float(terms["alignment"]),
         "val_entropy_right_to_left": float(ratios[is_counted].mean()),
