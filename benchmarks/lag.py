@@ -24,7 +24,6 @@ from slrctl.runs.load import load_run
 from slrctl.studies.ablation.running import TrialFailed, run_trials
 from slrctl.studies.ablation.study import BUILT_IN, Study
 from slrctl.studies.ablation.trials import (
-    Fold,
     Trial,
     code_digest,
     plan_trials,
@@ -191,7 +190,7 @@ def train(num_seeds: int, epochs: int, jobs: int, trials_dir: Path) -> list[Tria
     study = Study("lag", {name: forms[name] for name in VARIANTS}, None)
     schedule = Layer("schedule", {"train": {"epochs": epochs}})
     seeds = range(FIRST_SEED, FIRST_SEED + num_seeds)
-    trials = plan_trials(study, seeds, [Fold(None, {})], [schedule], [])
+    trials = plan_trials(study, seeds, [None], [schedule], [])
     _, remaining = standing(trials, trials_dir)
     print(f"{len(trials)} trainings, {len(remaining)} still to be run")
     for event in run_trials(remaining, trials_dir, jobs=jobs, threads=1):

@@ -224,4 +224,5 @@ def _fill_cell(axes: Axes, row: int, column: int, comparison: Comparison, reach:
     write_in_cell(axes, row, column, text, is_dark=is_dark)
     if comparison.verdict in _VERDICTS:
         corner = (column - 0.47, row - 0.46)
-        axes.add_patch(Rectangle(corner, 0.94, 0.92, fill=False, edgecolor="black", linewidth=2))
+        frame: Style = {"fill": False, "edgecolor": "black", "linewidth": 2, "zorder": 2}
+        axes.add_patch(Rectangle(corner, 0.94, 0.92, **frame))  # above the cells

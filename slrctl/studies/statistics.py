@@ -46,7 +46,8 @@ class Comparison:
 
     `difference` is variant minus baseline; `p` the exact two-sided sign-flip p-value, unadjusted;
     `p_holm` adjusted among the variants that are not the primary contrast, None for that one;
-    `seeds_needed` the fewest seeds with which its verdict could be anything but "too few seeds".
+    `seeds_needed` the fewest seeds with which its verdict could be anything but "too few seeds";
+    `probability_of_improvement` the share of seeds in which it is better, ties counting half.
     """
 
     n: int
@@ -62,13 +63,7 @@ class Comparison:
 
 
 def summarise(values: Float[np.ndarray, " S"]) -> Summary:
-    """Summarise one variant.
-
-    Raises:
-        ValueError: there is no value.
-    """
-    if not len(values):
-        raise ValueError("a variant without a finished seed has no mean")
+    """Summarise the values of one variant, of which there is at least one."""
     sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
     return Summary(len(values), float(np.mean(values)), sd, t_interval(values))
 
@@ -130,11 +125,6 @@ def _signed_sums(differences: Float[np.ndarray, " S"]) -> Float[np.ndarray, " N"
     return sums
 
 
-def probability_of_improvement(differences: Float[np.ndarray, " S"]) -> float:
-    """Return the share of seeds in which the variant beats the baseline; a tie counts half."""
-    return float(np.mean((differences > 0) + 0.5 * (differences == 0)))
-
-
 def holm(p_values: Sequence[float]) -> list[float]:
     """Adjust p-values for their number (Holm 1979), in the order given."""
     adjusted, highest = [0.0] * len(p_values), 0.0
@@ -163,13 +153,8 @@ def compare(
     The primary contrast, declared beforehand, is tested unadjusted; the others are Holm-adjusted
     among themselves. How many seeds those need is counted as if the primary were one of them. A
     variant without a seed in common with the baseline is left out, but counts in the adjustment of
-    the others: p-values are adjusted for the comparisons that were planned.
-
-    Raises:
-        ValueError: the primary is not among the variants.
+    the others, unless it is the primary: p-values are adjusted for the comparisons planned.
     """
-    if primary is not None and primary not in variants:
-        raise ValueError(f"primary {primary!r} is not among the variants {list(variants)}")
     differences = {name: paired(values, baseline) for name, values in variants.items()}
     p_values = {name: sign_flip_p(d) if len(d) else 1.0 for name, d in differences.items()}
     others = [name for name in variants if name != primary]
@@ -193,7 +178,7 @@ def compare(
             difference_bca95=bca_interval(values),
             p=p_values[name],
             p_holm=adjusted.get(name),
-            probability_of_improvement=probability_of_improvement(values),
+            probability_of_improvement=float(np.mean((values > 0) + 0.5 * (values == 0))),
             seeds_needed=needed,
             verdict=verdict,
         )

@@ -31,7 +31,7 @@ _COMPUTES = ("core", "training", "evaluation", "runs", "settings.py")
 
 @dataclass(frozen=True)
 class Trial:
-    """A variant under a seed, on a fold of the data if there are folds.
+    """A variant under a seed; `fold` is the signer that tests, None if the splits stay as they are.
 
     `key` is a hash of all that decides the trial's numbers: settings, data, code. Trials with one
     key are the same, whatever study they belong to.
@@ -60,17 +60,10 @@ class TrialResult(NamedTuple):
     seconds: float
 
 
-class Fold(NamedTuple):
-    """One division of the data into splits, as settings."""
-
-    name: str | None
-    values: Mapping[str, Any]
-
-
 def plan_trials(
     study: Study,
     seeds: Sequence[int],
-    folds: Sequence[Fold],
+    folds: Sequence[str | None],
     below: Sequence[Layer],
     above: Sequence[Layer],
 ) -> list[Trial]:
@@ -79,7 +72,7 @@ def plan_trials(
     Args:
         study: its variants lie between the layers.
         seeds: paired over the variants.
-        folds: at least one; `Fold(None, {})` for the data as they are.
+        folds: signers that test, each in turn; None leaves the splits as they are.
         below: layers under a variant: the study's schedule, `--config`, the preset.
         above: layers over it: `--set` and named flags.
 
@@ -92,15 +85,14 @@ def plan_trials(
     sources: dict[str, str] | None = None
     for seed in seeds:
         for fold in folds:
+            own = {"seed": seed} | ({"data": {"test_signers": (fold,)}} if fold is not None else {})
             for name, tree in study.variants.items():
-                layers = [*below, Layer(f"variant {name}", tree), *above]
-                layers += [Layer("seed", {"seed": seed}), Layer("fold", fold.values)]
+                layers = [*below, Layer(f"variant {name}", tree), *above, Layer("trial", own)]
                 settings = resolve(layers).settings
                 if settings.train.precision == "auto":  # else the device may be absent here
                     settings = resolve_precision(settings, choose_device(settings.train.device))
                 sources = sources or source_fingerprints(settings.data)
-                key = trial_key(settings, sources)
-                trials.append(Trial(name, seed, fold.name, settings, key))
+                trials.append(Trial(name, seed, fold, settings, trial_key(settings, sources)))
     names: dict[str, str] = {}
     for trial in trials[: len(study.variants)]:
         if (other := names.setdefault(trial.key, trial.variant)) != trial.variant:
@@ -159,7 +151,7 @@ def plan_whole_study(
         # Resolved once: a process elsewhere may have another home.
         below = [Layer("user's cache", {"data": {"cache_dir": user_cache_folder()}}), *below]
         settings = resolve([*below, *above]).settings
-    folds = _signer_folds(settings.data) if by_signer else [Fold(None, {})]
+    folds = _signers(settings.data) if by_signer else [None]
     seeds = range(settings.seed, settings.seed + num_seeds)
     trials = plan_trials(study, seeds, folds, below, above)
     if output is not None:
@@ -180,8 +172,7 @@ def _without_places(layers: Sequence[Layer]) -> Tree:
     return {**given, "data": data} if data else given
 
 
-def _signer_folds(data: DataSettings) -> list[Fold]:
-    """Let every signer test once, while all others train."""
+def _signers(data: DataSettings) -> list[str]:
     clips = (
         synthesise().dataset
         if data.train is None
@@ -193,7 +184,7 @@ def _signer_folds(data: DataSettings) -> list[Fold]:
             f"{clips.source}: {len(signers)} signers known, and --folds signer needs at least 2; "
             "fill in the signer column"
         )
-    return [Fold(signer, {"data": {"test_signers": (signer,)}}) for signer in signers]
+    return signers
 
 
 def _check_baseline_untreated(study: Study, above: Sequence[Layer]) -> None:

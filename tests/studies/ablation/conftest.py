@@ -5,7 +5,7 @@ import pytest
 from slrctl.core.data.readers.parquet import write_parquet
 from slrctl.layers import Layer
 from slrctl.studies.ablation.study import Study
-from slrctl.studies.ablation.trials import Fold, plan_trials
+from slrctl.studies.ablation.trials import plan_trials
 
 STUDY = Study(
     "s", {"narrow": {"model": {"ffn_dim": 8}}, "wide": {"model": {"ffn_dim": 16}}}, "wide"
@@ -26,6 +26,6 @@ def plan(tiny_settings, tiny_path):
     tiny = Layer("tiny", {**values, "data": {"train": str(tiny_path)}})
 
     def planned(study=STUDY, seeds=(1,), below=(), above=()):
-        return plan_trials(study, seeds, [Fold(None, {})], [tiny, *below], list(above))
+        return plan_trials(study, seeds, [None], [tiny, *below], list(above))
 
     return planned

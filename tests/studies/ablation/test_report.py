@@ -170,9 +170,11 @@ def test_a_verdict_counts_the_failed_trials_that_bear_on_it():
         lambda row: {"status": "failed"} if (row["variant"], row["seed"]) in failed else {},
     )
 
-    a, b, c = report_study(study, table).variants
+    report = report_study(study, table)
 
+    a, b, c = report.variants
     assert [one.failed for one in (a, b, c)] == [1, 2, 0]
+    assert report.to_json()["variants"]["a"]["verdict"] == "baseline"
     assert "1 of its own failed" in a.sentence
     assert "2 of its own and 1 of the baseline's failed" in b.sentence
     assert "1 of the baseline's failed" in c.sentence
