@@ -20,7 +20,7 @@ from slrctl.core.data.synthetic import synthesise
 from slrctl.core.seeding import stable_seed
 from slrctl.files import replacing
 from slrctl.layers import Layer
-from slrctl.runs.load import load_run
+from slrctl.runs.checkpoint import load_run
 from slrctl.studies.ablation.running import TrialFailed, run_trials
 from slrctl.studies.ablation.study import BUILT_IN, Study
 from slrctl.studies.ablation.trials import (

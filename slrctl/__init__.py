@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from slrctl.core.data.prepare import prepare_clip
     from slrctl.core.model.fusion import CrossModalAttentionFusion
     from slrctl.core.model.siformer import SiFormer, SiFormerOutput
-    from slrctl.runs.load import LoadedRun, load_run
+    from slrctl.runs.checkpoint import LoadedRun, load_run
     from slrctl.settings import Settings
 
 _PLACES = {
@@ -44,8 +44,8 @@ _PLACES = {
     "CrossModalAttentionFusion": "slrctl.core.model.fusion",
     "SiFormer": "slrctl.core.model.siformer",
     "SiFormerOutput": "slrctl.core.model.siformer",
-    "LoadedRun": "slrctl.runs.load",
-    "load_run": "slrctl.runs.load",
+    "LoadedRun": "slrctl.runs.checkpoint",
+    "load_run": "slrctl.runs.checkpoint",
     "Settings": "slrctl.settings",
 }
 

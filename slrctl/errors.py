@@ -1,12 +1,15 @@
-"""The errors a user can act on, each with the code the command exits with.
+"""The errors a user can act on, each with the code the command exits with, and who reports them.
 
 A message is one line: the value found, the rule it breaks, and what to do next. Anything that is
-not one of these is a bug and keeps its traceback.
+not one of these is a bug and keeps its traceback. Of several processes that a launcher (`torchrun`,
+`accelerate launch`, SLURM) started, rank 0 speaks for all.
 """
 
 import difflib
+import os
 from bisect import bisect
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 
 _LONGEST_QUOTE = 60
 _MOST_COMPARED = 2000
@@ -82,3 +85,41 @@ def count_of(number: int, noun: str) -> str:
     if number == 1:
         return f"1 {noun}"
     return f"{number:,} {noun}es" if noun.endswith("ss") else f"{number:,} {noun}s"
+
+
+def launched_count() -> int:
+    """Count the processes that a launcher has started for this run."""
+    return _number("WORLD_SIZE", 1)
+
+
+def launched_rank() -> int:
+    """Return the rank of this process among them."""
+    return _number("RANK", 0) if launched_count() > 1 else 0
+
+
+@contextmanager
+def one_voice() -> Iterator[None]:
+    """Let only rank 0 report the errors that all processes find.
+
+    Raises:
+        ReportedElsewhere: such an error was raised inside, in another rank.
+    """
+    try:
+        yield
+    except (UsageError, Interrupted, TrainingDiverged) as error:
+        if launched_rank() == 0:
+            raise
+        raise ReportedElsewhere(error.exit_code) from None
+    except KeyboardInterrupt:
+        if launched_rank() == 0:
+            raise
+        raise ReportedElsewhere(Interrupted.exit_code) from None
+
+
+def _number(name: str, absent: int) -> int:
+    text = os.environ.get(name, "")
+    if not text:
+        return absent
+    if not text.isdecimal():
+        raise UsageError(f"{name}={text}: must be a whole number, as a launcher sets it")
+    return int(text)

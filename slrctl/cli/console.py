@@ -19,7 +19,7 @@ from rich.text import Text
 from slrctl.errors import Interrupted, ReportedElsewhere, SlrctlError
 
 if TYPE_CHECKING:
-    from slrctl.training.stopping import StopRequest
+    from slrctl.training.processes import StopRequest
 
 INTERRUPTED = 130
 _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")

@@ -20,8 +20,8 @@ from slrctl.cli.console import (
     stopping_on_signals,
 )
 from slrctl.cli.options import RUNS_DIR
+from slrctl.core.clip import missing_hand_share
 from slrctl.core.data.cache import open_cache
-from slrctl.core.data.overview import missing_hand_share
 from slrctl.core.data.splits import Splits, load_splits
 from slrctl.core.devices import (
     choose_device,
@@ -29,21 +29,26 @@ from slrctl.core.devices import (
     describe_device,
     has_cpu_kernels,
 )
-from slrctl.core.model import num_parameters
-from slrctl.errors import DataError, Interrupted, SlrctlError, UsageError
+from slrctl.core.model.siformer import num_parameters
+from slrctl.errors import (
+    DataError,
+    Interrupted,
+    SlrctlError,
+    UsageError,
+    launched_count,
+    launched_rank,
+)
 from slrctl.evaluation.bootstrap import Evaluation
-from slrctl.launch import launched_count, launched_rank
 from slrctl.layers import cmcl_name
 from slrctl.reports.figures import draw_curves
 from slrctl.reports.tables import overall_rows
 from slrctl.runs import folder as run_folder
 from slrctl.runs.checkpoint import is_intact
-from slrctl.runs.environment import changes, describe_machine
-from slrctl.runs.folder import resume_command
+from slrctl.runs.folder import changes, describe_machine, resume_command
 from slrctl.settings import CMCL_TERMS, CMCLSettings, Settings
 from slrctl.training.find_lambdas import SHARES, LambdaReport, find_lambdas
 from slrctl.training.loop import BatchReport, EpochReport
-from slrctl.training.processes import SINGLE, ProcessGroup, joined_group
+from slrctl.training.processes import SINGLE, ProcessGroup, StopRequest, joined_group
 from slrctl.training.profile import profile_training
 from slrctl.training.resume import SavedRun, find_saved_run, newest_interrupted
 from slrctl.training.run import (
@@ -53,7 +58,6 @@ from slrctl.training.run import (
     run_training,
     try_one_batch,
 )
-from slrctl.training.stopping import StopRequest
 
 LAMBDA_STEPS = 200
 # The terms of the loss, with the titles they are shown under.

@@ -40,8 +40,7 @@ from slrctl.cli.options import (
     switch,
     with_absolute_paths,
 )
-from slrctl.errors import UsageError
-from slrctl.launch import launched_rank, one_voice
+from slrctl.errors import UsageError, launched_rank, one_voice
 from slrctl.layers import Resolved, flatten, resolve
 
 INSTEAD = "Instead of a training"

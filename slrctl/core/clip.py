@@ -152,3 +152,19 @@ def collate(clips: Sequence[Clip], classes: Sequence[str] | None = None) -> Clip
     padded, is_valid = stack_landmarks([clip.landmarks for clip in clips])
     target = None if classes is None else target_indices(clips, classes)
     return batch_from_landmarks(padded, is_valid, target, tuple(clip.clip_id for clip in clips))
+
+
+def missing_hand_share(clips: Sequence[Clip]) -> tuple[float, float]:
+    """Return the share of frames without the left hand, and without the right one.
+
+    Clips are read one by one, so that they need not fit into memory.
+    """
+    missing = np.zeros(2)
+    num_frames = 0
+    for clip in clips:
+        num_frames += clip.num_frames
+        is_missing = np.asarray(np.isnan(clip.landmarks).any(-1))
+        hands = (skeleton.LEFT_HAND, skeleton.RIGHT_HAND)
+        missing += [is_missing[:, hand].all(axis=1).sum() for hand in hands]
+    left, right = missing / num_frames
+    return float(left), float(right)

@@ -10,8 +10,8 @@ from slrctl.core.data.dataset import SignDataset, load_dataset
 from slrctl.core.data.splits import load_splits
 from slrctl.core.data.splitter import split_name
 from slrctl.errors import DataError, UsageError
+from slrctl.runs.checkpoint import LoadedRun
 from slrctl.runs.folder import read_fingerprints
-from slrctl.runs.load import LoadedRun
 from slrctl.settings import Settings
 
 

@@ -15,7 +15,7 @@ from slrctl.core.clip import ClipBatch
 from slrctl.core.data.batches import evaluation_batches, prepare_clips
 from slrctl.core.data.dataset import SignDataset
 from slrctl.core.devices import map_on
-from slrctl.core.model import SiFormer, Spoter
+from slrctl.core.model.siformer import SiFormer, Spoter
 from slrctl.files import replacing
 from slrctl.settings import Settings
 

@@ -16,8 +16,8 @@ from slrctl.files import read_json, write_json, writing_to
 from slrctl.layers import Layer
 from slrctl.reports.figures import draw_confusion
 from slrctl.reports.tables import write_csv
+from slrctl.runs.checkpoint import load_with_layers
 from slrctl.runs.folder import BEST, newest_run
-from slrctl.runs.load import load_with_layers
 
 SUMMARY = "metrics.json"
 PREDICTIONS = "predictions.parquet"

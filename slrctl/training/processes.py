@@ -1,8 +1,9 @@
-"""The processes that train one model together, connected by Hugging Face Accelerate.
+"""The processes that train one model together, and requests to stop them.
 
 A launcher (`torchrun`, `accelerate launch`, SLURM) starts them and tells each its rank in variables
-of the environment. Accelerate decides the backend (NCCL between GPUs, gloo between CPUs) and the
-device of each. A process that no launcher started is a group of one and needs no Accelerate.
+of the environment. Hugging Face Accelerate decides the backend (NCCL between GPUs, gloo between
+CPUs) and the device of each. A process that no launcher started is a group of one and needs no
+Accelerate.
 """
 
 import ctypes
@@ -19,8 +20,14 @@ import torch
 from torch import Tensor
 
 from slrctl.core.devices import choose_device
-from slrctl.errors import ProcessLost, ReportedElsewhere, SlrctlError, UsageError
-from slrctl.launch import launched_count, launched_rank
+from slrctl.errors import (
+    ProcessLost,
+    ReportedElsewhere,
+    SlrctlError,
+    UsageError,
+    launched_count,
+    launched_rank,
+)
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -187,3 +194,61 @@ def _leave() -> None:
     group = torch.distributed.group.WORLD
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(group))
     torch.distributed.destroy_process_group()
+
+
+class StopAsked(Exception):  # noqa: N818 - the name says what happened
+    """Raised between two batches, where model, optimizer and progress belong together."""
+
+
+class StopRequest:
+    """A request (Ctrl-C, SIGTERM) to stop a run, honoured between two steps.
+
+    `ask` may be called at any moment, also by a signal handler.
+    """
+
+    def __init__(self) -> None:
+        self.is_asked = False
+        self.is_awaited = False
+
+    def ask(self) -> None:
+        """Ask to stop.
+
+        Raises:
+            KeyboardInterrupt: nothing waits for the request, because nothing needs to be saved.
+        """
+        self.is_asked = True
+        if not self.is_awaited:
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def awaited(self) -> Iterator[None]:
+        """Only note requests inside the block, for what is under way must be saved."""
+        self.is_awaited = True
+        try:
+            yield
+        finally:
+            self.is_awaited = False
+
+    def check(self, group: ProcessGroup) -> None:
+        """Honour a request made to any process of the group.
+
+        Raises:
+            StopAsked: there is one.
+        """
+        if group.any(self.is_asked):
+            raise StopAsked
+
+    def between(self, batches: Iterator[T], group: ProcessGroup) -> Iterator[T]:
+        """Yield the batches, as many in each process; a request is honoured before each."""
+        for batch in batches:
+            self.check(group)
+            yield batch
+
+    def until_asked(self, batches: Iterator[T], group: ProcessGroup) -> Iterator[T]:
+        """Yield the batches, of which each process may have another number.
+
+        A process that was asked takes no more of them; the request is honoured where all have come
+        to their end.
+        """
+        yield from itertools.takewhile(lambda _: not self.is_asked, batches)
+        self.check(group)

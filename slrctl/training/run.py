@@ -1,8 +1,11 @@
 """One run from settings to results, saved in its folder as it goes."""
 
+import importlib
+import importlib.util
+import shutil
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,17 +16,29 @@ import torch
 from slrctl.core.data.batches import evaluation_batches, num_batches, prepare_clips
 from slrctl.core.data.splits import Splits
 from slrctl.core.devices import deterministic, keep_freed_memory, resolve_precision
-from slrctl.errors import Interrupted, ProcessLost, SlrctlError, TrainingDiverged
+from slrctl.errors import Interrupted, ProcessLost, SlrctlError, TrainingDiverged, UsageError
 from slrctl.evaluation.bootstrap import Evaluation, evaluate_predictions
 from slrctl.evaluation.predictions import Predictions, predict
 from slrctl.files import replacing, write_json
+from slrctl.layers import flatten
 from slrctl.runs import folder as run_folder
-from slrctl.runs.environment import changes, describe_environment, describe_machine
-from slrctl.runs.folder import RunLock, holding
-from slrctl.runs.load import load_run
+from slrctl.runs.checkpoint import load_run
+from slrctl.runs.folder import (
+    RunLock,
+    changes,
+    describe_environment,
+    describe_machine,
+    holding,
+)
 from slrctl.settings import Settings
 from slrctl.training.loop import BatchReport, EpochReport, TrainingData, train_epochs
-from slrctl.training.processes import SINGLE, ProcessGroup, lost_process_named
+from slrctl.training.processes import (
+    SINGLE,
+    ProcessGroup,
+    StopAsked,
+    StopRequest,
+    lost_process_named,
+)
 from slrctl.training.resume import (
     SavedRun,
     bring_back_folder,
@@ -33,8 +48,10 @@ from slrctl.training.resume import (
     save_state,
 )
 from slrctl.training.state import TrainingState
-from slrctl.training.stopping import StopAsked, StopRequest
-from slrctl.training.trackers import Track, check_tracker, tracking
+
+TRACKING = "tracking"
+"""Folder of a tracker's records in the run's folder: nothing is sent anywhere."""
+Track = Callable[[dict[str, Any]], None]
 
 
 class RunReport(NamedTuple):
@@ -91,7 +108,7 @@ def run_training(
         TrainingDiverged: a loss, a gradient or a parameter became NaN or infinite.
         ProcessLost: another process of the group ended.
     """
-    check_tracker(settings)
+    _check_tracker(settings)
     device = group.device(settings.train.device)
     settings = _with_common_precision(settings, device, group)
     keep_freed_memory()
@@ -107,6 +124,17 @@ def run_training(
         lock = group.on_first(begin)
         state = TrainingState.initial(settings, splits.train.classes, device)
         yield from _Run(state, splits, run_dir, lock, stop or StopRequest(), group).reports()
+
+
+def _check_tracker(settings: Settings) -> None:
+    """Make sure that the tracker of a run is installed."""
+    name = settings.train.tracker
+    for package in ("accelerate", name):
+        if name != "none" and importlib.util.find_spec(package) is None:
+            raise UsageError(
+                f"train.tracker is {name!r}, which needs the package {package}; "
+                f"pip install 'slrctl[{name}]', or set train.tracker=none"
+            )
 
 
 def _with_common_precision(
@@ -133,7 +161,7 @@ def resume_training(
         DataError: the clips are others, or the state is damaged.
         SlrctlError, Interrupted, TrainingDiverged, ProcessLost: as in `run_training`.
     """
-    check_tracker(saved.settings)
+    _check_tracker(saved.settings)
     device = group.device(saved.settings.train.device)
     keep_freed_memory()
 
@@ -146,7 +174,14 @@ def resume_training(
 
     def bring_back() -> None:
         bring_back_folder(state, saved.run_dir)
-        _note_resumption(state, saved.run_dir)
+        begun = run_folder.read_environment(saved.run_dir)
+        entry = {
+            "epochs_behind": state.progress.epoch,
+            "batches_behind": state.progress.step,
+            "changes": changes(begun, describe_machine(state.device)),
+        }
+        resumed = [*begun.get("resumed", []), entry]
+        write_json(saved.run_dir / run_folder.ENVIRONMENT, begun | {"resumed": resumed})
 
     with deterministic(), ExitStack() as held:
         lock = group.on_first(lambda: held.enter_context(holding(saved.run_dir)))
@@ -154,18 +189,6 @@ def resume_training(
         run = _Run(state, splits, saved.run_dir, lock, stop or StopRequest(), group)
         group.on_first(lambda: run.save(bring_back))
         yield from run.reports()
-
-
-def _note_resumption(state: TrainingState, run_dir: Path) -> None:
-    """Write down where the run goes on, and what is not as it was."""
-    begun = run_folder.read_environment(run_dir)
-    entry = {
-        "epochs_behind": state.progress.epoch,
-        "batches_behind": state.progress.step,
-        "changes": changes(begun, describe_machine(state.device)),
-    }
-    resumed = [*begun.get("resumed", []), entry]
-    write_json(run_dir / run_folder.ENVIRONMENT, begun | {"resumed": resumed})
 
 
 @dataclass(frozen=True)
@@ -214,12 +237,31 @@ class _Run:
                 f"{self._resume_command}"
             ) from None
 
-    def _tracked(self) -> AbstractContextManager[Track]:
-        """Show epochs in the tracker, in rank 0."""
-        if self.lock is None:
-            return nullcontext(lambda metrics: None)
-        is_new = (self.state.progress.epoch, self.state.progress.step) == (0, 0)
-        return tracking(self.state.settings, self.run_dir, is_new=is_new)
+    @contextmanager
+    def _tracked(self) -> Iterator[Track]:
+        """Yield a function that shows a line of `metrics.jsonl` in the run's tracker, in rank 0."""
+        settings, progress = self.state.settings, self.state.progress
+        folder, name = self.run_dir / TRACKING, settings.train.tracker
+        is_new = (progress.epoch, progress.step) == (0, 0)
+        if is_new and self.lock is not None:
+            shutil.rmtree(folder, ignore_errors=True)  # an earlier run's
+        if name == "none" or self.lock is None:
+            yield lambda metrics: None
+            return
+        folder.mkdir(exist_ok=True)
+        tracker = _start_tracker(name, folder)
+        if is_new:
+            values = flatten(settings.model_dump(mode="json"))
+            tracker.store_init_configuration({k: "" if v is None else v for k, v in values.items()})
+
+        def track(metrics: dict[str, Any]) -> None:
+            numbers = {k: float(v) for k, v in metrics.items() if v is not None and k != "epoch"}
+            tracker.log(numbers, step=metrics["epoch"])
+
+        try:
+            yield track
+        finally:
+            tracker.finish()
 
     def _train(self, data: TrainingData, track: Track) -> Reports:
         """Train, and save the state after every epoch and every so often within one."""
@@ -286,6 +328,28 @@ class _Run:
         if best_epoch is None:
             return "no epoch was finished, so there is no checkpoint"
         return f"the last good checkpoint is {self.run_dir / run_folder.BEST} (epoch {best_epoch})"
+
+
+def _start_tracker(name: str, folder: Path) -> Any:
+    """Start a tracker of Accelerate that keeps its records in the folder."""
+    from accelerate import tracking as trackers
+    from accelerate.state import PartialState
+
+    PartialState()  # the trackers ask it which process they are in
+    if name == "tensorboard":
+        tracker = trackers.TensorBoardTracker("epochs", folder)
+    elif name == "wandb":
+        quiet = {"silent": True, "console": "off"}
+        tracker = trackers.WandBTracker(
+            "slrctl", name=folder.parent.name, dir=str(folder), mode="offline", settings=quiet
+        )
+    else:
+        mlflow: Any = importlib.import_module("mlflow")
+        place = folder.resolve()
+        mlflow.set_tracking_uri(f"sqlite:///{place / 'mlflow.db'}")
+        tracker = trackers.MLflowTracker("slrctl", place.as_uri(), run_name=folder.parent.name)
+    tracker.start()
+    return tracker
 
 
 def _write_results(

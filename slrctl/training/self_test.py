@@ -22,7 +22,7 @@ from slrctl.core.devices import choose_device, deterministic
 from slrctl.errors import SlrctlError
 from slrctl.files import user_cache_folder
 from slrctl.runs.checkpoint import load_checkpoint, save_checkpoint
-from slrctl.runs.environment import describe_machine
+from slrctl.runs.folder import describe_machine
 from slrctl.settings import CMCLSettings, Settings, TrainSettings
 from slrctl.training.loop import TrainingData, train_epochs
 from slrctl.training.state import TrainingState

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from slrctl.core.cmcl.loss import CrossModalConsistencyLoss, build_loss
 from slrctl.core.devices import has_cpu_kernels, resolve_precision
-from slrctl.core.model import SiFormer, Spoter, build_model
 from slrctl.core.model.cpu import use_kernels
+from slrctl.core.model.siformer import SiFormer, Spoter, build_model
 from slrctl.runs.checkpoint import check_tensor, load_module, named_tensors
 from slrctl.settings import Settings
 

@@ -12,9 +12,8 @@ from slrctl.core.cmcl.alignment import ClipFacts, aligned_per_clip, is_aligned, 
 from slrctl.core.cmcl.diagnostics import effective_rank, entropy_ratio, feature_variance
 from slrctl.core.cmcl.loss import CrossModalConsistencyLoss, surprise
 from slrctl.core.devices import map_on
-from slrctl.core.model import SiFormer, Spoter
 from slrctl.core.model.fusion import Streams
-from slrctl.core.model.siformer import SiFormerOutput
+from slrctl.core.model.siformer import SiFormer, SiFormerOutput, Spoter
 from slrctl.errors import TrainingDiverged
 from slrctl.settings import CMCL_TERMS
 from slrctl.training.processes import SINGLE, ProcessGroup

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from slrctl.cli import app
 from slrctl.core.data.prepare import prepare_clip
 from slrctl.core.data.readers.parquet import write_parquet
-from slrctl.runs.load import load_run
+from slrctl.runs.checkpoint import load_run
 from slrctl.settings import PrepareSettings
 
 TINY = [

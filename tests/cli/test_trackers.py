@@ -52,7 +52,7 @@ def test_tensorboard_shows_every_number_of_every_epoch(tiny_path, tmp_path):
 def test_a_missing_tracker_is_named_with_its_extra(run, tiny_path, tmp_path, monkeypatch, name):
     found = {"accelerate": True}
     monkeypatch.setattr(
-        "slrctl.training.trackers.importlib.util.find_spec", lambda package: found.get(package)
+        "slrctl.training.run.importlib.util.find_spec", lambda package: found.get(package)
     )
 
     result = run("train", "--train", tiny_path, *TINY, f"--set=train.tracker={name}")

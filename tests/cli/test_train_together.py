@@ -17,8 +17,7 @@ from torch.testing import assert_close
 from slrctl.core.data.batches import evaluation_batches, prepare_clips
 from slrctl.core.data.dataset import load_dataset
 from slrctl.core.data.readers.parquet import write_parquet
-from slrctl.runs.checkpoint import load_checkpoint
-from slrctl.runs.load import load_run
+from slrctl.runs.checkpoint import load_checkpoint, load_run
 
 # 8 clips an epoch in batches of 6 and of 2, which leaves one of three processes without a clip;
 # 10 epochs are 20 steps. 4 clips of validation in batches of 3 and 1.

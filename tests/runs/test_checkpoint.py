@@ -9,17 +9,17 @@ import torch
 from safetensors.torch import save_file
 from torch.testing import assert_close
 
-from slrctl.core.model import build_model
+from slrctl.core.model.siformer import build_model
 from slrctl.errors import DataError, SlrctlError
 from slrctl.runs import folder as run_folder
 from slrctl.runs.checkpoint import (
     checkpoint_bytes,
     is_intact,
     load_checkpoint,
+    load_run,
     named_tensors,
     save_checkpoint,
 )
-from slrctl.runs.load import load_run
 
 CLASSES = ("0", "1", "2", "ünïcode <b>")
 

@@ -13,7 +13,7 @@ from slrctl.core.data.readers.parquet import write_parquet
 from slrctl.core.data.splits import load_splits
 from slrctl.core.devices import choose_device
 from slrctl.evaluation.predictions import predict_dataset
-from slrctl.runs.load import load_run
+from slrctl.runs.checkpoint import load_run
 from slrctl.settings import Settings
 from slrctl.training.run import run_training
 

@@ -5,8 +5,16 @@ import sys
 import pytest
 import torch
 
-from slrctl.errors import Interrupted, ReportedElsewhere, SlrctlError, TrainingDiverged, UsageError
-from slrctl.launch import launched_count, launched_rank, one_voice
+from slrctl.errors import (
+    Interrupted,
+    ReportedElsewhere,
+    SlrctlError,
+    TrainingDiverged,
+    UsageError,
+    launched_count,
+    launched_rank,
+    one_voice,
+)
 from slrctl.training.processes import ProcessGroup, joined_group
 
 

@@ -10,8 +10,7 @@ from run_contents import contents
 
 from slrctl.errors import DataError, SlrctlError, TrainingDiverged
 from slrctl.runs import folder as run_folder
-from slrctl.runs.checkpoint import load_checkpoint, save_checkpoint
-from slrctl.runs.load import load_run
+from slrctl.runs.checkpoint import load_checkpoint, load_run, save_checkpoint
 from slrctl.settings import Settings
 from slrctl.training.loop import EpochReport
 from slrctl.training.resume import find_saved_run, newest_interrupted, save_state

@@ -2,8 +2,7 @@
 
 import pytest
 
-from slrctl.training.processes import SINGLE, ProcessGroup
-from slrctl.training.stopping import StopAsked, StopRequest
+from slrctl.training.processes import SINGLE, ProcessGroup, StopAsked, StopRequest
 
 
 class BesideOneThatIsAsked(ProcessGroup):

@@ -208,19 +208,3 @@ def _coordinates(
         y_axis = "up" if is_up else "down"
     is_outside = np.asarray(((points < 0) | (points > 1)).any(axis=1))
     return Coordinates(y_axis, x, y, outside_image=float(is_outside.mean()))
-
-
-def missing_hand_share(clips: Sequence[Clip]) -> tuple[float, float]:
-    """Return the share of frames without the left hand, and without the right one.
-
-    Clips are read one by one, so that they need not fit into memory.
-    """
-    missing = np.zeros(2)
-    num_frames = 0
-    for clip in clips:
-        num_frames += clip.num_frames
-        is_missing = np.asarray(np.isnan(clip.landmarks).any(-1))
-        hands = (skeleton.LEFT_HAND, skeleton.RIGHT_HAND)
-        missing += [is_missing[:, hand].all(axis=1).sum() for hand in hands]
-    left, right = missing / num_frames
-    return float(left), float(right)

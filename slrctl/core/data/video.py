@@ -18,8 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float32
 
-from slrctl.core.clip import Clip
-from slrctl.core.data.overview import missing_hand_share
+from slrctl.core.clip import Clip, missing_hand_share
 from slrctl.core.data.readers import parquet
 from slrctl.core.data.readers.mediapipe import NUM_HAND, NUM_POSE, landmarks_from_holistic
 from slrctl.core.data.writers import check_output, write_clips

@@ -1,8 +1,8 @@
 """Training on a CPU with kernels compiled by numba, for the layers that dropout makes slow.
 
 `use_kernels` replaces two functions of a model, once per run: `attention.attend` and
-`encoder.feed_forward`. The ones here compute the same with other dropout masks, and call the plain
-ones where nothing is dropped: evaluation is torch's alone.
+`transformer.feed_forward`. The ones here compute the same with other dropout masks, and call the
+plain ones where nothing is dropped: evaluation is torch's alone.
 
 A training step of 24 clips of 204 frames needs 10^8 decisions what to drop. Torch draws one in 3 to
 6 ns, which takes as long as the rest of the step. The kernels compute 16 bits for each with
@@ -23,9 +23,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from slrctl.core.model import attention, encoder
+from slrctl.core.model import attention, transformer
 from slrctl.core.model.attention import MultiHeadAttention
-from slrctl.core.model.encoder import FeedForward
+from slrctl.core.model.transformer import FeedForward
 from slrctl.core.seeding import scoped_generator
 
 LANES = 16  # queries at once, and the widest head: float32 numbers in a vector register
@@ -86,9 +86,9 @@ def feed_forward(
     *,
     dtype: torch.dtype = torch.float32,
 ) -> Float[Tensor, "B T D"]:
-    """Compute `encoder.feed_forward` in blocks of rows, with its products in this precision."""
+    """Compute `transformer.feed_forward` in blocks of rows, with its products in this precision."""
     if rate == 0:
-        return encoder.feed_forward(features, expand, contract, rate)
+        return transformer.feed_forward(features, expand, contract, rate)
     weights = expand.weight, expand.bias, contract.weight, contract.bias
     rows = _FeedForward.apply(features.flatten(0, -2), *weights, rate, dtype)
     return rows.view(features.shape)  # pyright: ignore[reportOptionalMemberAccess]

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from slrctl.core.clip import ClipBatch
 from slrctl.core.model.fusion import CrossModalAttention, FusionOutput, StreamMessages
-from slrctl.core.model.siformer import SiFormer
-from slrctl.core.model.spoter import Spoter
+from slrctl.core.model.siformer import SiFormer, Spoter
 
 
 class Explanation(NamedTuple):

@@ -1,4 +1,4 @@
-"""SiFormer, the feature-isolated transformer (Pu, Lim, Chong, ACM MM 2024, arXiv 2503.20436)."""
+"""The models: SiFormer (Pu, Lim, Chong, ACM MM 2024, arXiv 2503.20436), and SPOTER to compare."""
 
 from typing import NamedTuple
 
@@ -7,8 +7,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from slrctl.core.clip import ClipBatch
-from slrctl.core.model.decoder import ClassDecoder
-from slrctl.core.model.encoder import StreamEncoder
 from slrctl.core.model.fusion import (
     CrossModalAttention,
     CrossModalAttentionFusion,
@@ -16,6 +14,7 @@ from slrctl.core.model.fusion import (
     StreamPresence,
     Streams,
 )
+from slrctl.core.model.transformer import ClassDecoder, StreamEncoder
 from slrctl.core.seeding import initialise, own_draws
 from slrctl.core.skeleton import BODY_WIDTH, HAND_WIDTH
 from slrctl.settings import ModelSettings
@@ -105,3 +104,53 @@ class SiFormer(nn.Module):
             else None,
             hand_attention=HandAttention(*map(maps.get, HandAttention._fields)) if maps else None,
         )
+
+
+class Spoter(nn.Module):
+    """One encoder of 108 features a frame before SiFormer's decoder (Bohacek, Hruz, WACVW 2022)."""
+
+    @own_draws
+    def __init__(self, settings: ModelSettings, num_classes: int, *, seed: int = 0) -> None:
+        super().__init__()
+        embed_dim = 2 * HAND_WIDTH + BODY_WIDTH
+        self.encoder = StreamEncoder(settings, embed_dim, settings.decoder_heads)
+        self.decoder = ClassDecoder(settings, embed_dim)
+        self.classifier = nn.Linear(embed_dim, num_classes)
+        initialise(self, seed)
+
+    def forward(
+        self,
+        batch: ClipBatch,
+        *,
+        return_attention: bool = False,
+        return_features: bool = False,
+        return_layer_features: bool = False,
+        return_hand_attention: bool = False,
+    ) -> SiFormerOutput:
+        """Classify a batch: logits `B K`. There are no streams, so neither maps nor features.
+
+        Raises:
+            ValueError: attention between the streams, or their features, was asked for.
+        """
+        if return_attention or return_features or return_layer_features or return_hand_attention:
+            raise ValueError(
+                "spoter has one stream, so it has no cross-modal attention and no features to "
+                "give; build model.name = 'siformer' for them"
+            )
+        frames = torch.cat([batch.left_hand, batch.right_hand, batch.body], dim=-1)
+        memory, _ = self.encoder(frames, batch.is_valid)
+        return SiFormerOutput(self.classifier(self.decoder(memory, batch.is_valid)))
+
+
+def build_model(settings: ModelSettings, num_classes: int, *, seed: int = 0) -> SiFormer | Spoter:
+    """Build the model that `model.name` names, with initial values from the seed."""
+    if settings.name == "spoter":
+        return Spoter(settings, num_classes, seed=seed)
+    return SiFormer(settings, num_classes, seed=seed)
+
+
+def num_parameters(settings: ModelSettings, num_classes: int) -> int:
+    """Count the parameters of the named model, without memory or values for them."""
+    with torch.device("meta"):
+        model = build_model(settings, num_classes)
+    return sum(parameter.numel() for parameter in model.parameters())

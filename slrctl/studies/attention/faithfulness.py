@@ -17,9 +17,9 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from slrctl.core.clip import ClipBatch
-from slrctl.core.model import SiFormer, Spoter
 from slrctl.core.model.explain import Explanation, explain
 from slrctl.core.model.fusion import CrossModalAttention, Streams
+from slrctl.core.model.siformer import SiFormer, Spoter
 from slrctl.core.seeding import generator_for, stable_seed
 from slrctl.studies.attention.summary import Bootstrap, MeanInterval, intervals_json
 

@@ -24,7 +24,7 @@ from slrctl.core.model.fusion import CrossModalAttention, StreamMessages
 from slrctl.errors import DataError, UsageError
 from slrctl.evaluation.clips import ClipsToEvaluate, clips_of_file, clips_of_run
 from slrctl.layers import Layer
-from slrctl.runs.load import LoadedRun, RunWithLayers, load_with_layers
+from slrctl.runs.checkpoint import LoadedRun, RunWithLayers, load_with_layers
 from slrctl.settings import Settings
 from slrctl.studies.attention.faithfulness import Faithfulness, curves_of, judge
 from slrctl.studies.attention.record import FUSION, AttentionMap, InspectedClip, layer_names

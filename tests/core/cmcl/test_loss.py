@@ -19,7 +19,7 @@ from slrctl.core.cmcl import (
 )
 from slrctl.core.cmcl.alignment import ClipFacts, Contrast, stream_means
 from slrctl.core.cmcl.loss import build_loss, default_warmup
-from slrctl.core.model import SiFormer
+from slrctl.core.model.siformer import SiFormer
 from slrctl.settings import CMCLSettings, Settings, TrainSettings
 
 ALL = {"return_attention": True, "return_features": True, "return_layer_features": True}

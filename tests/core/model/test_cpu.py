@@ -14,9 +14,10 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from slrctl.core.cmcl import CrossModalConsistencyLoss
-from slrctl.core.model import SiFormer, attention, build_model, cpu
+from slrctl.core.model import attention, cpu
 from slrctl.core.model.attention import attention_scores, attention_weights, split_heads
-from slrctl.core.model.encoder import FeedForward
+from slrctl.core.model.siformer import SiFormer, build_model
+from slrctl.core.model.transformer import FeedForward
 from slrctl.core.seeding import counter_bits, scoped_seed
 from slrctl.settings import CMCLSettings
 
@@ -309,7 +310,7 @@ RUN_ALL = """
 import hashlib
 import torch
 from slrctl.core.model import cpu
-from slrctl.core.model.encoder import FeedForward
+from slrctl.core.model.transformer import FeedForward
 torch.manual_seed(0)
 layer, digest = FeedForward(42, 200, 0.1), hashlib.sha256()
 for dtype in (torch.float32, torch.bfloat16):

@@ -7,12 +7,10 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from slrctl.core.model import build_model
 from slrctl.core.model.attention import join_heads, split_heads
-from slrctl.core.model.decoder import DecoderLayer
-from slrctl.core.model.encoder import EncoderLayer
 from slrctl.core.model.explain import explain
-from slrctl.core.model.siformer import SiFormer
+from slrctl.core.model.siformer import SiFormer, build_model
+from slrctl.core.model.transformer import DecoderLayer, EncoderLayer
 
 KINDS = ["full", "prob", "first_frame"]
 

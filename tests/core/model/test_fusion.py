@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from slrctl.core.model import SiFormer
 from slrctl.core.model.fusion import CrossModalAttentionFusion, StreamPresence, Streams
+from slrctl.core.model.siformer import SiFormer
 from slrctl.core.seeding import initialise
 
 B, T, HAND, BODY, HEADS = 2, 5, 6, 3, 3

@@ -10,8 +10,7 @@ from torch.testing import assert_close
 
 from slrctl.core.clip import ClipBatch, collate
 from slrctl.core.cmcl import CrossModalConsistencyLoss
-from slrctl.core.model import SiFormer, build_model, num_parameters
-from slrctl.core.model.spoter import Spoter
+from slrctl.core.model.siformer import SiFormer, Spoter, build_model, num_parameters
 from slrctl.core.skeleton import BODY_WIDTH
 from slrctl.settings import CMCLSettings, ModelSettings
 

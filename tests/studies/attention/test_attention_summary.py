@@ -9,8 +9,8 @@ from attention_maps import directed, shifted
 from numpy.testing import assert_allclose
 
 from slrctl.core.data.synthetic import SynthesisParameters, synthesise
-from slrctl.core.model import build_model
-from slrctl.runs.load import LoadedRun
+from slrctl.core.model.siformer import build_model
+from slrctl.runs.checkpoint import LoadedRun
 from slrctl.settings import Settings
 from slrctl.studies.attention.inspect import inspect_clips
 from slrctl.studies.attention.summary import (

@@ -12,9 +12,9 @@ from slrctl.core.data.batches import evaluation_batches, prepare_clips
 from slrctl.core.data.dataset import SignDataset
 from slrctl.core.data.splits import choose_splits
 from slrctl.core.data.synthetic import SynthesisParameters, synthesise
-from slrctl.core.model import build_model
 from slrctl.core.model.explain import explain
-from slrctl.runs.load import load_run
+from slrctl.core.model.siformer import build_model
+from slrctl.runs.checkpoint import load_run
 from slrctl.settings import Settings
 from slrctl.studies.attention.faithfulness import (
     FRACTIONS,
