@@ -107,7 +107,8 @@ def batch_from_landmarks(
     clip_ids: tuple[str, ...],
 ) -> ClipBatch:
     """Split prepared landmarks into the three streams, with the masks of present hands."""
-    detected = ~prepared.isnan().any(-1)  # B T V
+    # A sum is NaN if one of the two is; reducing an axis of two takes several times as long.
+    detected = ~(prepared[..., 0] + prepared[..., 1]).isnan()  # B T V
     values = torch.where(detected[..., None], prepared, 0.0)
     return ClipBatch(
         left_hand=values[:, :, skeleton.LEFT_HAND].flatten(2),

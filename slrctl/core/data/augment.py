@@ -126,6 +126,8 @@ def rotate_arms(
     moved = landmarks.clone()
     for arm, chain in enumerate(_ARMS):
         for joint in range(2):
+            if not degrees[:, arm, joint].any():
+                continue
             beyond = chain[joint + 1 :]
             moved[:, :, beyond] = _turn(
                 moved[:, :, beyond], moved[:, :, chain[joint]], degrees[:, arm, joint], aspect

@@ -4,6 +4,7 @@ The frames of all clips of a file are concatenated into one array, (frames, 54, 
 questions (are these pixels, does y point up) can only be answered over the whole set.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -37,32 +38,38 @@ def _median(values: Float32[np.ndarray, " N"]) -> float:
 
 
 def padding_length(frames: Float32[np.ndarray, "T 54 2"]) -> int:
-    """Count the frames of padding at the end of a clip.
+    """Count the frames of padding at the end of a clip, whose missing landmarks are all 0 or NaN.
 
-    A trailing run of at least two frames that are all zero is padding. So are the repeats of the
-    last frame, to the bit; the first frame of such a run is the one that was recorded.
+    A trailing run of at least two frames without a landmark is padding. So are the repeats of the
+    last frame where three or more are equal to the bit; the first of them was recorded.
     """
     if len(frames) < 2 or frames[-1].tobytes() != frames[-2].tobytes():
         return 0
     bits = frames.reshape(len(frames), -1).view(np.uint32)
     differs = np.flatnonzero((bits != bits[-1]).any(axis=1))
     run = len(frames) - (int(differs[-1]) + 1 if len(differs) else 0)
-    return run - 1 if frames[-1].any() else run
+    if not np.nan_to_num(frames[-1]).any():
+        return run
+    return run - 1 if run >= 3 else 0
+
+
+def padding_notes(cuts: Sequence[int]) -> list[str]:
+    """Report the clips of which frames of padding were cut, given their number for every clip."""
+    num_padded = sum(cut > 0 for cut in cuts)
+    if not num_padded:
+        return []
+    return [f"{num_padded:,} of {len(cuts):,} clips: trailing padding cut ({sum(cuts):,} frames)"]
 
 
 def _cut_all_padding(
     frames: Float32[np.ndarray, "F 54 2"], lengths: Int64[np.ndarray, " R"]
 ) -> tuple[Float32[np.ndarray, "G 54 2"], Int64[np.ndarray, " R"], list[str]]:
     clips = np.split(frames, np.cumsum(lengths)[:-1])
-    padding = np.array([padding_length(clip) for clip in clips], dtype=np.int64)
-    if not padding.any():
+    cuts = [padding_length(clip) for clip in clips]
+    if not any(cuts):
         return frames, lengths, []
-    note = (
-        f"{np.count_nonzero(padding):,} of {len(clips):,} clips: "
-        f"trailing padding cut ({padding.sum():,} frames)"
-    )
-    kept = [clip[: len(clip) - cut] for clip, cut in zip(clips, padding.tolist(), strict=True)]
-    return np.concatenate(kept), lengths - padding, [note]
+    kept = [clip[: len(clip) - cut] for clip, cut in zip(clips, cuts, strict=True)]
+    return np.concatenate(kept), lengths - np.array(cuts), padding_notes(cuts)
 
 
 def _are_pixels(

@@ -25,8 +25,8 @@ from slrctl.core.data.readers.parquet import (
     open_parquet,
 )
 from slrctl.core.data.readers.reading import (
-    BadClips,
     ClipProblem,
+    Findings,
     Reading,
     check_landmarks,
     file_inside,
@@ -140,9 +140,17 @@ def _read_clip(path: Path) -> tuple[Float32[np.ndarray, "T 54 2"], bool]:
                 f"row {row + 1}: found {names[kind[row]]} landmark {point[row]} of frame "
                 f"{frames[row]} a second time; expected one row for each",
             )
+        with np.errstate(over="ignore"):  # numbers beyond float32 become infinite
+            values = np.stack([_floats(table, axis) for axis in "xy"], -1).astype(np.float32)
+        if np.isinf(values[kept]).any():
+            place, axis = np.argwhere(np.isinf(values[kept]))[0].tolist()
+            raise ClipProblem(
+                "inf",
+                f"row {kept[place] + 1}, column {'xy'[axis]!r}: found {values[kept[place], axis]}, "
+                "expected a finite number, or null if missing",
+            )
         points = np.full((len(numbers) * _NUM_POINTS, 2), np.nan, np.float32)
-        with np.errstate(over="ignore"):  # numbers beyond float32 become infinite and are reported
-            points[cells] = np.stack([_floats(table, axis)[kept] for axis in "xy"], axis=-1)
+        points[cells] = values[kept]
         landmarks = landmarks_from_holistic(
             *np.split(points.reshape(-1, _NUM_POINTS, 2), [NUM_POSE, NUM_POSE + NUM_HAND], axis=1)
         )
@@ -175,26 +183,26 @@ def read(path: Path, settings: DataSettings, classes: Sequence[str] | None) -> R
     ids = [row.get("sequence_id") or row.get("path") or "" for row in rows]
     has_own_ids = len(set(ids)) == len(ids)
     aspect = 1.0 if settings.frame_size is None else settings.frame_size[0] / settings.frame_size[1]
-    bad, clips, num_with_gaps = BadClips(index), [], 0
+    findings, clips, num_with_gaps = Findings(index), [], 0
     for number, row in enumerate(rows):
         try:
             if not row["sign"]:
                 raise ClipProblem("no sign", "column 'sign': found an empty cell")
             landmarks, has_gaps = _read_clip(file_inside(index.parent, row["path"]))
         except ClipProblem as problem:
-            bad.add(number, problem)
+            findings.add(number, problem)
             continue
         num_with_gaps += has_gaps
         clips.append(
             Clip(
                 clip_id=ids[number] if has_own_ids else row["path"],
                 gloss=row["sign"],
-                landmarks=landmarks,
+                landmarks=findings.trimmed(landmarks),
                 signer=row["participant_id"] or None,
                 aspect=aspect,
             )
         )
-    notes, dropped = bad.settle(len(rows), skip=settings.skip_bad_clips)
+    notes, dropped = findings.settle(len(rows), skip=settings.skip_bad_clips)
     if num_with_gaps:
         notes.append(
             f"{count_of(num_with_gaps, 'clip')} without some frame numbers: "

@@ -17,8 +17,8 @@ from slrctl.core import skeleton
 from slrctl.core.clip import Clip
 from slrctl.core.data.readers.cleaning import neck_between_shoulders
 from slrctl.core.data.readers.reading import (
-    BadClips,
     ClipProblem,
+    Findings,
     Reading,
     check_landmarks,
     check_size,
@@ -166,7 +166,7 @@ def read(path: Path, settings: DataSettings, classes: Sequence[str] | None) -> R
     Raises:
         DataError: a clip is not as it should be, or none can be read.
     """
-    bad = BadClips(path)
+    findings = Findings(path)
     clips: list[Clip] = []
     sizes: Counter[int] = Counter()
     aspect = 1.0 if settings.frame_size is None else settings.frame_size[0] / settings.frame_size[1]
@@ -176,13 +176,13 @@ def read(path: Path, settings: DataSettings, classes: Sequence[str] | None) -> R
         clip_id = f"{source.parent.name}/{source.name.removesuffix(_SUFFIX)}"
         try:
             vectors = _read_array(source) if source.is_file() else _read_frames(source)
-            landmarks = _landmarks(vectors)
+            landmarks = findings.trimmed(_landmarks(vectors))
         except ClipProblem as problem:
-            bad.add(index, problem, where=f"clip {quote(clip_id)}")
+            findings.add(index, problem, where=f"clip {quote(clip_id)}")
             continue
         sizes[vectors.shape[1]] += 1
         clips.append(Clip(clip_id, source.parent.name, landmarks, aspect=aspect))
-    notes, dropped = bad.settle(len(sources), skip=settings.skip_bad_clips)
+    notes, dropped = findings.settle(len(sources), skip=settings.skip_bad_clips)
     kinds = [f"{count_of(count, 'clip')} of {size} values" for size, count in sizes.most_common()]
     notes.append(f"MediaPipe Holistic vectors: {' and '.join(kinds)} a frame, zeros are missing")
     if settings.frame_size is None:

@@ -19,8 +19,8 @@ from jaxtyping import Float32
 from slrctl.core import skeleton
 from slrctl.core.clip import Clip, groups_of_clips
 from slrctl.core.data.readers.reading import (
-    BadClips,
     ClipProblem,
+    Findings,
     Reading,
     check_landmarks,
     library_errors,
@@ -112,15 +112,17 @@ def open_parquet(path: Path, columns: Columns) -> pq.ParquetFile:
 
 def _check_unpacked_size(path: Path, file: pq.ParquetFile) -> None:
     """Refuse a file of a few kilobytes that unpacks to gigabytes of equal values."""
-    # Decodes a little at a time. Without it, metadata that is damaged would end the process below.
-    file.scan_contents()
-    groups = [file.metadata.row_group(index) for index in range(file.num_row_groups)]
-    chunks = [group.column(index) for group in groups for index in range(group.num_columns)]
-    claimed = sum(
-        max(chunk.total_uncompressed_size, chunk.num_values * _VALUE_BYTES) for chunk in chunks
-    )
     size = path.stat().st_size
-    if claimed > max(_ALWAYS_ALLOWED_BYTES, size * _LARGEST_RATIO):
+    allowed = max(_ALWAYS_ALLOWED_BYTES, size * _LARGEST_RATIO)
+    groups = [file.metadata.row_group(index) for index in range(file.num_row_groups)]
+    claimed = sum(group.total_byte_size for group in groups)
+    if claimed <= allowed:
+        # Decodes a little at a time, and finds damage that would end the process below.
+        file.scan_contents()
+        claimed = _VALUE_BYTES * sum(
+            group.column(index).num_values for group in groups for index in range(group.num_columns)
+        )
+    if claimed > allowed:
         raise ClipProblem(
             "unpacks to too much",
             f"claims {claimed / 1e9:,.1f} GB of values in a file of {size / 1e6:,.2f} MB; "
@@ -174,9 +176,8 @@ def _values_of(batch: pa.RecordBatch, name: str) -> list[Any]:
         return [None] * batch.num_rows
     column = batch.column(name)
     if pa.types.is_dictionary(column.type):
-        texts = [*column.dictionary.cast(pa.string()).to_pylist(), None]
-        codes = column.indices.cast(pa.int64()).fill_null(len(texts) - 1)
-        return [texts[code] for code in codes.to_pylist()]
+        texts = column.dictionary.cast(pa.string()).to_pylist()
+        return [None if code is None else texts[code] for code in column.indices.to_pylist()]
     if name in _TEXTS:
         return column.cast(pa.string()).to_pylist()
     numbers = column.cast(pa.float64(), safe=False).to_pylist()
@@ -195,13 +196,15 @@ def _numbers_of(batch: pa.RecordBatch) -> Iterator[Float32[np.ndarray, " N"] | N
     column = batch.column("landmarks")
     if pa.types.is_null(column.type):
         return iter([None] * batch.num_rows)
-    lengths = column.value_lengths().fill_null(-1).to_pylist()
+    lengths = column.value_lengths().to_pylist()
     # Numbers beyond float32 become infinite and are reported.
-    numbers = column.flatten().cast(pa.float32(), safe=False).fill_null(math.nan)
+    numbers = column.flatten().cast(pa.float32(), safe=False)
+    if numbers.null_count:  # only then, because `fill_null` loads pandas, which takes a while
+        numbers = numbers.fill_null(math.nan)
     values = np.array(np.from_dlpack(numbers))  # a copy, because clips can be written to
-    ends = accumulate(max(length, 0) for length in lengths)
+    ends = accumulate(length or 0 for length in lengths)
     return (
-        None if length < 0 else values[end - length : end]
+        None if length is None else values[end - length : end]
         for length, end in zip(lengths, ends, strict=True)
     )
 
@@ -255,10 +258,10 @@ def _clip_of(
     return Clip(**{**facts, "aspect": facts["aspect"] or 1.0}, landmarks=landmarks)
 
 
-def _rows_of(path: Path, bad: BadClips) -> Iterator[tuple[Clip, int]]:
+def _rows_of(path: Path, findings: Findings) -> Iterator[tuple[Clip, int]]:
     """Yield the good clips and how many landmarks of each had only one of x and y.
 
-    The other clips are noted in `bad`.
+    The other clips are noted in `findings`.
     """
     row_of: dict[str, int] = {}
     row = 0
@@ -266,12 +269,9 @@ def _rows_of(path: Path, bad: BadClips) -> Iterator[tuple[Clip, int]]:
         for facts, numbers in zip(_facts_of(batch), _numbers_of(batch), strict=True):
             try:
                 clip = _clip_of(facts, numbers, row, row_of)
-                is_nan = np.isnan(clip.landmarks)
-                num_halves = int((is_nan[..., 0] != is_nan[..., 1]).sum())
-                check_landmarks(clip.landmarks, column="landmarks")
-                yield clip, num_halves
+                yield clip, check_landmarks(clip.landmarks, column="landmarks")
             except ClipProblem as problem:
-                bad.add(row, problem)
+                findings.add(row, problem)
             row += 1
 
 
@@ -282,7 +282,7 @@ class _LazyClips:
     path: Path
 
     def __iter__(self) -> Iterator[Clip]:
-        return (clip for clip, _ in _rows_of(self.path, BadClips(self.path)))
+        return (clip for clip, _ in _rows_of(self.path, Findings(self.path)))
 
 
 def other_columns(path: Path) -> list[str]:
@@ -338,9 +338,9 @@ def read(path: Path, settings: DataSettings, classes: Sequence[str] | None) -> R
         raise ClipProblem(
             "no row", "is empty: it has columns but no row; expected a row for each clip"
         )
-    bad = BadClips(path)
-    num_halves = sum(count for _, count in _rows_of(path, bad))
-    notes, dropped = bad.settle(num_rows, skip=settings.skip_bad_clips)
+    findings = Findings(path)
+    num_halves = sum(count for _, count in _rows_of(path, findings))
+    notes, dropped = findings.settle(num_rows, skip=settings.skip_bad_clips)
     ignored = [name for name in names if name not in SCHEMA.names]
     if ignored:
         notes.append(f"{count_of(len(ignored), 'column')} not read: {some_of(ignored)}")

@@ -21,8 +21,8 @@ from slrctl.core import skeleton
 from slrctl.core.clip import Clip
 from slrctl.core.data.readers.cleaning import neck_between_shoulders
 from slrctl.core.data.readers.reading import (
-    BadClips,
     ClipProblem,
+    Findings,
     Reading,
     check_landmarks,
     check_size,
@@ -347,7 +347,7 @@ def read(path: Path, settings: DataSettings, classes: Sequence[str] | None) -> R
         DataError: a file is not as it should be, or none can be read.
         SlrctlError: the package pose-format is not installed.
     """
-    bad = BadClips(path)
+    findings = Findings(path)
     files, notes = _files_in(path)
     clips: list[Clip] = []
     poses: list[_PoseClip] = []
@@ -357,18 +357,18 @@ def read(path: Path, settings: DataSettings, classes: Sequence[str] | None) -> R
                 raise ClipProblem("no gloss", f"{_LABELS}, column 'gloss': found an empty cell")
             pose = _read_pose(file_inside(file.folder, file.path), settings.frame_size)
         except ClipProblem as problem:
-            bad.add(index, problem, where=f"clip {quote(file.clip_id)}")
+            findings.add(index, problem, where=f"clip {quote(file.clip_id)}")
             continue
         poses.append(pose)
         clips.append(
             Clip(
                 file.clip_id,
                 file.gloss,
-                pose.landmarks,
+                findings.trimmed(pose.landmarks),
                 fps=pose.fps,
                 aspect=pose.aspect,
                 **file.facts,
             )
         )
-    drop_notes, dropped = bad.settle(len(files), skip=settings.skip_bad_clips)
+    drop_notes, dropped = findings.settle(len(files), skip=settings.skip_bad_clips)
     return Reading(clips, [*drop_notes, *notes, *_notes_on(poses)], dropped)

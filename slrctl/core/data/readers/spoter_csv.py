@@ -22,7 +22,7 @@ from slrctl.core.clip import Clip
 from slrctl.core.data.readers.cleaning import clean_frames, neck_between_shoulders
 from slrctl.core.data.readers.labels import glosses_of, read_gloss_names
 from slrctl.core.data.readers.number_lists import parse_lists
-from slrctl.core.data.readers.reading import BadClips, ClipProblem, Reading
+from slrctl.core.data.readers.reading import ClipProblem, Findings, Reading
 from slrctl.errors import DataError, count_of, quote, some_of
 from slrctl.settings import DataSettings
 
@@ -134,8 +134,8 @@ def _split(path: Path, body: pa.Buffer, num_columns: int, broken: dict[int, int]
         ) from error
 
 
-def _read_table(path: Path, content: bytes, bad: BadClips) -> _Table:
-    """Split the file into cells; rows with a wrong number of cells are noted in `bad`."""
+def _read_table(path: Path, content: bytes, findings: Findings) -> _Table:
+    """Split the file into cells; rows with a wrong number of cells are noted in `findings`."""
     first = next(_FIRST_LINE.finditer(content))
     try:
         header = [name.strip() for name in next(csv.reader([first[1].decode()]))]
@@ -153,7 +153,7 @@ def _read_table(path: Path, content: bytes, bad: BadClips) -> _Table:
             f"has {num_cells} cells, expected {len(header)} as in the header; "
             "the row is cut off, or a list stands there without quotes"
         )
-        bad.add(row, ClipProblem("wrong number of cells", message))
+        findings.add(row, ClipProblem("wrong number of cells", message))
     rows = np.array([row for row in range(num_rows) if row not in broken], dtype=np.int64)
     return _Table(header, table.to_batches(), rows, num_rows)
 
@@ -165,7 +165,7 @@ def _number(text: str) -> float:
         return math.nan
 
 
-def _positive_numbers(table: _Table, name: str, bad: BadClips) -> list[float | None]:
+def _positive_numbers(table: _Table, name: str, findings: Findings) -> list[float | None]:
     """Read a number for each row; None where the column, or the cell in it, is empty, nan or 0."""
     if name not in table.header:
         return [None] * len(table.rows)
@@ -175,15 +175,17 @@ def _positive_numbers(table: _Table, name: str, bad: BadClips) -> list[float | N
         number = 0.0 if is_unknown else _number(text)
         if not (math.isfinite(number) and number >= 0):
             message = f"found {quote(text)}, expected a positive number, or nothing if unknown"
-            bad.add(row, ClipProblem(f"bad {name}", message, column=name))
+            findings.add(row, ClipProblem(f"bad {name}", message, column=name))
         numbers.append(number or None)
     return numbers
 
 
-def _frame_sizes(table: _Table, settings: DataSettings, bad: BadClips) -> Float[np.ndarray, "R 2"]:
+def _frame_sizes(
+    table: _Table, settings: DataSettings, findings: Findings
+) -> Float[np.ndarray, "R 2"]:
     """Width and height of each row's image, from the file, else the settings, else NaN."""
-    widths = _positive_numbers(table, WIDTH, bad)
-    heights = _positive_numbers(table, HEIGHT, bad)
+    widths = _positive_numbers(table, WIDTH, findings)
+    heights = _positive_numbers(table, HEIGHT, findings)
     default = settings.frame_size or (math.nan, math.nan)
     return np.array(
         [(w, h) if w and h else default for w, h in zip(widths, heights, strict=True)], dtype=float
@@ -191,7 +193,7 @@ def _frame_sizes(table: _Table, settings: DataSettings, bad: BadClips) -> Float[
 
 
 def _glosses(
-    table: _Table, settings: DataSettings, classes: Sequence[str] | None, bad: BadClips
+    table: _Table, settings: DataSettings, classes: Sequence[str] | None, findings: Findings
 ) -> tuple[dict[int, str], str]:
     """Read the gloss of each row that has one, with a note on the base of the labels."""
     labels: dict[int, int] = {}
@@ -201,7 +203,7 @@ def _glosses(
             labels[row] = int(number)
         else:
             message = f"found {quote(text)}, expected a whole number from 0 up"
-            bad.add(row, ClipProblem("label that is no integer", message, column=LABELS))
+            findings.add(row, ClipProblem("label that is no integer", message, column=LABELS))
     names = None if settings.gloss_names is None else read_gloss_names(settings.gloss_names)
     found, note = glosses_of(list(labels.values()), names, classes)
     glosses: dict[int, str] = {}
@@ -213,12 +215,12 @@ def _glosses(
             f"found {label}, which {settings.gloss_names} does not name; "
             "expected a name for every integer of the training file"
         )
-        bad.add(row, ClipProblem("label without a name", message, column=LABELS))
+        findings.add(row, ClipProblem("label without a name", message, column=LABELS))
     return glosses, note
 
 
 def _frames(
-    table: _Table, landmarks: dict[int, list[int]], bad: BadClips
+    table: _Table, landmarks: dict[int, list[int]], findings: Findings
 ) -> tuple[Float32[np.ndarray, "F 54 2"], Int64[np.ndarray, " R"]]:
     """Parse the coordinates of all rows, concatenated, and the frames of each row (0 if bad)."""
     positions = [position for pair in landmarks.values() for position in pair]
@@ -235,13 +237,13 @@ def _frames(
         clips = np.split(block_frames, np.cumsum(numbers.lengths)[:-1])
         for index, (clip, row) in enumerate(zip(clips, rows, strict=False)):
             if index in numbers.problems:
-                bad.add(row, numbers.problems[index])
+                findings.add(row, numbers.problems[index])
             elif not ((clip != 0) & ~np.isnan(clip)).any():
                 message = (
                     f"none of its {len(clip)} frames has a landmark (all are 0 or nan); "
                     "expected at least one"
                 )
-                bad.add(row, ClipProblem("no usable frame", message))
+                findings.add(row, ClipProblem("no usable frame", message))
     return np.concatenate(frames), np.concatenate(lengths)
 
 
@@ -306,21 +308,21 @@ def read(path: Path, settings: DataSettings, classes: Sequence[str] | None) -> R
     Raises:
         DataError: the file or one of its rows is not as it should be.
     """
-    bad = BadClips(path)
+    findings = Findings(path)
     content = path.read_bytes()
     _check_text(path, content)
-    table = _read_table(path, content, bad)
+    table = _read_table(path, content, findings)
     landmarks, ignored = _find_columns(path, table.header)
     if not table.blocks:  # no row can be split into cells: this raises
-        bad.settle(table.num_rows, skip=settings.skip_bad_clips)
-    glosses, label_note = _glosses(table, settings, classes, bad)
-    frames, lengths = _frames(table, landmarks, bad)
-    sizes = _frame_sizes(table, settings, bad)
-    fps = _positive_numbers(table, FPS, bad)
-    notes, dropped = bad.settle(table.num_rows, skip=settings.skip_bad_clips)
+        findings.settle(table.num_rows, skip=settings.skip_bad_clips)
+    glosses, label_note = _glosses(table, settings, classes, findings)
+    frames, lengths = _frames(table, landmarks, findings)
+    sizes = _frame_sizes(table, settings, findings)
+    fps = _positive_numbers(table, FPS, findings)
+    notes, dropped = findings.settle(table.num_rows, skip=settings.skip_bad_clips)
 
     # Orientation and units are decided on the good clips alone.
-    is_good = np.array([row not in bad.rows for row in table.rows.tolist()])
+    is_good = np.array([row not in findings.bad for row in table.rows.tolist()])
     frames, lengths = frames[np.repeat(is_good, lengths)], lengths[is_good]
     frames, lengths, cleaning_notes = clean_frames(frames, lengths, sizes[is_good])
     notes += [label_note, *cleaning_notes]

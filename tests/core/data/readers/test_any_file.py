@@ -269,6 +269,17 @@ def test_equal_numbers_that_unpack_to_gigabytes_are_refused_unread(tmp_path):
     assert "0.3 GB" in refused(tmp_path / "signs.parquet")
 
 
+def test_one_page_of_gigabytes_is_refused_unread(tmp_path):
+    columns = {"clip_id": ["a"], "gloss": ["x"], "n_frames": [1]}
+    zeros = pa.array(np.zeros(1 << 27, np.float32))
+    table = pa.table(columns | {"landmarks": pa.ListArray.from_arrays([0, len(zeros)], zeros)})
+    path = tmp_path / "signs.parquet"
+    pq.write_table(table, path, compression="zstd", use_dictionary=False)
+    del table, zeros
+
+    assert "0.5 GB" in refused(path)
+
+
 def test_rows_of_the_competition_that_take_no_room_are_refused_unread(tmp_path):
     target, path = a_long_parquet(tmp_path)
     zeros = pa.array(np.zeros(1_000_000))

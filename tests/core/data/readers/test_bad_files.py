@@ -316,7 +316,7 @@ COMPETITION = {
     "index below 0": (long(landmark_index=(522, -1)), "unknown landmark",
                       ["row 523", "'right_hand' and -1", "0 to 20"]),
     "frame of null": (long(frame=(543, None)), "no frame", ["row 544, column 'frame'", "null"]),
-    "inf": (long(y=(0, INF)), "inf", ["1001.parquet", "y of nose", "frame 1"]),
+    "inf": (long(y=(522, INF)), "inf", ["1001.parquet: row 523, column 'y'", "found inf"]),
     "landmark twice": (long(landmark_index=(5, 4)), "landmark there twice",
                        ["row 6", "pose landmark 4", "frame 20"]),
     "all missing": (long(x=pa.nulls(NUM_ROWS), y=pa.nulls(NUM_ROWS)),
@@ -568,6 +568,38 @@ def test_a_bad_file_is_explained(tmp_path, make, words):
 
     assert message.startswith(str(path))
     assert [word for word in words if word not in message] == []
+
+
+# --- padding ------------------------------------------------------------------------------------
+
+
+def empty_frames(folder: Path) -> Path:
+    write_frames(folder / "book" / "1", np.concatenate([vectors(holistic()), np.zeros((3, 1662))]))
+    return folder
+
+
+def empty_poses(folder: Path) -> Path:
+    points = random_points(7, NUM_POINTS)
+    points[4:] = np.nan
+    write_pose(folder / "book.pose", HOLISTIC, points)
+    return folder / "book.pose"
+
+
+def repeated_landmarks(folder: Path) -> Path:
+    parts = {name: points[[0, 1, 2, 3, 3, 3, 3]] for name, points in holistic().items()}
+    path = index()(folder)
+    for clip in ("1000", "1001"):
+        write_long(folder / f"{clip}.parquet", long_columns(parts))
+    return path
+
+
+@pytest.mark.parametrize("make", [empty_frames, empty_poses, repeated_landmarks])
+def test_padding_of_every_foreign_format_is_cut_and_reported(tmp_path, make):
+    dataset = load_dataset(make(tmp_path))
+
+    assert [clip.num_frames for clip in dataset] == [4] * len(dataset)
+    padding = f"{len(dataset)} of {len(dataset)} clips: trailing padding cut ({3 * len(dataset)} "
+    assert any(note.startswith(padding) for note in dataset.notes)
 
 
 # --- glosses that training lacks ----------------------------------------------------------------

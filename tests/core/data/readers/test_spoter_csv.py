@@ -265,15 +265,18 @@ def test_a_bad_mapping_file_is_explained(tmp_path, content, message):
 
 
 @pytest.mark.parametrize(
-    ("num_zero", "num_repeated", "expected"), [(0, 0, 0), (1, 0, 0), (2, 0, 2), (5, 0, 5),
-                                               (0, 1, 1), (0, 4, 4), (3, 2, 3)],
-)  # fmt: skip
-def test_padding_is_a_run_of_zeros_or_of_repeats(num_zero, num_repeated, expected):
+    ("num_empty", "num_repeated", "expected"),
+    [(0, 0, 0), (1, 0, 0), (2, 0, 2), (5, 0, 5), (0, 1, 0), (0, 2, 2), (0, 4, 4), (3, 2, 3)],
+)
+@pytest.mark.parametrize("missing", [0, np.nan])
+def test_padding_is_two_empty_frames_or_three_equal_ones(
+    num_empty, num_repeated, expected, missing
+):
     clip = person(6).astype(np.float32)
     repeats = np.repeat(clip[-1:], num_repeated, axis=0)
-    zeros = np.zeros((num_zero, 54, 2), np.float32)
+    empty = np.full((num_empty, 54, 2), missing, np.float32)
 
-    assert padding_length(np.concatenate([clip, repeats, zeros])) == expected
+    assert padding_length(np.concatenate([clip, repeats, empty])) == expected
 
 
 def test_padding_is_cut_and_reported(tmp_path):
