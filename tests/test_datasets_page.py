@@ -1,6 +1,5 @@
 """`datasets/README.md`: what it tells people to run does what it says."""
 
-import csv
 import json
 import re
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 from slrctl.core import skeleton
 from slrctl.core.data import readers as formats
 from slrctl.core.data.dataset import load_dataset
+from slrctl.core.data.splitter import SPLITS
 from slrctl.errors import DataError
 from slrctl.settings import DataSettings
 
@@ -67,70 +67,68 @@ def test_the_example_reader_names_the_line_it_cannot_read(
     assert [clip.clip_id for clip in skipping] == ["a1", "a2"]
 
 
-def written(block: str, folder: Path, monkeypatch: pytest.MonkeyPatch, table: str) -> list[dict]:
-    """Run a block of the page in a folder, and read the table it writes."""
-    monkeypatch.chdir(folder)
-    exec(compile(block, str(PAGE), "exec"), {})  # noqa: S102
-    with (folder / table).open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+WLASL = [
+    {"gloss": "book", "instances": [{"video_id": "69241", "signer_id": 118, "split": "train"}]},
+    {"gloss": "drink", "instances": []},
+]
+ASL_CITIZEN = "Participant ID,Video file,Gloss,ASL-LEX Code\nP1,{}.mp4,DOG,C_1\n"
 
 
-def test_wlasls_index_becomes_a_table_of_videos_and_names(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("block", "given", "table", "expected"),
+    [
+        (
+            "WLASL_v0.3",
+            {"WLASL_v0.3.json": json.dumps(WLASL), "videos/69241.mp4": ""},
+            "videos/wlasl100.csv",
+            ["69241.mp4,book,118,train"],
+        ),
+        (
+            "lsa64",
+            {"lsa64/001_004_002.mp4": ""},
+            "lsa64/videos.csv",
+            ["001_004_002.mp4,001,signer004"],
+        ),
+        (
+            "autsl",
+            {
+                f"autsl/{name}.csv": f"signer{n}_sample14,41\n"
+                for n, name in enumerate(("train_labels", "ground_truth", "test_labels"))
+            },
+            "autsl/videos.csv",
+            [
+                f"{split}/signer{n}_sample14_color.mp4,41,signer{n},{split}"
+                for n, split in enumerate(SPLITS)
+            ],
+        ),
+        (
+            "ASL_Citizen",
+            {f"ASL_Citizen/splits/{split}.csv": ASL_CITIZEN.format(split) for split in SPLITS}
+            | {"ASL_Citizen/videos/any.mp4": ""},
+            "ASL_Citizen/videos/videos.csv",
+            [f"{split}.mp4,DOG,P1,{split}" for split in SPLITS],
+        ),
+    ],
+    ids=["wlasl", "lsa64", "autsl", "asl_citizen"],
+)
+def test_the_index_of_a_set_becomes_a_table_of_its_videos(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    block: str,
+    given: dict[str, str],
+    table: str,
+    expected: list[str],
 ):
-    (tmp_path / "videos").mkdir()
-    videos = [{"video_id": "69241", "signer_id": 118, "split": "train"}]
-    index = [{"gloss": "book", "instances": videos}, {"gloss": "drink", "instances": []}]
-    (tmp_path / "WLASL_v0.3.json").write_text(json.dumps(index))
+    for name, text in given.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.chdir(tmp_path)
 
-    rows = written(block_with("WLASL_v0.3"), tmp_path, monkeypatch, "videos/wlasl100.csv")
+    exec(compile(block_with(block), str(PAGE), "exec"), {})  # noqa: S102
 
-    assert rows == [{"path": "69241.mp4", "gloss": "book", "signer": "118", "split": "train"}]
-    assert json.loads((tmp_path / "glosses.json").read_text()) == {"0": "book", "1": "drink"}
-
-
-def test_lsa64s_file_names_become_a_table_of_videos(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    (tmp_path / "lsa64").mkdir()
-    (tmp_path / "lsa64" / "001_004_002.mp4").touch()
-
-    rows = written(block_with("lsa64"), tmp_path, monkeypatch, "lsa64/videos.csv")
-
-    assert rows == [{"path": "001_004_002.mp4", "gloss": "001", "signer": "signer004"}]
-
-
-def test_autsls_labels_become_a_table_of_videos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    folder = tmp_path / "autsl"
-    folder.mkdir()
-    for name in ("train_labels", "ground_truth", "test_labels"):
-        (folder / f"{name}.csv").write_text("signer0_sample14,41\n")
-
-    rows = written(block_with("autsl"), tmp_path, monkeypatch, "autsl/videos.csv")
-
-    assert [row["split"] for row in rows] == ["train", "val", "test"]
-    assert rows[0] == {
-        "path": "train/signer0_sample14_color.mp4",
-        "gloss": "41",
-        "signer": "signer0",
-        "split": "train",
-    }
-
-
-def test_asl_citizens_splits_become_a_table_of_videos(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    (tmp_path / "ASL_Citizen" / "splits").mkdir(parents=True)
-    (tmp_path / "ASL_Citizen" / "videos").mkdir()
-    for split in ("train", "val", "test"):
-        (tmp_path / "ASL_Citizen" / "splits" / f"{split}.csv").write_text(
-            f"Participant ID,Video file,Gloss,ASL-LEX Code\nP1,{split}.mp4,DOG,C_1\n"
-        )
-
-    rows = written(
-        block_with("ASL_Citizen"), tmp_path, monkeypatch, "ASL_Citizen/videos/videos.csv"
-    )
-
-    assert [row["path"] for row in rows] == ["train.mp4", "val.mp4", "test.mp4"]
-    assert [row["split"] for row in rows] == ["train", "val", "test"]
-    assert (rows[0]["gloss"], rows[0]["signer"]) == ("DOG", "P1")
+    columns, *rows = (tmp_path / table).read_text(encoding="utf-8").splitlines()
+    assert "path,gloss,signer,split".startswith(columns)
+    assert rows == expected
+    if block == "WLASL_v0.3":
+        names = json.loads((tmp_path / "glosses.json").read_text())
+        assert names == {"0": "book", "1": "drink"}

@@ -32,7 +32,7 @@ from slrctl.errors import UsageError, count_of, some_of
 
 if TYPE_CHECKING:
     from slrctl.core.data.audit.copies import Leak
-    from slrctl.core.data.audit.leaks import Audit, Fixed, SharedGroup
+    from slrctl.core.data.audit.leaks import Audit, Fixed
 
 _GROUPS = ("signer", "session")
 _KINDS = {
@@ -119,22 +119,21 @@ def _show(
     console: Console, audit: "Audit", facts: dict[str, Any], allowed: Collection[str], most: int
 ) -> None:
     sizes = audit.sizes
-    shared = [*audit.signers, *audit.sessions]
     print_facts(
         console,
         {
             "splits": ", ".join(f"{count:,} {split}" for split, count in sizes.items()) + " clips",
             "copies": _said(audit, ("exact", "near", "mirrored"), "pair"),
             "interpolated": _said(audit, ("interpolated",), "clip"),
-            "signers": _shared_line(audit, "signer", audit.signers),
-            "sessions": _shared_line(audit, "session", audit.sessions),
+            "signers": _shared_line(audit, "signer", len(audit.signers)),
+            "sessions": _shared_line(audit, "session", len(audit.sessions)),
             "glosses": _missing_line(audit.missing),
         },
     )
     if audit.leaks:
         _show_leaks(console, audit, most)
-    if shared:
-        _show_groups(console, shared, list(sizes), most)
+    if audit.signers or audit.sessions:
+        _show_groups(console, audit, most)
     if audit.hints:
         _show_hints(console, audit, most)
     _show_distances(console, facts)
@@ -149,10 +148,10 @@ def _said(audit: "Audit", kinds: Sequence[str], noun: str) -> str:
     return f"{count_of(sum(count for _, count in found), noun)}: {listed}"
 
 
-def _shared_line(audit: "Audit", kind: str, groups: "Sequence[SharedGroup]") -> str:
+def _shared_line(audit: "Audit", kind: str, count: int) -> str:
     if all(getattr(clip, kind) is None for clip in audit.clips):
         return "not stated"
-    return f"{count_of(len(groups), kind)} in more than one split" if groups else "none shared"
+    return f"{count_of(count, kind)} in more than one split" if count else "none shared"
 
 
 def _missing_line(missing: dict[str, list[str]]) -> str:
@@ -189,18 +188,18 @@ def _origin(audit: "Audit", leak: "Leak") -> str:
     return origin if leak.third is None else f"{origin} + {audit.clips[leak.third].clip_id}"
 
 
-def _show_groups(
-    console: Console, groups: "Sequence[SharedGroup]", splits: list[str], most: int
-) -> None:
-    shown = groups[:most]
+def _show_groups(console: Console, audit: "Audit", most: int) -> None:
+    rows = [
+        [kind, name, *(f"{counts.get(split, 0):,}" for split in audit.sizes)]
+        for kind, groups in (("signer", audit.signers), ("session", audit.sessions))
+        for name, counts in groups.items()
+    ]
+    shown = rows[:most]
     print_table(
         console,
-        f"people and sessions in several splits, in clips: {_of_all(len(shown), len(groups))}",
-        ["", "name", *splits],
-        [
-            [group.kind, group.name, *(f"{group.counts.get(split, 0):,}" for split in splits)]
-            for group in shown
-        ],
+        f"people and sessions in several splits, in clips: {_of_all(len(shown), len(rows))}",
+        ["", "name", *audit.sizes],
+        shown,
         num_texts=2,
     )
 

@@ -8,7 +8,6 @@ gives candidates among the clips of other splits; those roughly most alike are l
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
 from typing import Literal, NamedTuple
@@ -100,12 +99,10 @@ _LEAST_SINE = 0.1
 # Neighbouring pairs need the same clips; so many take less than 100 MB.
 _MOST_KEPT = 4096
 
-Framed = Callable[[int], Float32[np.ndarray, "T 54 2"]]
+Landmarks = Float32[np.ndarray, "T 54 2"]
 
 
-def in_torso_frame(
-    landmarks: Float[np.ndarray, "T 54 2"], aspect: float
-) -> Float32[np.ndarray, "T 54 2"]:
+def in_torso_frame(landmarks: Float[np.ndarray, "T 54 2"], aspect: float) -> Landmarks:
     """Return the landmarks in shoulder distances from the neck; missing ones stay missing.
 
     A clip without shoulders, or without both neck and head, is measured by the spread of all its
@@ -138,16 +135,7 @@ def _medians(values: Float[np.ndarray, "T N 2"]) -> Float[np.ndarray, "N 2"]:
     return ((low + high) / 2)[0]
 
 
-def framed_clips(clips: Sequence[Clip]) -> Framed:
-    """Return a function from rows to clips in the frame of their torso; the last are remembered."""
-
-    def framed(row: int) -> Float32[np.ndarray, "T 54 2"]:
-        return in_torso_frame(clips[row].landmarks, clips[row].aspect)
-
-    return lru_cache(_MOST_KEPT)(framed)
-
-
-def mirrored(clip: Float32[np.ndarray, "T 54 2"]) -> Float32[np.ndarray, "T 54 2"]:
+def mirrored(clip: Landmarks) -> Landmarks:
     """Return the mirror image of a clip in its torso's frame."""
     return clip[:, skeleton.MIRROR] * np.array([-1, 1], dtype=np.float32)
 
@@ -162,15 +150,10 @@ _WEIGHTS = np.concatenate([[1.0, 1.0, 3.0, 3.0], np.full(2 * skeleton.NUM_HAND, 
 _PRESENCE_WEIGHT = 0.5
 
 
-@dataclass(frozen=True, eq=False)
-class Fingerprints:
-    """A vector for each clip as it is, and one for its mirror image, in the same order."""
-
-    plain: Float32[np.ndarray, "N D"]
-    mirrored: Float32[np.ndarray, "N D"]
+Vector = Float32[np.ndarray, " D"]
 
 
-def describe(clip: Float32[np.ndarray, "T 54 2"]) -> Float32[np.ndarray, " D"]:
+def describe(clip: Landmarks) -> Vector:
     """Average arms, hands about their wrists, and presence within windows of time; 0 if missing.
 
     Averages depend little on the number of frames, on noise and on the ends of a clip.
@@ -186,7 +169,7 @@ def describe(clip: Float32[np.ndarray, "T 54 2"]) -> Float32[np.ndarray, " D"]:
     return np.concatenate([means.ravel(), presence.ravel()]).astype(np.float32)
 
 
-def _describe_body(clip: Float32[np.ndarray, "T 54 2"]) -> Float32[np.ndarray, " D"]:
+def _describe_body(clip: Landmarks) -> Vector:
     """Average the body within windows of time.
 
     It is nearly always present, so the averages of a blend are the blend of the averages.
@@ -212,33 +195,22 @@ def _averages(
     return np.where(counts[..., None] > 1e-3, means, 0)
 
 
-def fingerprint(framed: Framed, num_clips: int) -> Fingerprints:
-    """Describe every clip and its mirror image in the directions in which the clips differ most."""
-    mean, basis = _main_directions(framed, num_clips, describe)
-    rows = range(num_clips)
-    return Fingerprints(
-        np.stack([(describe(framed(row)) - mean) @ basis for row in rows]),
-        np.stack([(describe(mirrored(framed(row))) - mean) @ basis for row in rows]),
-    )
-
-
-def _main_directions(
-    framed: Framed,
-    num_clips: int,
-    vector_of: Callable[[Float32[np.ndarray, "T 54 2"]], Float32[np.ndarray, " D"]],
-) -> tuple[Float32[np.ndarray, " D"], Float32[np.ndarray, "D K"]]:
-    """Return the mean and the main directions of a sample of the clips."""
+def main_directions(
+    vector_of: Callable[[int], Vector], num_clips: int
+) -> Callable[[Vector], Vector]:
+    """Return the projection onto the directions in which a sample of the clips differs most."""
     step = -(-num_clips // _MOST_SAMPLED)
-    sample = np.stack([vector_of(framed(row)) for row in range(0, num_clips, step)])
+    sample = np.stack([vector_of(row) for row in range(0, num_clips, step)])
     mean = sample.mean(axis=0)
     _, _, directions = np.linalg.svd(sample - mean, full_matrices=False)
-    return mean, directions[:_NUM_DIMENSIONS].T
+    basis = directions[:_NUM_DIMENSIONS].T
+    return lambda vector: (vector - mean) @ basis
 
 
-def _neighbours(
+def _nearest(
     queries: Float32[np.ndarray, "Q D"], clips: Float32[np.ndarray, "N D"], count: int
 ) -> Int64[np.ndarray, "Q K"]:
-    """Return the rows of the nearest clips of each query, the nearest first."""
+    """Return the rows of the clips nearest to each query, the nearest first."""
     index = NearestNeighbors(n_neighbors=min(count, len(clips)), algorithm="brute").fit(clips)
     return index.kneighbors(queries, return_distance=False)
 
@@ -254,21 +226,16 @@ _NUM_TIMES, _NUM_COMPARED = 32, 16
 _MOST_REFERENCES, _NEAREST_TAKES = 400, 5
 
 Sketches = Float16[np.ndarray, "N 32 V 2"]
+Pairs = Int64[np.ndarray, "M 2"]
 
 
-def _sketches(framed: Framed, num_clips: int, *, is_mirrored: bool) -> Sketches:
-    """Return arms and five landmarks a hand at 32 even places in time: 1.8 kB a clip."""
-    sketches = np.empty((num_clips, _NUM_TIMES, len(FEW_LANDMARKS), 2), np.float16)
-    for row in range(num_clips):
-        clip = mirrored(framed(row)) if is_mirrored else framed(row)
-        picks = np.rint(np.linspace(0, len(clip) - 1, _NUM_TIMES)).astype(np.int64)
-        sketches[row] = clip[picks][:, MOVING[FEW_LANDMARKS]]
-    return sketches
+def _sketch(clip: Landmarks) -> Float16[np.ndarray, "32 V 2"]:
+    """Return arms and five landmarks a hand at 32 even places in time: 1.8 kB."""
+    picks = np.rint(np.linspace(0, len(clip) - 1, _NUM_TIMES)).astype(np.int64)
+    return clip[picks][:, MOVING[FEW_LANDMARKS]].astype(np.float16)
 
 
-def _rough_difference(
-    first: Sketches, second: Sketches, pairs: Int64[np.ndarray, "P 2"]
-) -> Float[np.ndarray, " P"]:
+def _rough_difference(first: Sketches, second: Sketches, pairs: Pairs) -> Float[np.ndarray, " M"]:
     """Return the gap under the best line over the movement: root mean squares of both."""
     times = np.linspace(0, 1, _NUM_COMPARED)
     points = first[pairs[:, 0]][:, np.rint(times * (_NUM_TIMES - 1)).astype(int)]
@@ -289,36 +256,6 @@ def _rough_difference(
     return np.sqrt(least / (movement + LEAST_REPEATED**2))
 
 
-def _compared(
-    clips: Sequence[Clip], framed: Framed, pairs: Int64[np.ndarray, "M 2"], *, is_mirrored: bool
-) -> Iterator[tuple[Int64[np.ndarray, "K 2"], Float[np.ndarray, " K"]]]:
-    """Lay the roughly most alike pairs over one another, batch by batch.
-
-    Args:
-        clips: the clips of the set.
-        framed: the same in the frame of their torso.
-        pairs: rows to compare.
-        is_mirrored: take the mirror image of the first clip of each pair.
-    """
-    plain = _sketches(framed, len(clips), is_mirrored=False)
-    first = _sketches(framed, len(clips), is_mirrored=True) if is_mirrored else plain
-    starts = range(0, len(pairs), _BATCH)
-    rough = np.concatenate(
-        [np.zeros(0), *(_rough_difference(first, plain, pairs[s : s + _BATCH]) for s in starts)]
-    )
-    is_near = (_rank_within(pairs[:, 0], rough) < _WORTH_A_LOOK) | (
-        _rank_within(pairs[:, 1], rough) < _WORTH_A_LOOK
-    )
-    pairs = pairs[is_near & (rough < _ROUGHLY_ALIKE)]
-    # Clips of like length share a batch, so that little is padded.
-    lengths = np.array([clip.num_frames for clip in clips])
-    pairs = pairs[np.argsort(lengths[pairs].max(axis=1), kind="stable")]
-    for start in range(0, len(pairs), _BATCH):
-        batch = pairs[start : start + _BATCH]
-        ones, others = ([framed(row) for row in column.tolist()] for column in batch.T)
-        yield batch, unexplained([mirrored(c) for c in ones] if is_mirrored else ones, others)
-
-
 def _rank_within(
     groups: Int64[np.ndarray, " M"], values: Float[np.ndarray, " M"]
 ) -> Int64[np.ndarray, " M"]:
@@ -330,71 +267,108 @@ def _rank_within(
     return ranks
 
 
-def near_copies(
-    clips: Sequence[Clip],
-    framed: Framed,
-    prints: Fingerprints,
-    splits: Int64[np.ndarray, " N"],
-) -> tuple[list[Leak], Float[np.ndarray, " N"]]:
-    """Return pairs below the threshold, and each clip's least difference to another split.
+class CopySearch:
+    """Search for near copies, in the frame of the torso, by fingerprint, sketch and matching.
 
-    Every clip is looked for in every other split, so a split cannot hide behind a larger one. The
-    difference is inf where no candidate in another split is alike enough to be compared.
+    `prints` and `sketches` hold those of all clips, then those of their mirror images.
     """
-    leaks, least = [], np.full(len(clips), np.inf)
-    kinds: tuple[tuple[Kind, Float32[np.ndarray, "N D"]], ...] = (
-        ("near", prints.plain),
-        ("mirrored", prints.mirrored),
-    )
-    for kind, queries in kinds:
+
+    def __init__(self, clips: Sequence[Clip], splits: Int64[np.ndarray, " N"]) -> None:
+        def framed(row: int) -> Landmarks:
+            return in_torso_frame(clips[row].landmarks, clips[row].aspect)
+
+        self.splits = splits
+        self.lengths = np.array([clip.num_frames for clip in clips])
+        self.framed = lru_cache(_MOST_KEPT)(framed)
+        project = main_directions(lambda row: describe(self.framed(row)), len(clips))
+        prints, sketches = ([], []), ([], [])
+        for row in range(len(clips)):
+            clip = self.framed(row)
+            for image, seen in enumerate((clip, mirrored(clip))):
+                prints[image].append(project(describe(seen)))
+                sketches[image].append(_sketch(seen))
+        self.prints, self.sketches = list(map(np.stack, prints)), list(map(np.stack, sketches))
+
+    def between_splits(self) -> tuple[list[Leak], Float[np.ndarray, " N"]]:
+        """Return pairs below the threshold, and each clip's least difference to another split.
+
+        Every clip is looked for in every other split, so a split cannot hide behind a larger one.
+        The difference is inf where no candidate in another split is alike enough to be compared.
+        """
+        leaks, least = [], np.full(len(self.splits), np.inf)
+        kinds: tuple[Kind, Kind] = ("near", "mirrored")
+        for kind, queries in zip(kinds, self.prints, strict=True):
+            found = []
+            for split in np.unique(self.splits):
+                is_inside = self.splits == split
+                outside, inside = np.flatnonzero(~is_inside), np.flatnonzero(is_inside)
+                found.append(self._candidates(queries, outside, inside, _NUM_NEIGHBOURS))
+            pairs = np.unique(np.sort(np.concatenate(found), axis=1), axis=0)
+            for batch, values in self._compared(pairs, is_mirrored=kind == "mirrored"):
+                for column in batch.T:
+                    np.minimum.at(least, column, values)
+                leaks += [
+                    Leak(kind, int(first), int(second), float(value))
+                    for (first, second), value in zip(batch, values, strict=True)
+                    if value < COPY_THRESHOLD
+                ]
+        return leaks, least
+
+    def within_splits(self) -> Float[np.ndarray, " M"]:
+        """Return the least difference to another clip of the same split, for a sample of the clips.
+
+        It shows how alike two takes of this set can be; copies within a split are among them.
+        """
+        least = np.full(len(self.splits), np.inf)
+        step = -(-len(least) // _MOST_REFERENCES)
         found = [np.zeros((0, 2), np.int64)]
-        for split in np.unique(splits):
-            inside, outside = np.flatnonzero(splits == split), np.flatnonzero(splits != split)
-            nearest = _neighbours(queries[outside], prints.plain[inside], _NUM_NEIGHBOURS)
-            found.append(_paired(outside, inside[nearest]))
-        pairs = np.unique(np.sort(np.concatenate(found), axis=1), axis=0)
-        for batch, values in _compared(clips, framed, pairs, is_mirrored=kind == "mirrored"):
-            for column in batch.T:
-                np.minimum.at(least, column, values)
-            leaks += [
-                Leak(kind, int(first), int(second), float(value))
-                for (first, second), value in zip(batch, values, strict=True)
-                if value < COPY_THRESHOLD
+        for split in np.unique(self.splits):
+            rows = np.flatnonzero(self.splits == split)
+            asked = rows[rows % step == 0]
+            if len(asked):
+                found.append(self._candidates(self.prints[0], asked, rows, _NEAREST_TAKES + 1))
+        pairs = np.concatenate(found)
+        pairs = pairs[pairs[:, 0] != pairs[:, 1]]
+        for batch, values in self._compared(pairs, is_mirrored=False):
+            np.minimum.at(least, batch[:, 0], values)
+        return least[::step]
+
+    def _candidates(
+        self,
+        queries: Float32[np.ndarray, "N D"],
+        rows: Int64[np.ndarray, " Q"],
+        others: Int64[np.ndarray, " O"],
+        count: int,
+    ) -> Pairs:
+        """Pair each row with those others whose fingerprints are nearest to its query."""
+        nearest = others[_nearest(queries[rows], self.prints[0][others], count)]
+        return np.stack([np.repeat(rows, nearest.shape[1]), nearest.ravel()], axis=1)
+
+    def _compared(
+        self, pairs: Pairs, *, is_mirrored: bool
+    ) -> Iterator[tuple[Int64[np.ndarray, "K 2"], Float[np.ndarray, " K"]]]:
+        """Lay the roughly most alike pairs over one another, batch by batch.
+
+        The first clip of each pair is mirrored if `is_mirrored`.
+        """
+        first, second = self.sketches[is_mirrored], self.sketches[0]
+        starts = range(0, len(pairs), _BATCH)
+        rough = np.concatenate(
+            [
+                np.zeros(0),
+                *(_rough_difference(first, second, pairs[s : s + _BATCH]) for s in starts),
             ]
-    return leaks, least
-
-
-def _paired(
-    rows: Int64[np.ndarray, " Q"], others: Int64[np.ndarray, "Q K"]
-) -> Int64[np.ndarray, "M 2"]:
-    return np.stack([np.repeat(rows, others.shape[1]), others.ravel()], axis=1)
-
-
-def nearest_takes(
-    clips: Sequence[Clip],
-    framed: Framed,
-    prints: Fingerprints,
-    splits: Int64[np.ndarray, " N"],
-) -> Float[np.ndarray, " M"]:
-    """Return the least difference to another clip of the same split, for a sample of the clips.
-
-    It shows how alike two takes of this set can be; copies within a split are among them.
-    """
-    step = -(-len(clips) // _MOST_REFERENCES)
-    found = [np.zeros((0, 2), np.int64)]
-    for split in np.unique(splits):
-        rows = np.flatnonzero(splits == split)
-        asked = rows[rows % step == 0]
-        if len(asked):
-            nearest = _neighbours(prints.plain[asked], prints.plain[rows], _NEAREST_TAKES + 1)
-            found.append(_paired(asked, rows[nearest]))
-    pairs = np.concatenate(found)
-    least = np.full(len(clips), np.inf)
-    for batch, values in _compared(
-        clips, framed, pairs[pairs[:, 0] != pairs[:, 1]], is_mirrored=False
-    ):
-        np.minimum.at(least, batch[:, 0], values)
-    return least[::step]
+        )
+        is_near = (_rank_within(pairs[:, 0], rough) < _WORTH_A_LOOK) | (
+            _rank_within(pairs[:, 1], rough) < _WORTH_A_LOOK
+        )
+        pairs = pairs[is_near & (rough < _ROUGHLY_ALIKE)]
+        # Clips of like length share a batch, so that little is padded.
+        pairs = pairs[np.argsort(self.lengths[pairs].max(axis=1), kind="stable")]
+        for start in range(0, len(pairs), _BATCH):
+            batch = pairs[start : start + _BATCH]
+            ones, others = ([self.framed(row) for row in column.tolist()] for column in batch.T)
+            yield batch, unexplained([mirrored(c) for c in ones] if is_mirrored else ones, others)
 
 
 # --- interpolated clips ---------------------------------------------------------------------------
@@ -413,13 +387,11 @@ def interpolated(clips: Sequence[Clip], splits: Int64[np.ndarray, " N"]) -> list
     torso's frame bends lines.
     """
 
-    def landmarks(row: int) -> Float32[np.ndarray, "T 54 2"]:
-        return clips[row].landmarks
+    def described(row: int) -> Vector:
+        return _describe_body(clips[row].landmarks)
 
-    mean, basis = _main_directions(landmarks, len(clips), _describe_body)
-    prints = np.stack(
-        [(_describe_body(landmarks(row)) - mean) @ basis for row in range(len(clips))]
-    )
+    project = main_directions(described, len(clips))
+    prints = np.stack([project(described(row)) for row in range(len(clips))])
     rows_of: dict[str, list[int]] = defaultdict(list)
     for row, clip in enumerate(clips):
         rows_of[clip.gloss].append(row)
@@ -427,14 +399,14 @@ def interpolated(clips: Sequence[Clip], splits: Int64[np.ndarray, " N"]) -> list
     for rows in map(np.array, rows_of.values()):
         if len(rows) < 3 or len(np.unique(splits[rows])) < 2:
             continue
-        nearest = rows[_neighbours(prints[rows], prints[rows], _MOST_PARENTS + 1)]
+        nearest = rows[_nearest(prints[rows], prints[rows], _MOST_PARENTS + 1)]
         for row, others in zip(rows.tolist(), nearest, strict=True):
             found.append(_in_line(prints, splits, row, others[others != row]))
     triples = np.concatenate(found)
     best: dict[int, Leak] = {}
     for start in range(0, len(triples), _BATCH):
         batch = triples[start : start + _BATCH]
-        shares = blend_unexplained(*([landmarks(r) for r in column.tolist()] for column in batch.T))
+        shares = blend_unexplained(*([clips[r].landmarks for r in column] for column in batch.T))
         for (row, parent, other_parent), value in zip(batch.tolist(), shares.tolist(), strict=True):
             if value < min(INTERPOLATION_THRESHOLD, best[row].unexplained if row in best else 1.0):
                 best[row] = Leak("interpolated", row, parent, value, other_parent)

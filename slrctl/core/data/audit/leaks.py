@@ -17,14 +17,11 @@ from slrctl.core.clip import Clip
 from slrctl.core.data.audit.copies import (
     COPY_THRESHOLD,
     INTERPOLATION_THRESHOLD,
+    CopySearch,
     Kind,
     Leak,
     exact_copies,
-    fingerprint,
-    framed_clips,
     interpolated,
-    near_copies,
-    nearest_takes,
 )
 from slrctl.core.data.audit.quick import group_name
 from slrctl.core.data.dataset import ordered_classes
@@ -48,19 +45,8 @@ _EDGES = (0.0, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, math.inf)
 _QUANTILES = {"least": 0.0, "p1": 0.01, "p5": 0.05, "p25": 0.25, "median": 0.5}
 
 
-class SharedGroup(NamedTuple):
-    """A signer or a session in several splits, with the number of clips in each of them."""
-
-    kind: Unit
-    name: str
-    counts: dict[str, int]
-
-
-class NameHint(NamedTuple):
-    """A clip whose id says that it was changed from another, and that other one, by row."""
-
-    changed: int
-    origin: int
+# Clips of each signer or session that is in several splits, by split.
+Shared = dict[str, dict[str, int]]
 
 
 def split_of(clip: Clip) -> str:
@@ -72,16 +58,18 @@ def split_of(clip: Clip) -> str:
 class Audit:
     """The leaks between the splits of a set; rows count the clips as they were given.
 
-    `across` holds for each clip the least difference to a clip of another split, `within` the same
-    for a sample of the clips and their own split; both are inf where nothing is alike.
+    `missing` lists the glosses that each split lacks. `hints` are pairs of rows: a clip whose id
+    says that it was changed from another, and that other one. `across` holds for each clip the
+    least difference to a clip of another split, `within` the same for a sample of the clips and
+    their own split; both are inf where nothing is alike.
     """
 
     clips: Sequence[Clip]
     leaks: list[Leak]
-    signers: list[SharedGroup]
-    sessions: list[SharedGroup]
+    signers: Shared
+    sessions: Shared
     missing: dict[str, list[str]]
-    hints: list[NameHint]
+    hints: list[tuple[int, int]]
     across: Float[np.ndarray, " N"]
     within: Float[np.ndarray, " M"]
 
@@ -109,10 +97,9 @@ class Audit:
 
     def to_json(self, allowed: Collection[str]) -> dict[str, Any]:
         """Return the keys of `data audit --json`."""
-        clips = self.clips
 
         def fact(row: int) -> dict[str, str]:
-            clip = clips[row]
+            clip = self.clips[row]
             return {"clip_id": clip.clip_id, "part": self.split(row), "gloss": clip.gloss}
 
         reasons = self.leakage(allowed)
@@ -130,12 +117,12 @@ class Audit:
                 }
                 for leak in self.leaks
             ],
-            "signers": {group.name: group.counts for group in self.signers},
-            "sessions": {group.name: group.counts for group in self.sessions},
+            "signers": self.signers,
+            "sessions": self.sessions,
             "missing_glosses": self.missing,
             "id_hints": [
-                {"made": clips[hint.changed].clip_id, "origin": clips[hint.origin].clip_id}
-                for hint in self.hints
+                {"made": self.clips[row].clip_id, "origin": self.clips[origin].clip_id}
+                for row, origin in self.hints
             ],
             "copy_threshold": COPY_THRESHOLD,
             "lineage_threshold": INTERPOLATION_THRESHOLD,
@@ -161,18 +148,14 @@ def _distribution(values: Float[np.ndarray, " N"]) -> dict[str, Any]:
     return {"counts": np.bincount(bins, minlength=len(_EDGES) - 1).tolist(), **quantiles}
 
 
-def shared_groups(clips: Sequence[Clip], kind: Unit) -> list[SharedGroup]:
-    """Return the named signers or sessions that are in several splits."""
+def shared_groups(clips: Sequence[Clip], unit: Unit) -> Shared:
+    """Count the clips of each named signer or session that is in several splits."""
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for clip in clips:
-        name = group_name(clip, kind)
+        name = group_name(clip, unit)
         if name is not None:
             counts[name][split_of(clip)] += 1
-    return [
-        SharedGroup(kind, name, dict(by_split))
-        for name, by_split in sorted(counts.items())
-        if len(by_split) > 1
-    ]
+    return {name: dict(found) for name, found in sorted(counts.items()) if len(found) > 1}
 
 
 def missing_classes(clips: Sequence[Clip]) -> dict[str, list[str]]:
@@ -188,12 +171,12 @@ def missing_classes(clips: Sequence[Clip]) -> dict[str, list[str]]:
     }
 
 
-def name_hints(clips: Sequence[Clip]) -> list[NameHint]:
+def name_hints(clips: Sequence[Clip]) -> list[tuple[int, int]]:
     """Find clips that are by their id a changed copy of a clip of another split: `abc_aug3`."""
     row_of = {clip.clip_id: row for row, clip in enumerate(clips)}
     origins = [row_of.get(_CHANGED.sub("", clip.clip_id)) for clip in clips]
     return [
-        NameHint(row, origin)
+        (row, origin)
         for row, origin in enumerate(origins)
         if origin is not None and split_of(clips[origin]) != split_of(clips[row])
     ]
@@ -212,10 +195,9 @@ def audit_splits(clips: Sequence[Clip]) -> Audit:
     if len(names) < 2:
         raise ValueError(f"an audit compares splits, but all clips are in {names}")
     splits = np.array([names.index(split_of(clip)) for clip in clips])
-    framed = framed_clips(clips)
-    prints = fingerprint(framed, len(clips))
+    search = CopySearch(clips, splits)
     exact = exact_copies(clips, splits)
-    near, across = near_copies(clips, framed, prints, splits)
+    near, across = search.between_splits()
     across[[row for leak in exact for row in leak.rows]] = 0.0
     copies = {leak.rows: leak for leak in exact}
     for leak in sorted(near, key=lambda leak: leak.unexplained):
@@ -230,7 +212,7 @@ def audit_splits(clips: Sequence[Clip]) -> Audit:
         missing=missing_classes(clips),
         hints=name_hints(clips),
         across=across,
-        within=nearest_takes(clips, framed, prints, splits),
+        within=search.within_splits(),
     )
 
 
@@ -317,43 +299,37 @@ def with_own_ids(clips: Sequence[Clip]) -> list[Clip]:
     return named
 
 
-class SplitFile(NamedTuple):
-    """A file, and the split it was named for, if any."""
-
-    split: str | None
-    path: Path
-
-
-class ReadSplits(NamedTuple):
-    """The clips of all splits, each with the name of its split, and how the files were read."""
-
-    clips: list[Clip]
-    notes: list[str]
-
-
-def split_file(argument: str) -> SplitFile:
+def split_file(argument: str) -> tuple[str | None, Path]:
     """Read `PATH` or `SPLIT=PATH`; an existing path is a path, whatever its name holds."""
     name, separator, path = argument.partition("=")
     if not separator or Path(argument).exists():
-        return SplitFile(None, Path(argument))
+        return None, Path(argument)
     if not name or not path:
         raise UsageError(f"{argument}: expected PATH or SPLIT=PATH, such as train=clips.csv")
-    return SplitFile(split_name(name) or name, Path(path))
+    return split_name(name) or name, Path(path)
 
 
-def read_splits(files: Sequence[SplitFile], settings: DataSettings) -> ReadSplits:
+def read_splits(sources: Sequence[str], settings: DataSettings) -> tuple[list[Clip], list[str]]:
     """Read files into splits; integer labels of all are counted as in the first.
 
     One file is divided by its split column. Of several, each is a split: called as the caller says,
     else train, val or test where its name has that word, else by its name. The rows that a file
     marks for the split it is given as are the split, if it marks any.
 
+    Args:
+        sources: see `split_file`.
+        settings: how to read them.
+
+    Returns:
+        The clips, each with the name of its split, and notes on how the files were read.
+
     Raises:
         UsageError: two files would be the same split.
         DataError: a file cannot be read, or one file alone has no split column or but one split.
     """
-    if len(files) == 1 and files[0].split is None:
-        return _one_file(files[0].path, settings)
+    files = [split_file(source) for source in sources]
+    if len(files) == 1 and files[0][0] is None:
+        return _split_by_column(files[0][1], settings)
     clips: list[Clip] = []
     notes: list[str] = []
     classes = None
@@ -366,11 +342,11 @@ def read_splits(files: Sequence[SplitFile], settings: DataSettings) -> ReadSplit
         clips += [replace(clip, split=name) for clip in chosen]
         classes = classes or ordered_classes(clip.gloss for clip in chosen)
     if len(files) == 1:
-        raise DataError(f"{files[0].path}: is one split; name a file for another split beside it")
-    return ReadSplits(clips, notes)
+        raise DataError(f"{files[0][1]}: is one split; name a file for another split beside it")
+    return clips, notes
 
 
-def _one_file(path: Path, settings: DataSettings) -> ReadSplits:
+def _split_by_column(path: Path, settings: DataSettings) -> tuple[list[Clip], list[str]]:
     reading = read_clips(path, settings, None)
     clips = []
     for row, clip in enumerate(reading.clips):
@@ -388,15 +364,15 @@ def _one_file(path: Path, settings: DataSettings) -> ReadSplits:
             "splits"
         )
     listed = ", ".join(f"{count} {split}" for split, count in counts.items())
-    return ReadSplits(clips, [*reading.notes, f"split column of {path.name}: {listed}"])
+    return clips, [*reading.notes, f"split column of {path.name}: {listed}"]
 
 
-def _names_of(files: Sequence[SplitFile]) -> list[str]:
-    words = [_word_in(file.path.stem) if file.split is None else None for file in files]
-    taken = Counter([*filter(None, words), *(file.split for file in files if file.split)])
+def _names_of(files: Sequence[tuple[str | None, Path]]) -> list[str]:
+    words = [split or _word_in(path.stem) for split, path in files]
+    counts = Counter(words)
     names = [
-        file.split or (word if word and taken[word] == 1 else file.path.stem)
-        for file, word in zip(files, words, strict=True)
+        split or (word if word and counts[word] == 1 else path.stem)
+        for word, (split, path) in zip(words, files, strict=True)
     ]
     for name, count in Counter(names).items():
         if count > 1:
@@ -412,14 +388,6 @@ def _word_in(stem: str) -> str | None:
     return found.pop() if len(found) == 1 else None
 
 
-class AuditedFiles(NamedTuple):
-    """The audit of files, how they were read, and the set without leaks, if it was asked for."""
-
-    audit: Audit
-    notes: list[str]
-    fixed: Fixed | None
-
-
 def audit_files(
     sources: Sequence[str],
     settings: DataSettings,
@@ -427,7 +395,7 @@ def audit_files(
     way: Literal["drop", "move"] = "drop",
     *,
     force: bool = False,
-) -> AuditedFiles:
+) -> tuple[Audit, list[str], Fixed | None]:
     """Audit files, and write their clips without the leaks.
 
     Args:
@@ -436,6 +404,9 @@ def audit_files(
         fix_path: our Parquet to write; nothing is written without.
         way: see `fix`.
         force: write over a file that is there.
+
+    Returns:
+        The audit, how the files were read, and the set without leaks, if it was asked for.
 
     Raises:
         UsageError, DataError: as in `read_splits`; or the file to write is there, or no Parquet.
@@ -447,9 +418,9 @@ def audit_files(
                 ".parquet file"
             )
         check_output(fix_path, force=force)
-    read = read_splits([split_file(source) for source in sources], settings)
-    audit, fixed = audit_splits(read.clips), None
+    clips, notes = read_splits(sources, settings)
+    audit, fixed = audit_splits(clips), None
     if fix_path is not None:
         fixed = fix(audit, way)
         write_clips(with_own_ids(fixed.clips), fix_path)
-    return AuditedFiles(audit, read.notes, fixed)
+    return audit, notes, fixed

@@ -26,13 +26,10 @@ def test_shared_signers_and_sessions_are_counted_by_split():
         wandering(5, split="test"),  # two who are unknown are not one person
     ]
 
-    signers, sessions = shared_groups(clips, "signer"), shared_groups(clips, "session")
-
-    assert [(g.name, g.counts) for g in signers] == [
-        ("ann", {"train": 1, "test": 1}),
-        ("ben", {"train": 1, "test": 1}),
-    ]
-    assert [g.name for g in sessions] == ["ben / mon"]  # ann's Monday is another session
+    both = {"train": 1, "test": 1}
+    assert shared_groups(clips, "signer") == {"ann": both, "ben": both}
+    # Ann's Monday is another session.
+    assert shared_groups(clips, "session") == {"ben / mon": both}
 
 
 def test_missing_classes_are_listed_by_split():
