@@ -13,7 +13,7 @@ from slrctl.core.clip import ClipBatch, collate
 from slrctl.core.data.dataset import SignDataset
 from slrctl.core.data.splits import Splits, choose_splits
 from slrctl.core.data.synthetic import SynthesisParameters, synthesise
-from slrctl.settings import Settings
+from slrctl.settings import DataSettings, Settings
 
 # Tiny tensors gain nothing from a second thread, and parallel test workers lose by it.
 torch.set_num_threads(1)
@@ -119,7 +119,7 @@ def tiny_dataset() -> SignDataset:
 
 @pytest.fixture(scope="session")
 def tiny_splits(tiny_dataset: SignDataset) -> Splits:
-    return choose_splits(tiny_dataset, None, None, val_share=0.15, seed=0)
+    return choose_splits(tiny_dataset, None, None, DataSettings(), seed=0)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 Left and right are the signer's own. Every array of landmarks in the project has this order.
 """
 
+import re
 from itertools import pairwise
 
 import numpy as np
@@ -85,16 +86,11 @@ LEFT_HAND_EDGES = _edges(_HAND_CHAINS, "_left")
 RIGHT_HAND_EDGES = _edges(_HAND_CHAINS, "_right")
 
 
+_OTHER_SIDE = {"left": "right", "right": "left"}
+
+
 def _mirrored(name: str) -> str:
-    if name.startswith("left"):
-        return name.replace("left", "right", 1)
-    if name.startswith("right"):
-        return name.replace("right", "left", 1)
-    if name.endswith("_left"):
-        return name.removesuffix("_left") + "_right"
-    if name.endswith("_right"):
-        return name.removesuffix("_right") + "_left"
-    return name
+    return re.sub("left|right", lambda side: _OTHER_SIDE[side[0]], name)
 
 
 # `landmarks[..., MIRROR, :]` swaps the signer's left and right; x is flipped beside it.

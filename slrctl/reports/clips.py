@@ -41,7 +41,6 @@ class FileReport(NamedTuple):
 
     def to_json(self) -> dict[str, Any]:
         overview = self.overview
-        coordinates, fps = overview.coordinates, overview.fps
         facts = {
             "path": str(self.path),
             **overview._asdict(),
@@ -50,14 +49,8 @@ class FileReport(NamedTuple):
                 for name in ("glosses", "signers", "sessions", "splits")
             },
             "classes": len(overview.glosses),
-            "balance": overview.balance._asdict(),
-            "length": overview.length._asdict(),
-            "fps": None if fps is None else fps._asdict(),
             "aspects": [{"aspect": a, "clips": count} for a, count in overview.aspects.items()],
-            "hands": overview.hands._asdict(),
-            "coordinates": coordinates._asdict()
-            | {"x": coordinates.x._asdict(), "y": coordinates.y._asdict()},
-            "dominant_hand": overview.dominant_hand._asdict(),
+            "coordinates": overview.coordinates._asdict(),
             "dropped_by_reason": self.dropped_by_reason,
             "notes": self.notes,
         }

@@ -15,6 +15,7 @@ from slrctl.core.clip import Clip
 from slrctl.core.data.dataset import load_dataset
 from slrctl.core.data.readers.parquet import write_parquet
 from slrctl.core.data.splits import choose_splits
+from slrctl.settings import DataSettings
 
 
 def made_clips() -> list[Clip]:
@@ -198,7 +199,7 @@ def test_training_takes_the_parts_as_they_were_written(run, path):
     run("data", "split", path, "--by", "signer", "--force")
 
     train = load_dataset(path)
-    parts = choose_splits(train, None, None, val_share=0.15, seed=0)
+    parts = choose_splits(train, None, None, DataSettings(), seed=0)
 
     assert [len(part) for part in (parts.train, parts.val, parts.test or ())] == [
         sum(clip.split == name for clip in train) for name in ("train", "val", "test")

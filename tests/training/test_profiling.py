@@ -5,7 +5,7 @@ import torch
 
 from slrctl.core.data.splits import choose_splits
 from slrctl.errors import SlrctlError, UsageError
-from slrctl.settings import Settings
+from slrctl.settings import DataSettings, Settings
 from slrctl.training.loop import PHASES
 from slrctl.training.profile import MOST_OPERATORS, STEPS, ProfileReport, profile_training
 
@@ -22,7 +22,7 @@ def profiled(tiny_dataset, tmp_path_factory) -> tuple[ProfileReport, dict]:
     before = torch.get_num_threads()
     torch.set_num_threads(2)  # phases in other threads would be missed
     trace = tmp_path_factory.mktemp("profile") / "trace.json"
-    splits = choose_splits(tiny_dataset, None, None, val_share=0.15, seed=0)
+    splits = choose_splits(tiny_dataset, None, None, DataSettings(), seed=0)
     report = profile_training(SMALL, splits, trace)
     torch.set_num_threads(before)
     return report, json.loads(trace.read_text(encoding="utf-8"))

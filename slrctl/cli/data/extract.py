@@ -44,11 +44,11 @@ def extract(
     with report_errors():
         from slrctl.core.data.video import VideoReport, extract_videos, prepare_extraction
 
-        listing = prepare_extraction(source, output, gloss, force=force)
+        videos, notes = prepare_extraction(source, output, gloss, force=force)
         console = console_for(as_json=as_json)
-        print_lines(console, listing.notes)
-        with _progress(console, len(listing.videos)) as bar:
-            for report in extract_videos(listing.videos, output, jobs):
+        print_lines(console, notes)
+        with _progress(console, len(videos)) as bar:
+            for report in extract_videos(videos, output, jobs):
                 if isinstance(report, VideoReport):
                     _show_video(console, bar, report)
                 else:

@@ -31,7 +31,7 @@ from slrctl.cli.options import (
 from slrctl.errors import count_of
 
 if TYPE_CHECKING:
-    from slrctl.core.data.overview import Axis, Group, Overview
+    from slrctl.core.data.overview import Group, Overview
     from slrctl.core.data.rectify import Excess, RectificationReport
 
 _HEADINGS = ("joint", "frames", "out of range", "by", "95 %", "after: out", "by", "95 %")
@@ -104,15 +104,17 @@ def _facts(name: str, overview: "Overview") -> dict[str, str]:
         f"{count_of(overview.frames, 'frame')}, {count_of(len(overview.glosses), 'gloss')}",
         "people": f"{_number_of('signer', overview.signers)}, "
         f"{_number_of('session', overview.sessions)}",
-        "length": f"{length.minimum:g} to {length.maximum:g} frames, median {length.median:g}",
+        "length": f"{length['minimum']:g} to {length['maximum']:g} frames, "
+        f"median {length['median']:g}",
         "speed": _speed(overview),
-        "balance": f"{balance.minimum:,} to {balance.maximum:,} clips a gloss, median "
-        f"{balance.median:g}; the commonest has {balance.imbalance:.1f} times the rarest",
-        "hands": f"both in {_percent(hands.both)} of the frames, left only "
-        f"{_percent(hands.left_only)}, right only {_percent(hands.right_only)}, "
-        f"neither {_percent(hands.neither)}",
-        "dominant": f"the right hand does more in {_percent(dominant.right / overview.clips)} of "
-        f"the clips, the left in {_percent(dominant.left / overview.clips)}",
+        "balance": f"{balance['minimum']:,} to {balance['maximum']:,} clips a gloss, median "
+        f"{balance['median']:g}; the commonest has {balance['imbalance']:.1f} times the rarest",
+        "hands": f"both in {_percent(hands['both'])} of the frames, left only "
+        f"{_percent(hands['left_only'])}, right only {_percent(hands['right_only'])}, "
+        f"neither {_percent(hands['neither'])}",
+        "dominant": "the right hand does more in "
+        f"{_percent(dominant['right'] / overview.clips)} of the clips, the left in "
+        f"{_percent(dominant['left'] / overview.clips)}",
         "image": _image(overview),
         "y axis": {
             "down": "down, as it should be",
@@ -136,12 +138,10 @@ def _number_of(noun: str, groups: "Sequence[Group]") -> str:
 def _speed(overview: "Overview") -> str:
     if overview.fps is None:
         return "frames a second not stated"
-    rates = overview.fps
-    rate = (
-        f"{rates.median:g} frames a second"
-        if rates.minimum == rates.maximum
-        else f"{rates.minimum:g} to {rates.maximum:g} frames a second, median {rates.median:g}"
-    )
+    low, median, high = (overview.fps[name] for name in ("minimum", "median", "maximum"))
+    rate = f"{median:g} frames a second"
+    if low != high:
+        rate = f"{low:g} to {high:g} frames a second, median {median:g}"
     unknown = overview.clips_without_fps
     return f"{rate} ({unknown:,} clips without)" if unknown else rate
 
@@ -157,8 +157,8 @@ def _image(overview: "Overview") -> str:
     return f"width / height {shown}{more}{unknown}"
 
 
-def _reach(axis: "Axis") -> str:
-    return f"{axis.percentile_1:.2f} to {axis.percentile_99:.2f}"
+def _reach(axis: dict[str, float]) -> str:
+    return f"{axis['percentile_1']:.2f} to {axis['percentile_99']:.2f}"
 
 
 def _show_missing(console: Console, overview: "Overview") -> None:
@@ -170,7 +170,7 @@ def _show_missing(console: Console, overview: "Overview") -> None:
         (*beside, name, *(_percent(shares[f"{name}_{side}"]) for side in ("left", "right")))
         for beside, name in zip(body, hand, strict=True)
     ]
-    total = [_percent(overview.missing[part]) for part in ("body", "left_hand", "right_hand")]
+    total = [_percent(overview.missing[stream]) for stream in ("body", "left_hand", "right_hand")]
     rows.append(("all of the body", total[0], "all of the hand", total[1], total[2]))
     print_table(
         console,

@@ -32,58 +32,16 @@ class Group(NamedTuple):
     """Share of the clips whose left hand is the more active one."""
 
 
-class Spread(NamedTuple):
-    minimum: float
-    median: float
-    mean: float
-    maximum: float
-
-
-class Balance(NamedTuple):
-    """Clips a gloss; `imbalance` is those of the commonest over those of the rarest."""
-
-    minimum: int
-    median: float
-    maximum: int
-    imbalance: float
-
-
-class HandShares(NamedTuple):
-    """Shares of all frames by which hands were detected."""
-
-    both: float
-    left_only: float
-    right_only: float
-    neither: float
-
-
-class Axis(NamedTuple):
-    """The range of coordinates in widths or heights of the image."""
-
-    minimum: float
-    percentile_1: float
-    percentile_99: float
-    maximum: float
-
-
 class Coordinates(NamedTuple):
-    """`y_axis` is down or up, None where no frame shows both nose and shoulders.
-
-    `outside_image` is the share of the present landmarks that lie beyond an edge of the image.
-    """
+    """Ranges of the coordinates of the landmarks, in widths and heights of the image."""
 
     y_axis: str | None
-    x: Axis
-    y: Axis
+    """Down or up; None where no frame shows both nose and shoulders."""
+    x: dict[str, float]
+    """Minimum, 1st and 99th percentile, maximum."""
+    y: dict[str, float]
     outside_image: float
-
-
-class DominantHand(NamedTuple):
-    """Clips by their more active hand."""
-
-    left: int
-    right: int
-    neither: int
+    """Share of the present landmarks that lie beyond an edge of the image."""
 
 
 class Overview(NamedTuple):
@@ -95,18 +53,21 @@ class Overview(NamedTuple):
     signers: tuple[Group, ...]
     sessions: tuple[Group, ...]
     splits: tuple[Group, ...]
-    balance: Balance
-    length: Spread
-    fps: Spread | None
+    balance: dict[str, float]
+    """Clips a gloss; `imbalance` is those of the commonest over those of the rarest."""
+    length: dict[str, float]
+    fps: dict[str, float] | None
     clips_without_fps: int
     aspects: dict[float, int]
     """Clips for each width / height of the image, commonest first."""
     missing: dict[str, float]
     """For each stream the share of its landmarks, over all frames, that were not detected."""
     missing_landmarks: dict[str, float]
-    hands: HandShares
+    hands: dict[str, float]
+    """Shares of all frames by which hands were detected."""
     coordinates: Coordinates
-    dominant_hand: DominantHand
+    dominant_hand: dict[str, int]
+    """Clips by their more active hand."""
 
 
 def describe_clips(clips: Sequence[Clip]) -> Overview:
@@ -130,9 +91,12 @@ def describe_clips(clips: Sequence[Clip]) -> Overview:
         signers=_groups(clips, leads_left, "signer"),
         sessions=_groups(clips, leads_left, "session"),
         splits=_groups(clips, leads_left, "split"),
-        balance=Balance(
-            min(counts), float(np.median(counts)), max(counts), max(counts) / min(counts)
-        ),
+        balance={
+            "minimum": min(counts),
+            "median": float(np.median(counts)),
+            "maximum": max(counts),
+            "imbalance": max(counts) / min(counts),
+        },
         length=_spread(np.array([clip.num_frames for clip in clips])),
         fps=_spread(fps) if len(fps) else None,
         clips_without_fps=len(clips) - len(fps),
@@ -141,11 +105,11 @@ def describe_clips(clips: Sequence[Clip]) -> Overview:
         missing_landmarks=dict(zip(skeleton.LANDMARK_NAMES, missing.tolist(), strict=True)),
         hands=_hand_shares(is_missing),
         coordinates=_coordinates(frames, is_missing),
-        dominant_hand=DominantHand(
-            left=int(leads_left.sum()),
-            right=int(leads_right.sum()),
-            neither=int((~leads_left & ~leads_right).sum()),
-        ),
+        dominant_hand={
+            "left": int(leads_left.sum()),
+            "right": int(leads_right.sum()),
+            "neither": int((~leads_left & ~leads_right).sum()),
+        },
     )
 
 
@@ -173,34 +137,35 @@ def _groups(
     return tuple(groups)
 
 
-def _spread(values: Float[np.ndarray, " N"] | Int64[np.ndarray, " N"]) -> Spread:
-    return Spread(
-        float(values.min()), float(np.median(values)), float(values.mean()), float(values.max())
-    )
+def _spread(values: Float[np.ndarray, " N"] | Int64[np.ndarray, " N"]) -> dict[str, float]:
+    return {
+        "minimum": float(values.min()),
+        "median": float(np.median(values)),
+        "mean": float(values.mean()),
+        "maximum": float(values.max()),
+    }
 
 
-def _hand_shares(is_missing: Bool[np.ndarray, "F 54"]) -> HandShares:
+def _hand_shares(is_missing: Bool[np.ndarray, "F 54"]) -> dict[str, float]:
     left, right = (
         np.logical_not(is_missing[:, hand].all(axis=1))
         for hand in (skeleton.LEFT_HAND, skeleton.RIGHT_HAND)
     )
-    return HandShares(
-        both=float((left & right).mean()),
-        left_only=float((left & ~right).mean()),
-        right_only=float((right & ~left).mean()),
-        neither=float((~left & ~right).mean()),
-    )
+    return {
+        "both": float((left & right).mean()),
+        "left_only": float((left & ~right).mean()),
+        "right_only": float((right & ~left).mean()),
+        "neither": float((~left & ~right).mean()),
+    }
 
 
 def _coordinates(
     frames: Float32[np.ndarray, "F 54 2"], is_missing: Bool[np.ndarray, "F 54"]
 ) -> Coordinates:
     points = frames[~is_missing]
-    low, percentile_1, percentile_99, high = np.quantile(points, [0, 0.01, 0.99, 1], axis=0)
-    x, y = (
-        Axis(*(float(values[axis]) for values in (low, percentile_1, percentile_99, high)))
-        for axis in (0, 1)
-    )
+    names: tuple[str, ...] = ("minimum", "percentile_1", "percentile_99", "maximum")
+    quantiles = np.quantile(points, [0, 0.01, 0.99, 1], axis=0)
+    x, y = (dict(zip(names, axis, strict=True)) for axis in quantiles.T.tolist())
     heights = frames[:, [skeleton.NOSE, skeleton.RIGHT_SHOULDER, skeleton.LEFT_SHOULDER], 1]
     y_axis = None
     if not np.isnan(heights[:, 0]).all() and not np.isnan(heights[:, 1:]).all():

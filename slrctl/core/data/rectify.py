@@ -32,7 +32,7 @@ FLEXION_RANGES = np.array(
 )
 
 
-class Spread(NamedTuple):
+class Abduction(NamedTuple):
     """A joint of abduction and adduction: a link, the base it is measured against, and a range.
 
     Degrees at the wrist, from the link to the base, on a left hand; a right one mirrors it.
@@ -46,12 +46,12 @@ class Spread(NamedTuple):
 
 
 # In the order in which they are rectified: the ring finger's base before the little one's.
-SPREADS = (
-    Spread(THUMB, 0, INDEX, 0, 45),
-    Spread(THUMB, 1, INDEX, -7, 12),
-    Spread(INDEX, 0, MIDDLE, -15, 15),
-    Spread(RING, 0, MIDDLE, -15, 15),
-    Spread(LITTLE, 0, RING, -15, 15),
+ABDUCTIONS = (
+    Abduction(THUMB, 0, INDEX, 0, 45),
+    Abduction(THUMB, 1, INDEX, -7, 12),
+    Abduction(INDEX, 0, MIDDLE, -15, 15),
+    Abduction(RING, 0, MIDDLE, -15, 15),
+    Abduction(LITTLE, 0, RING, -15, 15),
 )
 
 # Rows of `joint_excess`: flexion joint by joint from the base, then abduction.
@@ -62,9 +62,9 @@ JOINT_NAMES = (
         for finger in FINGERS
     ),
     *(
-        f"{FINGERS[spread.finger]} {_LINKS[FINGERS[spread.finger]][spread.link]}"
-        f" to {FINGERS[spread.base_of]} MCP abduction"
-        for spread in SPREADS
+        f"{FINGERS[abduction.finger]} {_LINKS[FINGERS[abduction.finger]][abduction.link]}"
+        f" to {FINGERS[abduction.base_of]} MCP abduction"
+        for abduction in ABDUCTIONS
     ),
 )
 
@@ -144,15 +144,16 @@ def flexion_excess(
     return excess
 
 
-def spread_excess(
+def abduction_excess(
     link: Float32[np.ndarray, "2 N"],
     base: Float32[np.ndarray, "2 N"],
-    spread: Spread,
+    abduction: Abduction,
     side: Float32[np.ndarray, " N"],
 ) -> Float32[np.ndarray, " N"]:
     """Return the degrees by which a link is too far from a neighbour's base, seen at the wrist."""
     angle = signed_angle(link, base) * side
-    return (angle - np.clip(angle, np.float32(spread.lowest), np.float32(spread.highest))) * side
+    limits = np.array([abduction.lowest, abduction.highest], np.float32)
+    return (angle - np.clip(angle, *limits)) * side
 
 
 def joint_excess(hands: Hands) -> Float32[np.ndarray, "20 N"]:
@@ -167,16 +168,16 @@ def joint_excess(hands: Hands) -> Float32[np.ndarray, "20 N"]:
         flexion_excess(bones[:, :, joint], bones[:, :, joint + 1], joint, direction)
         for joint in range(len(FLEXION_RANGES))
     ]
-    spreads = [
-        spread_excess(
-            from_wrist[:, spread.finger, spread.link],
-            from_wrist[:, spread.base_of, 0],
-            spread,
+    abduction = [
+        abduction_excess(
+            from_wrist[:, abduction.finger, abduction.link],
+            from_wrist[:, abduction.base_of, 0],
+            abduction,
             hands.side,
         )
-        for spread in SPREADS
+        for abduction in ABDUCTIONS
     ]
-    return np.concatenate([*flexion, np.stack(spreads)])
+    return np.concatenate([*flexion, np.stack(abduction)])
 
 
 def _end_shift(
@@ -199,13 +200,15 @@ def _link_shifts(hands: Hands, alpha: np.float32) -> Float32[np.ndarray, "2 5 4 
         excess = flexion_excess(inner, outer, joint, direction)
         shifts[:, :, joint + 1] = _end_shift(outer, -alpha * excess)
         inner = outer + shifts[:, :, joint + 1]
-    for spread in SPREADS:
-        moved = shifts[:, spread.finger, : spread.link + 1].sum(axis=1)
-        link = hands.fingers[:, spread.finger, spread.link] + moved - hands.wrist
-        base = hands.fingers[:, spread.base_of, 0] + shifts[:, spread.base_of, 0] - hands.wrist
+    for abduction in ABDUCTIONS:
+        moved = shifts[:, abduction.finger, : abduction.link + 1].sum(axis=1)
+        link = hands.fingers[:, abduction.finger, abduction.link] + moved - hands.wrist
+        base = (
+            hands.fingers[:, abduction.base_of, 0] + shifts[:, abduction.base_of, 0] - hands.wrist
+        )
         # The angle goes from the link to the base, so the link turns towards the excess.
-        excess = spread_excess(link, base, spread, hands.side)
-        shifts[:, spread.finger, spread.link] += _end_shift(link, alpha * excess)
+        excess = abduction_excess(link, base, abduction, hands.side)
+        shifts[:, abduction.finger, abduction.link] += _end_shift(link, alpha * excess)
     return shifts
 
 
@@ -272,7 +275,7 @@ _SMALLEST_DEGREES = 0.01
 
 
 class Excess(NamedTuple):
-    """Frequency and size of the excess of a joint."""
+    """Frequency and size of the excess of a abduction."""
 
     share: float | None
     """Of the frames in which the joint can be measured; None without any."""

@@ -27,7 +27,7 @@ from slrctl.core.data.splitter import (
     splits_of_named,
 )
 from slrctl.core.data.synthetic import synthesise
-from slrctl.errors import DataError, UsageError, count_of, quote, some_of
+from slrctl.errors import DataError, SlrctlError, UsageError, count_of, quote, some_of
 from slrctl.settings import DataSettings, Settings
 
 _LONG_NAME = {"train": "training", "val": "validation", "test": "test"}
@@ -96,7 +96,10 @@ def _splits_by_signer(
         "val": settings.val_signers or (),
         "test": settings.test_signers or (),
     }
-    split_of = splits_of_named(train, "signer", named)
+    try:
+        split_of = splits_of_named(train, "signer", named)
+    except SlrctlError as error:
+        raise type(error)(f"{train.source}: {error}") from None
     default = "train" if not named["train"] else None if named["test"] else "test"
     splits = [split_of.get(clip.signer or "", default) for clip in train]
     if "train" not in splits:
@@ -143,7 +146,7 @@ def _hold_out(train: SignDataset, share: float, seed: int) -> tuple[Bool[np.ndar
         is_held_out = np.array([split_of[getattr(clip, unit)] == "val" for clip in train])
         if _is_fit([clip.gloss for clip in train], is_held_out, share):
             chosen = [name for name in sorted(split_of) if split_of[name] == "val"]
-            return is_held_out, f"of {unit}{'s' * (len(chosen) > 1)} {_listed(chosen)}"
+            return is_held_out, f"of {unit}{'s' * (len(chosen) > 1)} {some_of(chosen)}"
     clip_ids = choose_stratified(train, share, seed)
     is_held_out = np.array([clip.clip_id in clip_ids for clip in train])
     return is_held_out, f"of {len(train)} chosen at random, gloss by gloss,"
@@ -157,11 +160,6 @@ def _is_fit(glosses: Sequence[str], is_held_out: Bool[np.ndarray, " N"], share: 
         and held_out <= kept
         and len(held_out) >= _FEWEST_GLOSSES * len(kept)
     )
-
-
-def _listed(names: Sequence[str], limit: int = 5) -> str:
-    shown = ", ".join(name if name.isprintable() else quote(name) for name in names[:limit])
-    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
 
 
 def _under_training_classes(
@@ -201,7 +199,7 @@ def _leaks(training: SignDataset, known: SignDataset, name: str) -> list[str]:
         names.intersection_update(group_name(clip, unit) for clip in known)
         shared = sorted(filter(None, names))
         if shared:
-            listed = _listed(shared)
+            listed = some_of(shared)
             found.append(f"{name} shares {count_of(len(shared), unit)} with training ({listed})")
     return found
 
@@ -210,11 +208,8 @@ def choose_splits(
     train: SignDataset,
     val: SignDataset | None,
     test: SignDataset | None,
-    *,
-    val_share: float,
+    settings: DataSettings,
     seed: int,
-    skip_bad_clips: bool = False,
-    people: DataSettings | None = None,
 ) -> Splits:
     """Take the splits from the files given, else from a split column, else hold validation out.
 
@@ -222,18 +217,18 @@ def choose_splits(
         train: clips of the training file; a split column there gives the split of each row.
         val: clips to validate on, if a file was named for them.
         test: clips to test on, if a file was named for them.
-        val_share: share of the training clips held out where there is nothing to validate on.
-        seed: decides which clips those are.
-        skip_bad_clips: leave out clips with a gloss that training lacks, instead of stopping.
-        people: settings that may name signers for the splits; they replace the split column.
+        settings: signers named for the splits, who replace the split column; `val_share`, held out
+            where there is nothing to validate on; `skip_bad_clips`, those whose gloss training
+            lacks.
+        seed: decides which clips are held out.
 
     Raises:
         UsageError: the signers named do not make splits.
         DataError: the split column is incomplete or leaves nothing to train on, a split shows a
             gloss that training lacks, or there are too few clips to hold some out.
     """
-    if people is not None and (people.train_signers or people.val_signers or people.test_signers):
-        split_of_row, notes = _splits_by_signer(train, people)
+    if settings.train_signers or settings.val_signers or settings.test_signers:
+        split_of_row, notes = _splits_by_signer(train, settings)
     else:
         split_of_row, notes = _splits_of_training_file(train)
     rows = {name: np.flatnonzero([split == name for split in split_of_row]) for name in SPLITS}
@@ -245,7 +240,7 @@ def choose_splits(
         validation, note = _clips_of_given_file(val, "val", len(rows["val"]))
         notes.append(note)
     elif not len(rows["val"]):
-        is_held_out, how = _hold_out(training, val_share, seed)
+        is_held_out, how = _hold_out(training, settings.val_share, seed)
         if not is_held_out.any():
             raise DataError(
                 f"{train.source}: found {count_of(len(training), 'clip')} and no gloss with two; "
@@ -262,14 +257,11 @@ def choose_splits(
         notes.append(note)
 
     training = replace(training, classes=ordered_classes(clip.gloss for clip in training))
-    validation, remarks = _under_training_classes(
-        training, validation, "val", skip_bad_clips=skip_bad_clips
-    )
+    skip = settings.skip_bad_clips
+    validation, remarks = _under_training_classes(training, validation, "val", skip_bad_clips=skip)
     notes += remarks
     if testing is not None:
-        testing, remarks = _under_training_classes(
-            training, testing, "test", skip_bad_clips=skip_bad_clips
-        )
+        testing, remarks = _under_training_classes(training, testing, "test", skip_bad_clips=skip)
         notes += remarks
     return Splits(training, validation, testing, tuple(notes))
 
@@ -326,15 +318,7 @@ def load_splits(settings: Settings, cache: ClipCache | None = None) -> Splits:
             )
             for path in (data.val, data.test)
         )
-    splits = choose_splits(
-        train,
-        val,
-        test,
-        val_share=data.val_share,
-        seed=settings.seed,
-        skip_bad_clips=data.skip_bad_clips,
-        people=data,
-    )
+    splits = choose_splits(train, val, test, data, settings.seed)
     if data.val_mirrored:
         note = f"validation: {count_of(len(splits.val), 'clip')}, each beside its mirrored copy"
         mirrored = with_mirrored_copies(splits.val)

@@ -32,6 +32,8 @@ SUFFIXES = (
 )
 UNKNOWN_GLOSS = "unknown"
 _NEEDED, _OPTIONAL = ("path", "gloss"), ("signer", "session", "split")
+# The attributes of a video that its clip takes over.
+_FACTS = ("clip_id", "gloss", *_OPTIONAL)
 
 # Clips that are kept depend on it besides the video: another version may see other things.
 _DETECTOR = "mediapipe 0.10.21 holistic, model complexity 1"
@@ -58,11 +60,8 @@ class Video:
     split: str | None = None
 
 
-class Listing(NamedTuple):
-    """Videos in a stable order, and one-line notes on how they were found."""
-
-    videos: list[Video]
-    notes: list[str]
+Listing = tuple[list[Video], list[str]]
+"""Videos in a stable order, and one-line notes on how they were found."""
 
 
 def list_videos(source: Path, gloss: str | None = None) -> Listing:
@@ -80,21 +79,21 @@ def list_videos(source: Path, gloss: str | None = None) -> Listing:
         raise DataError(f"{source}: is not there; check the path")
     try:
         if source.is_dir():
-            listing = _in_folder(source, gloss)
+            videos, notes = _in_folder(source, gloss)
         elif source.suffix.lower() == ".csv":
-            listing = _in_csv(source)
+            videos, notes = _in_csv(source), []
         else:
-            listing = _unnamed([source], gloss)
+            videos, notes = _unnamed([source], gloss)
     except OSError as error:
         raise DataError(
             f"{source}: cannot be read: {error.strerror or error}; check its permissions"
         ) from error
-    if not listing.videos:
+    if not videos:
         raise DataError(
             f"{source}: holds no video; we look for *{', *'.join(SUFFIXES)} in the folder "
             "itself, or one folder below it, where the folder's name is the gloss"
         )
-    return listing
+    return videos, notes
 
 
 def _in_folder(source: Path, gloss: str | None) -> Listing:
@@ -115,7 +114,7 @@ def _in_folder(source: Path, gloss: str | None) -> Listing:
         for folder, paths in folders.items()
         for path, name in zip(paths, _clip_names(paths), strict=True)
     ]
-    return Listing(videos, notes)
+    return videos, notes
 
 
 def _videos_in(folder: Path) -> list[Path]:
@@ -141,10 +140,10 @@ def _unnamed(paths: list[Path], gloss: str | None) -> Listing:
     videos = [
         Video(path, name, gloss or UNKNOWN_GLOSS) for path, name in zip(paths, names, strict=True)
     ]
-    return Listing(videos, notes)
+    return videos, notes
 
 
-def _in_csv(source: Path) -> Listing:
+def _in_csv(source: Path) -> list[Video]:
     """Find the videos that a CSV names; their paths start at its folder.
 
     Raises:
@@ -163,7 +162,7 @@ def _in_csv(source: Path) -> Listing:
         rows[Path(row["path"])] = row
     if not rows:
         raise DataError(f"{source}: has no rows; name a video in each, with its gloss")
-    videos = [
+    return [
         Video(
             source.parent / path,
             path.with_name(name).as_posix(),
@@ -172,7 +171,6 @@ def _in_csv(source: Path) -> Listing:
         )
         for (path, row), name in zip(rows.items(), _clip_names(list(rows)), strict=True)
     ]
-    return Listing(videos, [])
 
 
 def _rows_of(source: Path) -> Iterator[tuple[int, dict[str, str]]]:
@@ -387,7 +385,11 @@ def extract_videos(
                     failures[video] = found
                 num_done = len(clips) + len(failures)
                 yield VideoReport(video, num_done, len(videos), failures.get(video))
-        finished = [_named(clips[video], video) for video in videos if video in clips]
+        finished = [
+            replace(clips[video], **{name: getattr(video, name) for name in _FACTS})
+            for video in videos
+            if video in clips
+        ]
         notes = write_clips(finished, output) if finished else []
         is_complete = not failures or not finished
         if is_complete:
@@ -419,14 +421,3 @@ def _read_kept(path: Path) -> Clip | None:
     except DataError:
         return None
     return clip
-
-
-def _named(clip: Clip, video: Video) -> Clip:
-    return replace(
-        clip,
-        clip_id=video.clip_id,
-        gloss=video.gloss,
-        signer=video.signer,
-        session=video.session,
-        split=video.split,
-    )

@@ -77,12 +77,9 @@ def test_shares_of_hands_are_those_a_loop_counts():
 
     hands = describe_clips(clips).hands
 
-    assert hands == pytest.approx(
-        tuple(
-            tally[key] / 21 for key in ((True, True), (True, False), (False, True), (False, False))
-        )
-    )
-    assert sum(hands) == pytest.approx(1)
+    keys = {"both": (True, True), "left_only": (True, False), "right_only": (False, True),
+            "neither": (False, False)}  # fmt: skip
+    assert hands == pytest.approx({name: tally[key] / 21 for name, key in keys.items()})
     assert min(tally.values()) > 0  # or the test would say little
 
 
@@ -104,10 +101,10 @@ def test_groups_count_clips_and_what_is_in_them():
 def test_lengths_speeds_balance_and_aspects_are_those_worked_by_hand():
     overview = describe_clips(random_clips())
 
-    assert overview.length == (1, 3.5, 3.5, 6)
-    assert overview.fps == (25, 25, 25, 25)
+    assert overview.length == {"minimum": 1, "median": 3.5, "mean": 3.5, "maximum": 6}
+    assert overview.fps == {"minimum": 25, "median": 25, "mean": 25, "maximum": 25}
     assert overview.clips_without_fps == 3
-    assert overview.balance == (1, 2.0, 3, 3.0)
+    assert overview.balance == {"minimum": 1, "median": 2, "maximum": 3, "imbalance": 3}
     assert overview.aspects == {1.5: 4, 1.0: 2}
 
 
@@ -122,12 +119,12 @@ def test_coordinates_are_those_a_loop_finds():
     ]
     outside = sum(not (0 <= x <= 1 and 0 <= y <= 1) for x, y in points)
 
-    coordinates = describe_clips(clips).coordinates
+    _, x, y, outside_image = describe_clips(clips).coordinates
 
-    assert coordinates.outside_image == pytest.approx(outside / len(points))
-    assert coordinates.x.minimum == pytest.approx(min(x for x, _ in points))
-    assert coordinates.y.maximum == pytest.approx(max(y for _, y in points))
-    assert coordinates.x.minimum < coordinates.x.percentile_1 < coordinates.x.percentile_99
+    assert outside_image == pytest.approx(outside / len(points))
+    assert x["minimum"] == pytest.approx(min(x for x, _ in points))
+    assert y["maximum"] == pytest.approx(max(y for _, y in points))
+    assert x["minimum"] < x["percentile_1"] < x["percentile_99"]
 
 
 @pytest.mark.parametrize(("turned", "expected"), [(False, "down"), (True, "up")])
@@ -153,9 +150,9 @@ def test_mirrored_clips_have_the_other_hand_dominant(tiny_dataset):
     overview = describe_clips(tiny_dataset.clips)
     mirrored = describe_clips([mirrored_copy(clip) for clip in tiny_dataset])
 
-    assert overview.dominant_hand.left > 0
-    left, right, neither = overview.dominant_hand
-    assert mirrored.dominant_hand == (right, left, neither)
+    left, right, neither = overview.dominant_hand.values()
+    assert left > 0
+    assert mirrored.dominant_hand == {"left": right, "right": left, "neither": neither}
     assert left + right + neither == overview.clips
 
 

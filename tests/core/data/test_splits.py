@@ -36,10 +36,11 @@ def splits_of(
     *,
     share: float = 0.2,
     seed: int = 1,
-    **options,
+    **settings,
 ) -> Splits:
-    others = (None if clips is None else dataset_of(clips, "other") for clips in (val, test))
-    return choose_splits(dataset_of(train), *others, val_share=share, seed=seed, **options)
+    others = [None if clips is None else dataset_of(clips, "other") for clips in (val, test)]
+    data = DataSettings.model_validate({"val_share": share, **settings})
+    return choose_splits(dataset_of(train), others[0], others[1], data, seed)
 
 
 def ids(split: Sequence[Clip] | None) -> list[str]:
@@ -117,32 +118,33 @@ def test_signers_go_where_they_are_named_for_whatever_the_column_says(named, exp
              for n in range(4)]  # fmt: skip
 
     val = None if "val_signers" in named else [clip("v", "a", "vic")]
-    splits = splits_of(clips, val, people=DataSettings.model_validate(named))
+    splits = splits_of(clips, val, **named)
 
     found = {name: {c.signer for c in split} for name, split in splits.by_name.items()}
     assert found == {"val": {"vic"}} | expected
 
 
+ANN_AND_BEN = [clip("0", "a", "ann"), clip("1", "a", "ben")]
+
+
 @pytest.mark.parametrize(
-    ("named", "error", "fact"),
+    ("clips", "named", "error", "fact"),
     [
-        ({"test_signers": ["anna"]}, DataError, "anna.*'ann'"),
-        ({"test_signers": ["ann"], "val_signers": ["ann"]}, UsageError, "ann"),
-        ({"test_signers": ["ann", "ben"]}, UsageError, "signs"),
+        (ANN_AND_BEN, {"test_signers": ["anna"]}, DataError, "anna.*'ann'"),
+        (ANN_AND_BEN, {"test_signers": ["ann"], "val_signers": ["ann"]}, UsageError, "ann"),
+        (ANN_AND_BEN, {"test_signers": ["ann", "ben"]}, UsageError, ""),
+        (
+            [clip("0", "a", "ann"), clip("1", "a")],
+            {"test_signers": ["ann"]},
+            DataError,
+            "1 clip.*'1'",
+        ),
     ],
+    ids=["an unknown name", "a name twice", "nobody to train on", "a clip without a signer"],
 )
-def test_signers_that_make_no_splits_are_an_error(named, error, fact):
-    clips = [clip("0", "a", "ann"), clip("1", "a", "ben")]
-
-    with pytest.raises(error, match=fact):
-        splits_of(clips, people=DataSettings.model_validate(named))
-
-
-def test_clips_without_a_signer_cannot_be_chosen_by_signer():
-    clips = [clip("0", "a", "ann"), clip("1", "a")]
-
-    with pytest.raises(DataError, match=r"1 clip of 2 without a signer.*'1'"):
-        splits_of(clips, people=DataSettings(test_signers=("ann",)))
+def test_signers_that_make_no_splits_are_an_error_that_names_the_file(clips, named, error, fact):
+    with pytest.raises(error, match=f"^signs: .*{fact}"):
+        splits_of(clips, **named)
 
 
 # --- classes and leaks ----------------------------------------------------------------------------
@@ -219,7 +221,7 @@ def test_a_whole_signer_or_session_is_held_out(unit):
 
     assert {getattr(c, unit) for c in splits.val} == {"cleo"}
     assert {getattr(c, unit) for c in splits.train} == {"anna", "ben"}
-    assert f"24 clips of {unit} cleo" in splits.notes[0]
+    assert f"24 clips of {unit} 'cleo'" in splits.notes[0]
 
 
 def test_few_signers_are_held_out_rather_than_many_small_ones():
@@ -335,6 +337,6 @@ def test_test_rows_without_validation_rows_leave_something_to_hold_out():
 def test_real_sets_are_split_as_their_column_says(shared_data, name, sizes):
     dataset = load_dataset(shared_data / f"{name}.parquet")
 
-    splits = choose_splits(dataset, None, None, val_share=0.15, seed=379)
+    splits = choose_splits(dataset, None, None, DataSettings(), seed=379)
 
     assert tuple(len(split) for split in splits.by_name.values()) == sizes

@@ -129,12 +129,12 @@ def test_a_flat_folder_and_a_single_video_show_what_is_said(tmp_path, gloss, exp
 
     folder, single = list_videos(tmp_path, gloss), list_videos(tmp_path / "b.mp4", gloss)
 
-    assert [(video.clip_id, video.gloss) for video in folder.videos] == [
+    assert [(video.clip_id, video.gloss) for video in folder[0]] == [
         ("a", expected),
         ("b", expected),
     ]
-    assert single.videos == [folder.videos[1]]
-    assert len(folder.notes) == len(single.notes) == (1 if gloss is None else 0)
+    assert single[0] == [folder[0][1]]
+    assert len(folder[1]) == len(single[1]) == (1 if gloss is None else 0)
 
 
 def test_names_that_would_be_the_same_keep_their_ends(tmp_path):

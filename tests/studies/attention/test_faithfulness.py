@@ -15,7 +15,7 @@ from slrctl.core.data.synthetic import SynthesisParameters, synthesise
 from slrctl.core.model.explain import explain
 from slrctl.core.model.siformer import build_model
 from slrctl.runs.checkpoint import load_run
-from slrctl.settings import Settings
+from slrctl.settings import DataSettings, Settings
 from slrctl.studies.attention.faithfulness import (
     FRACTIONS,
     Curves,
@@ -237,7 +237,7 @@ def test_a_planted_explanation_ranks_above_random_on_the_demo_set(tmp_path):
             "evaluate": {"resamples": 300},
         }
     )
-    splits = choose_splits(demo.dataset, None, None, val_share=0.15, seed=0)
+    splits = choose_splits(demo.dataset, None, None, DataSettings(), seed=0)
     for _ in run_training(settings, splits, tmp_path / "run"):
         pass
     run = load_run(tmp_path / "run")

@@ -9,7 +9,6 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from hashlib import blake2b
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -27,6 +26,7 @@ from slrctl.core.data.audit.matching import (
     blend_unexplained,
     unexplained,
 )
+from slrctl.core.data.cache import landmarks_digest
 
 COPY_THRESHOLD = 0.015
 """Clips that leave less of each other's movement unexplained are copies (`docs/audit.md`)."""
@@ -58,16 +58,16 @@ class Leak(NamedTuple):
 # --- exact copies ---------------------------------------------------------------------------------
 
 
-def digest(clip: Clip) -> bytes:
+def digest(clip: Clip) -> int:
     """Hash the landmarks of a clip, whatever else is known of it."""
     # NaN and 0 have several bit patterns each.
     values = np.where(np.isnan(clip.landmarks), np.float32(np.nan), clip.landmarks + 0)
-    return blake2b(values.tobytes(), digest_size=16).digest()
+    return landmarks_digest(values)
 
 
 def exact_copies(clips: Sequence[Clip], splits: Int64[np.ndarray, " N"]) -> list[Leak]:
     """Pair each clip with the first identical clip of every other split."""
-    rows_of: dict[bytes, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
+    rows_of: dict[int, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
     for row, clip in enumerate(clips):
         if not np.isnan(clip.landmarks).all():
             rows_of[digest(clip)][int(splits[row])].append(row)

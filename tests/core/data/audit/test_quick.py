@@ -10,6 +10,7 @@ from slrctl.core.clip import Clip
 from slrctl.core.data.audit.quick import copies_in
 from slrctl.core.data.dataset import SignDataset
 from slrctl.core.data.splits import choose_splits
+from slrctl.settings import DataSettings
 
 
 @pytest.fixture
@@ -54,7 +55,7 @@ def test_clips_without_a_landmark_are_no_copies():
 
 def notes_of(clips: list[Clip]) -> list[str]:
     dataset = SignDataset(tuple(clips), ("a",), "set")
-    splits = choose_splits(dataset, None, None, val_share=0.2, seed=0)
+    splits = choose_splits(dataset, None, None, DataSettings(val_share=0.2), seed=0)
     return [note for note in splits.notes if "slrctl data audit" in note]
 
 
@@ -76,7 +77,7 @@ def test_shared_people_are_told_and_no_warning(training):
 
     (note,) = notes_of(clips)
 
-    assert note.startswith("validation shares 1 signer with training (ann)")
+    assert note.startswith("validation shares 1 signer with training ('ann')")
 
 
 def test_clean_splits_are_told_nothing(tiny_dataset):
