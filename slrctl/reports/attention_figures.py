@@ -95,7 +95,7 @@ def scale_for(pictures: Sequence[Picture]) -> Normalize:
 
 def unit(scale: Normalize) -> str:
     """Label the colours of a map."""
-    return "times uniform attention" + (" (stretched)" if scale.vmin else "")
+    return "times uniform attention" + ("\n(stretched)" if scale.vmin else "")
 
 
 def relative(found: AttentionMap, weights: Picture) -> Picture:
@@ -165,7 +165,7 @@ def draw_maps(inspected: InspectedClip, layer: str, *paths: Path) -> None:
     num_columns = min(len(maps), 3)
     num_rows = math.ceil(len(maps) / num_columns)
     is_single = maps[0].weights.shape[1] == 1
-    height = 1.5 if is_single else 0.45 + 2.3 * num_rows * 3 / max(num_columns, 2)
+    height = 1.8 if is_single else 0.45 + 2.3 * num_rows * 3 / max(num_columns, 2)
     with saved_figure((PAGE_WIDTH, height), *paths, layout="compressed", style=STYLE) as figure:
         grid = figure.subplots(num_rows, num_columns, squeeze=False)
         for axes, found, picture in zip(grid.flat, maps, pictures, strict=True):

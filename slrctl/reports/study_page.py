@@ -206,11 +206,12 @@ def latex(report: StudyReport) -> str:
 _STYLE = """
 :root { color-scheme: light dark; --line: #8886; --quiet: #666; }
 @media (prefers-color-scheme: dark) { :root { --quiet: #aaa; } }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 2rem auto; padding: 0 1rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; }
-th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align: right; }
+th, td { padding: .3rem .55rem; border-bottom: 1px solid var(--line); text-align: right; }
 th { vertical-align: bottom; }
 th:first-child, td:first-child, td:last-child, th:last-child { text-align: left; }
+td:not(:first-child, :last-child) { white-space: nowrap; }
 .wide { overflow-x: auto; }
 .quiet { color: var(--quiet); font-size: .9rem; }
 img { max-width: 100%; background: white; border-radius: 6px; padding: .5rem; }

@@ -143,8 +143,9 @@ function step(frame) {
 
 function showReading() {
   const { map, row, column } = state;
-  const reader = map.rows === 1 ? "The class query" : `Frame ${row + 1} of the ${STREAM_NAMES[map.reader]}`;
-  const read = `frame ${column + 1} of the ${STREAM_NAMES[map.read]}`;
+  const named = (stream) => `${stream === "clip" ? "" : "the "}${STREAM_NAMES[stream]}`;
+  const reader = map.rows === 1 ? "The class query" : `Frame ${row + 1} of ${named(map.reader)}`;
+  const read = `frame ${column + 1} of ${named(map.read)}`;
   let text;
   if (map.rows > 1 && !map.rowsCount[row]) text = `${reader}: the hand is missing there.`;
   else if (!map.keys[column]) text = `${reader} gives ${read} nothing: it is missing there.`;

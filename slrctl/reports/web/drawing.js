@@ -218,10 +218,12 @@ function drawOverview() {
   const { clientWidth: width } = document.getElementById("overview");
   const across = Math.min(maps.length, width < 560 ? 2 : width < 900 ? 3 : 6);
   const down = Math.ceil(maps.length / across);
-  const side = Math.min(300, (width - 130) / across - 40);
+  const room = (width - 120) / across;
+  const xgap = Math.min(0.4, 60 / room);  // for the labels beside a map
+  const side = Math.min(300, (1 - xgap) * room);
   document.getElementById("overview").style.height = `${down * (side + 80) + 20}px`;
   const layout = baseLayout("overview", {
-    grid: { rows: down, columns: across, pattern: "independent", xgap: 0.4,
+    grid: { rows: down, columns: across, pattern: "independent", xgap,
       ygap: 80 / (side + 80) },
     margin: { l: 48, r: 72, t: 26, b: 42 }, annotations: [],
   });
