@@ -13,7 +13,6 @@ from slrctl.core.data.dataset import SignDataset, rows_where
 from slrctl.errors import UsageError
 from slrctl.evaluation.predictions import predict_dataset
 from slrctl.layers import Layer
-from slrctl.reports.attention_data import numbers, prediction
 from slrctl.reports.attention_files import (
     write_clips,
     write_difference,
@@ -174,8 +173,8 @@ def _clips_json(measured: Sequence[MeasuredClip]) -> list[dict[str, Any]]:
             "clip_id": one.inspected.clip.clip_id,
             "gloss": one.inspected.clip.gloss,
             "num_frames": one.inspected.clip.num_frames,
-            "prediction": prediction(one.inspected),
-            **numbers(one.measures),
+            "prediction": one.inspected.prediction_json(),
+            **one.measures.to_json(),
             "misplaced": one.inspected.misplaced,
         }
         for one in measured

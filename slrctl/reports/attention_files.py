@@ -1,22 +1,17 @@
 """Files that `slrctl inspect-attention` writes: pictures, data, a page."""
 
+import json
 import math
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from slrctl.files import write_json, writing_to
-from slrctl.reports.attention_data import (
-    write_clip_json,
-    write_clip_npz,
-    write_clips_csv,
-    write_faithfulness_npz,
-    write_summary_npz,
-)
+from slrctl.files import replacing, write_json, write_text, writing_to
 from slrctl.reports.attention_figures import (
     draw_comparison,
     draw_consistency,
@@ -27,11 +22,109 @@ from slrctl.reports.attention_figures import (
     draw_mean_maps,
 )
 from slrctl.reports.attention_page import PageRun, write_page
+from slrctl.reports.tables import write_csv
 from slrctl.studies.attention.faithfulness import Faithfulness
 from slrctl.studies.attention.inspect import OpenedRun
-from slrctl.studies.attention.measures import MeasuredClip
-from slrctl.studies.attention.record import FUSION
-from slrctl.studies.attention.summary import AttentionSummary
+from slrctl.studies.attention.measures import MeasuredClip, as_json
+from slrctl.studies.attention.record import FUSION, InspectedClip
+from slrctl.studies.attention.summary import BOTH_WAYS, AttentionSummary
+
+
+def _facts(measured: MeasuredClip, source: Mapping[str, Any]) -> dict[str, Any]:
+    """Describe the source, the clip, the prediction and the numbers."""
+    inspected, clip = measured.inspected, measured.inspected.clip
+    names = ("clip_id", "gloss", "signer", "session", "fps", "aspect", "num_frames")
+    return {
+        "format": "slrctl attention 1",
+        **source,
+        "clip": {name: getattr(clip, name) for name in names},
+        "prediction": inspected.prediction_json(),
+        "axes": {
+            layer: {
+                m.name: {"reader": m.reader, "read": m.read, "shape": list(m.weights.shape)}
+                for m in maps
+            }
+            for layer, maps in inspected.layers.items()
+        },
+        **measured.measures.to_json(),
+        "misplaced": inspected.misplaced,
+    }
+
+
+def _arrays(inspected: InspectedClip) -> dict[str, np.ndarray]:
+    arrays = {
+        f"{layer}.{found.name}": found.weights
+        for layer, maps in inspected.layers.items()
+        for found in maps
+    }
+    for kind in ("is_present", "gates", "norms"):
+        for stream, array in (getattr(inspected, kind) or {}).items():
+            arrays[f"{kind}.{stream}"] = array
+    return {**arrays, "logits": inspected.logits, "landmarks": inspected.clip.landmarks}
+
+
+def _dumps(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def _write_npz(path: Path, **arrays: Any) -> None:
+    with replacing(path) as unfinished, unfinished.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)
+
+
+def write_clip_npz(path: Path, measured: MeasuredClip, source: Mapping[str, Any]) -> None:
+    """Save arrays, and the rest as a JSON text under `facts`, classes under `classes`.
+
+    Args:
+        path: the file to write.
+        measured: a clip and its numbers.
+        source: the run, its settings and versions.
+    """
+    facts, classes = _dumps(_facts(measured, source)), list(measured.inspected.classes)
+    _write_npz(path, **_arrays(measured.inspected), classes=classes, facts=facts)
+
+
+def write_clip_json(path: Path, measured: MeasuredClip, source: Mapping[str, Any]) -> None:
+    """Save the same as one JSON object; arrays are nested lists under `arrays`."""
+    arrays = {name: as_json(array) for name, array in _arrays(measured.inspected).items()}
+    rest = {"classes": list(measured.inspected.classes), "arrays": arrays}
+    write_text(path, _dumps({**_facts(measured, source), **rest}) + "\n")
+
+
+def write_summary_npz(path: Path, summary: AttentionSummary) -> None:
+    """Save the mean maps of every gloss with their intervals."""
+    columns = ("gloss", "clips", "mean", "low", "high")
+    arrays = {name: np.array([getattr(one, name) for one in summary.glosses]) for name in columns}
+    facts = json.dumps({"format": "slrctl attention summary 1"})
+    _write_npz(path, glosses=arrays.pop("gloss"), directions=BOTH_WAYS, facts=facts, **arrays)
+
+
+def write_clips_csv(path: Path, summary: AttentionSummary) -> None:
+    """Save a row a clip with its measures."""
+    rows = [
+        {
+            "clip_id": one.inspected.clip.clip_id,
+            "gloss": one.inspected.clip.gloss,
+            "predicted": one.inspected.predicted,
+            "probability": one.inspected.confidence,
+            "two_handed": one.is_two_handed,
+            "lag": one.lag,
+            **one.values,
+        }
+        for one in summary.clips
+    ]
+    write_csv(pd.DataFrame(rows), path, float_format="%.7g")
+
+
+def write_faithfulness_npz(path: Path, found: Faithfulness) -> None:
+    """Save the curves of every clip."""
+    curves = {
+        f"{name}.{kind}": array
+        for name, curves in found.curves.items()
+        for kind, array in curves._asdict().items()
+    }
+    _write_npz(path, clip_ids=list(found.clip_ids), **curves)
+
 
 _PICTURES = ("png", "svg", "pdf")
 

@@ -19,7 +19,6 @@ import numpy as np
 
 from slrctl.core import skeleton
 from slrctl.files import replacing
-from slrctl.reports.attention_data import numbers, prediction
 from slrctl.reports.attention_figures import DIVERGENCES, STREAM_NAMES
 from slrctl.settings import CMCLSettings
 from slrctl.studies.attention.measures import CLEAR, MeasuredClip
@@ -92,8 +91,8 @@ def _packed_clip(
     names = ("clip_id", "gloss", "signer", "fps", "num_frames")
     return {
         **{name: getattr(clip, name) for name in names},
-        "prediction": prediction(inspected),
-        "numbers": numbers(measured.measures),
+        "prediction": inspected.prediction_json(),
+        "numbers": measured.measures.to_json(),
         "left_is_present": inspected.is_present["left_hand"].astype(int).tolist(),
         "right_is_present": inspected.is_present["right_hand"].astype(int).tolist(),
         "box": box,

@@ -40,27 +40,25 @@ class FileReport(NamedTuple):
     pictures: list[dict[str, str]] | None
 
     def to_json(self) -> dict[str, Any]:
-        overview = self.overview
+        aspects = self.overview.aspects.items()
         facts = {
             "path": str(self.path),
-            **overview._asdict(),
-            **{
-                name: [group._asdict() for group in getattr(overview, name)]
-                for name in ("glosses", "signers", "sessions", "splits")
-            },
-            "classes": len(overview.glosses),
-            "aspects": [{"aspect": a, "clips": count} for a, count in overview.aspects.items()],
-            "coordinates": overview.coordinates._asdict(),
+            **_nested(self.overview),
+            "classes": len(self.overview.glosses),
+            "aspects": [{"aspect": aspect, "clips": clips} for aspect, clips in aspects],
             "dropped_by_reason": self.dropped_by_reason,
             "notes": self.notes,
         }
         if self.rectification is not None:
-            joints = [
-                joint._asdict() | {"before": joint.before._asdict(), "after": joint.after._asdict()}
-                for joint in self.rectification.joints
-            ]
-            facts["rectification"] = self.rectification._asdict() | {"joints": joints}
+            facts["rectification"] = _nested(self.rectification)
         return facts if self.pictures is None else {**facts, "pictures": self.pictures}
+
+
+def _nested(value: Any) -> Any:
+    """Turn a NamedTuple and those within it into dictionaries."""
+    if hasattr(value, "_asdict"):
+        return {name: _nested(item) for name, item in value._asdict().items()}
+    return [_nested(item) for item in value] if isinstance(value, (tuple, list)) else value
 
 
 def report_file(

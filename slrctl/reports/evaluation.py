@@ -90,14 +90,9 @@ def evaluate_run(
         # First, so that an incomplete folder says what it is about.
         write_json(folder / SUMMARY, report.to_json())
         write_predictions(predictions, folder / PREDICTIONS)
-        write_per_class_csv(evaluation, folder / PER_CLASS)
+        write_csv(pd.DataFrame(evaluation.per_class), folder / PER_CLASS)
         draw_confusion(predictions, folder / CONFUSION, evaluation)
     return report
-
-
-def write_per_class_csv(evaluation: Evaluation, path: Path) -> None:
-    """Write one row a class; fractions are 0-1, undefined ones empty."""
-    write_csv(pd.DataFrame(evaluation.per_class), path)
 
 
 def _check_folder(folder: Path, about: dict[str, str]) -> None:

@@ -7,7 +7,6 @@ import pytest
 from attention_maps import directed, inspected_clip, measured_clip, shifted
 from numpy.testing import assert_allclose
 
-from slrctl.reports.attention_data import as_json
 from slrctl.reports.attention_figures import (
     draw_comparison,
     draw_consistency,
@@ -18,6 +17,7 @@ from slrctl.reports.attention_figures import (
     scale_for,
 )
 from slrctl.settings import CMCLSettings
+from slrctl.studies.attention.measures import as_json
 
 T = 9
 
@@ -51,13 +51,10 @@ def test_every_map_of_a_layer_is_drawn_with_its_heads_averaged(figures, tmp_path
 
     shown = maps(figures["maps"])
     assert len(shown) == count
-    assert_allclose(shown[-1].images[0].get_array().filled(np.nan), last_map(inspected, layer))
+    # Every frame of the last map counts.
+    last = T * inspected.layers[layer][-1].mean.astype(float)
+    assert_allclose(shown[-1].images[0].get_array().filled(np.nan), last)
     assert len({axes.images[0].get_clim() for axes in shown}) == 1
-
-
-def last_map(inspected, layer):
-    """The heads' mean in times uniform; every frame of the last map counts."""
-    return T * inspected.layers[layer][-1].mean.astype(float)
 
 
 @pytest.mark.parametrize(("layer", "count"), [("fusion", 18), ("encoder-1", 7), ("decoder-1", 4)])

@@ -67,29 +67,38 @@ def frame_with(**places: tuple[float, float]) -> np.ndarray:
     return frame
 
 
-def text_of(lines) -> list[str]:
-    return [line.plain for line in lines]
+@pytest.mark.parametrize(
+    ("places", "columns", "rows", "expected"),
+    [
+        ({"nose": (0, 0)}, 1, 1, ["⠁"]),
+        ({"nose": (1, 0)}, 1, 1, ["⠈"]),
+        ({"nose": (0, 1)}, 1, 1, ["⡀"]),
+        ({"nose": (1, 1)}, 1, 1, ["⢀"]),
+        ({"nose": (0, 1 / 3)}, 1, 1, ["⠂"]),
+        ({"leftShoulder": (0, 0), "leftElbow": (1, 1)}, 2, 1, ["⠑⢄"]),
+        ({}, 4, 2, ["    ", "    "]),
+    ],
+)
+def test_landmarks_and_the_lines_between_them_are_dots_of_braille(places, columns, rows, expected):
+    lines = draw_braille(frame_with(**places), 1.0, WHOLE, columns, rows)
+
+    assert [line.plain for line in lines] == expected
 
 
 @pytest.mark.parametrize(
-    ("place", "character"),
-    [((0, 0), "⠁"), ((1, 0), "⠈"), ((0, 1), "⡀"), ((1, 1), "⢀"), ((0, 1 / 3), "⠂")],
+    ("places", "aspect", "columns", "rows", "expected"),
+    [
+        ({"leftShoulder": (0, 0), "leftElbow": (1, 1)}, 1.0, 4, 4, [".", " .", "  .", "   ."]),
+        # A window two heights wide shows an image of that aspect whole.
+        ({"nose": (0.5, 0.0), "wrist_left": (1.0, 0.0)}, 2.0, 9, 1, ["    .   L"]),
+        ({"nose": (5.0, 5.0)}, 1.0, 9, 3, ["", "", ""]),
+        ({}, 1.0, 4, 2, ["", ""]),
+    ],
 )
-def test_a_landmark_is_the_dot_it_lies_on(place, character):
-    assert text_of(draw_braille(frame_with(nose=place), 1.0, WHOLE, 1, 1)) == [character]
+def test_without_colour_a_frame_is_drawn_in_letters(places, aspect, columns, rows, expected):
+    window = WHOLE._replace(right=aspect)
 
-
-def test_a_line_goes_from_one_landmark_to_the_other():
-    frame = frame_with(leftShoulder=(0, 0), leftElbow=(1, 1))
-
-    assert text_of(draw_braille(frame, 1.0, WHOLE, 2, 1)) == ["⠑⢄"]
-    assert draw_letters(frame, 1.0, WHOLE, 4, 4) == [".", " .", "  .", "   ."]
-
-
-def test_x_is_stretched_by_the_aspect():
-    frame = frame_with(nose=(0.5, 0.0), wrist_left=(1.0, 0.0))
-
-    assert draw_letters(frame, 2.0, Window(0.0, 2.0, 0.0, 1.0), 9, 1) == ["    .   L"]
+    assert draw_letters(frame_with(**places), aspect, window, columns, rows) == expected
 
 
 def test_hands_have_their_own_letters_and_colours_and_lie_over_the_body():
@@ -113,12 +122,6 @@ def test_what_lies_outside_the_window_is_left_out():
     frame = frame_with(nose=(1e9, 0.5), neck=(0.5, 0.5), leftWrist=(-4.0, 0.5))
 
     assert "." in draw_letters(frame, 1.0, WHOLE, 9, 3)[1]
-    assert draw_letters(frame_with(nose=(5.0, 5.0)), 1.0, WHOLE, 9, 3) == ["", "", ""]
-
-
-def test_an_empty_frame_is_an_empty_picture():
-    assert text_of(draw_braille(frame_with(), 1.0, WHOLE, 4, 2)) == ["    ", "    "]
-    assert draw_letters(frame_with(), 1.0, WHOLE, 4, 2) == ["", ""]
 
 
 @pytest.mark.parametrize(

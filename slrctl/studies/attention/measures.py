@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 from itertools import combinations
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -52,6 +52,30 @@ class ClipMeasures:
     head_divergence: Float[np.ndarray, " H"]
     redundancy: dict[str, float]
     lag: Lag | None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "exchange": {"parts": list(STREAMS), "shares": as_json(self.exchange)},
+            "relative_entropy": {name: as_json(values) for name, values in self.entropy.items()},
+            "consistency": {
+                "mean_of_heads": as_json(self.divergence),
+                "heads": as_json(self.head_divergence),
+            },
+            "redundancy": {name: as_json(value) for name, value in self.redundancy.items()},
+            "lag": None if self.lag is None else self.lag._asdict(),
+        }
+
+
+def as_json(value: Any) -> Any:
+    """Turn arrays into lists fit for JSON: NaN becomes None, float32 its shortest decimal form."""
+    if isinstance(value, np.ndarray):
+        if value.dtype == np.float32:
+            # Ten digits hide what float32 does not know; the shortest form reads back to the bit.
+            value = value.astype(np.str_).astype(np.float64)
+        if value.dtype.kind == "f" and np.isnan(value).any():
+            value = np.where(np.isnan(value), np.array(None), value)
+        return value.tolist()
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 class MeasuredClip(NamedTuple):

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32
@@ -83,6 +83,14 @@ class InspectedClip:
     @property
     def probability_of_truth(self) -> float:
         return float(self.probabilities[self.classes.index(self.clip.gloss)])
+
+    def prediction_json(self) -> dict[str, Any]:
+        return {
+            "gloss": self.predicted,
+            "probability": self.confidence,
+            "probability_of_truth": self.probability_of_truth,
+            "is_right": self.is_right,
+        }
 
     @property
     def fusion(self) -> dict[str, AttentionMap]:
