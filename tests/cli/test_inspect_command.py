@@ -194,7 +194,7 @@ def test_the_document_names_everything_that_the_files_hold(run, tmp_path):
     for name in one["arrays"]:
         layer, _, rest = name.partition(".")
         is_map = layer in one["axes"]
-        found |= {"LAYER.MAP", rest} if is_map else {f"{layer}.PART" if rest else name}
+        found |= {"LAYER.MAP", rest} if is_map else {f"{layer}.STREAM" if rest else name}
     with np.load(tmp_path / "summary.npz", allow_pickle=False) as file:
         found |= set(file.files)
     with (tmp_path / "clips.csv").open(encoding="utf-8", newline="") as rows:
