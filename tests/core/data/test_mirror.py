@@ -18,7 +18,6 @@ from slrctl.core.data.mirror import (
     USUAL_SHOULDERS,
     drop_edge_hands,
     hand_activity,
-    hand_centres,
     is_inside,
     lead_with_right,
     mirror_landmarks,
@@ -116,37 +115,7 @@ def test_a_steady_move_counts_in_shoulder_distances_and_by_its_share_of_the_fram
     assert right == 0
 
 
-def test_a_detection_far_off_in_one_frame_moves_nothing():
-    landmarks = still_clip(left=(0.4, 0.4))
-    landmarks[7, LEFT] = 0.9
-
-    assert hand_activity(landmarks)[0] == pytest.approx(STANDING_TRAVEL)
-
-
-@pytest.mark.parametrize("place", [(0.5, 1.02), (0.5, 0.97), (-0.1, 0.5), (0.97, 0.5), (0.5, 0.0)])
-def test_a_hand_at_the_edge_of_the_image_rests_however_it_jumps(place):
-    landmarks = still_clip(left=place, right=(0.4, 0.4))
-    landmarks[::2, LEFT] += np.array((0.02, 0.02), np.float32)
-
-    assert hand_activity(landmarks) == (0.0, pytest.approx(STANDING_TRAVEL))
-
-
 # --- hands at the edge --------------------------------------------------------------------------
-
-
-def test_the_centre_of_a_hand_is_the_mean_of_its_present_landmarks():
-    landmarks = random_clip(5)
-
-    centres = hand_centres(landmarks)
-
-    expected = np.full((5, 2, 2), np.nan)
-    for frame in range(5):
-        for side, hand in enumerate((LEFT, RIGHT)):
-            seen = [point for point in landmarks[frame, hand] if not np.isnan(point).any()]
-            if seen:
-                expected[frame, side] = np.mean(seen, axis=0)
-    assert np.isnan(expected).any()
-    assert_allclose(centres, expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -156,13 +156,6 @@ def test_mirrored_clips_have_the_other_hand_dominant(tiny_dataset):
     assert left + right + neither == overview.clips
 
 
-def test_nothing_hangs_on_the_order_of_the_clips(tiny_dataset):
-    forwards, backwards = (describe_clips(tiny_dataset.clips[::step]) for step in (1, -1))
-
-    assert forwards.signers == backwards.signers
-    assert forwards.missing == pytest.approx(backwards.missing)
-
-
 def test_the_typical_clip_of_a_gloss_has_the_middle_share_missing():
     clips = []
     for number, share in enumerate([0.9, 0.1, 0.5]):

@@ -19,13 +19,12 @@ from slrctl.core.data.dataset import SignDataset, ordered_classes
 from slrctl.core.data.synthetic.body import (
     Signer,
     bell,
-    draw_camera,
     draw_goals,
     draw_signer,
     draw_timing,
+    film,
     keys_of,
     perform,
-    project,
 )
 from slrctl.core.data.synthetic.lexicon import MAX_GLOSSES, Sign, lexicon
 from slrctl.core.seeding import counter_uniform
@@ -167,7 +166,7 @@ def _gaps(
     return is_gap
 
 
-def _film(
+def _record(
     parameters: SynthesisParameters,
     seed: int,
     split: str,
@@ -202,21 +201,21 @@ def _film(
     cycles = pace[:, 0][clip] + frame * (0.01 + 0.02 * pace[:, 1])[clip]
     body = body + (sway[clip] * np.sin(2 * np.pi * cycles)[:, None])[:, None]
     session_name = f"{signer.name}-{chr(ord('a') + session)}"
-    camera = draw_camera(seed, signer.name, session_name, aspect)
+    points, scale = film(body, seed, signer.name, session_name, aspect)
     drawn = counter_uniform(frame_keys, int(timing.num_frames.max()))[clip, frame]
     detected = _detect(
-        project(camera, body),
+        points,
         raised,
         frame,
         (drawn * 2.0**53).astype(np.uint64),
         parameters,
-        parameters.jitter * camera.scale / np.array([aspect, 1.0]),
+        parameters.jitter * scale / np.array([aspect, 1.0]),
     )
     # Rounded so that the last bit of a machine's sine never reaches a clip's fingerprint.
     landmarks = np.split(np.round(detected, 5).astype(np.float32), starts[1:])
     strokes = timing.strokes.tolist()
     dominant: Side = "left" if signer.is_left_handed else "right"
-    filmed = []
+    recorded = []
     for row, (clip_id, sign) in enumerate(zip(clip_ids, shown, strict=True)):
         lag = int(timing.lag[row])
         leading: Side = dominant if lag == 0 else "left" if lag > 0 else "right"
@@ -230,8 +229,8 @@ def _film(
         )
         names = (signer.name, session_name, split)
         frames = landmarks[row]
-        filmed.append((Clip(clip_id, sign.gloss, frames, *names, signer.fps, aspect), truth))
-    return filmed
+        recorded.append((Clip(clip_id, sign.gloss, frames, *names, signer.fps, aspect), truth))
+    return recorded
 
 
 def synthesise(
@@ -244,7 +243,7 @@ def synthesise(
     """
     parameters = parameters or SynthesisParameters()
     signs = lexicon(parameters.num_glosses)
-    filmed: list[tuple[Clip, ClipTruth]] = []
+    recorded: list[tuple[Clip, ClipTruth]] = []
     for split in ("train", "val", "test"):
         for number in range(getattr(parameters, f"num_{split}_signers")):
             # Handedness and aspect take turns, so that both occur in small splits too, in train in
@@ -252,10 +251,10 @@ def synthesise(
             signer = draw_signer(seed, f"{split}{number + 1}", is_left_handed=number % 2 == 1)
             aspect = _ASPECTS[(number // 2 if split == "train" else number) % 2]
             for session in range(min(parameters.num_sessions, parameters.repetitions)):
-                filmed += _film(parameters, seed, split, signer, aspect, session, signs)
+                recorded += _record(parameters, seed, split, signer, aspect, session, signs)
     dataset = SignDataset(
-        clips=tuple(clip for clip, _ in filmed),
+        clips=tuple(clip for clip, _ in recorded),
         classes=ordered_classes(sign.gloss for sign in signs),
         name=name,
     )
-    return SyntheticSet(dataset, {clip.clip_id: truth for clip, truth in filmed}, signs)
+    return SyntheticSet(dataset, {clip.clip_id: truth for clip, truth in recorded}, signs)

@@ -108,42 +108,30 @@ def draw_signer(seed: int, name: str, *, is_left_handed: bool) -> Signer:
     )
 
 
-@dataclass(frozen=True, eq=False)
-class Camera:
-    """The camera of one session."""
-
-    rotation: Float[np.ndarray, "3 3"]
-    scale: float
-    """Distance of the shoulders over the height of the image."""
-    centre: Float[np.ndarray, " 2"]
-    """Place of the neck in the image, in image widths and heights."""
-    aspect: float
-    distance: float = 6.0
-    """From the camera to the neck, in shoulder distances."""
+_CAMERA_DISTANCE = 6.0  # from the camera to the neck, in shoulder distances
 
 
-def draw_camera(seed: int, signer: str, session: str, aspect: float) -> Camera:
-    """Draw a camera from (seed, session); two sessions of a signer are filmed much alike."""
+def film(
+    points: Float[np.ndarray, "N V 3"], seed: int, signer: str, session: str, aspect: float
+) -> tuple[Float[np.ndarray, "N V 2"], float]:
+    """Project points by the camera of a session; two sessions of a signer are filmed much alike.
+
+    Returns:
+        x and y in the image, divided by its width and height, and the distance of the shoulders
+        over the height of the image.
+    """
     usual, own = bell(keys_of([(seed, "camera", signer), (seed, "camera", session)]), 6)
-    yaw, pitch, roll, scale, x, y = 0.85 * usual + 0.5 * own
+    yaw, pitch, roll, size, x, y = 0.85 * usual + 0.5 * own
     angles = np.deg2rad([6.0 * yaw, 3.0 * pitch, 1.5 * roll])
     (cos_y, cos_p, cos_r), (sin_y, sin_p, sin_r) = np.cos(angles), np.sin(angles)
     turn = np.array([[cos_y, 0, sin_y], [0, 1, 0], [-sin_y, 0, cos_y]])
     nod = np.array([[1, 0, 0], [0, cos_p, -sin_p], [0, sin_p, cos_p]])
     lean = np.array([[cos_r, -sin_r, 0], [sin_r, cos_r, 0], [0, 0, 1]])
-    return Camera(
-        rotation=lean @ nod @ turn,
-        scale=0.27 + 0.015 * float(scale),
-        centre=np.array([0.5 + 0.03 * x, 0.50 + 0.02 * y]),
-        aspect=aspect,
-    )
-
-
-def project(camera: Camera, points: Float[np.ndarray, "N V 3"]) -> Float[np.ndarray, "N V 2"]:
-    """Film points: x and y in the image, divided by its width and height."""
-    turned = points @ camera.rotation.T
-    perspective = camera.scale * camera.distance / (camera.distance + turned[..., 2:])
-    return camera.centre + turned[..., :2] * perspective / [camera.aspect, 1.0]
+    scale = 0.27 + 0.015 * float(size)
+    centre = np.array([0.5 + 0.03 * x, 0.50 + 0.02 * y])  # the neck
+    turned = points @ (lean @ nod @ turn).T
+    perspective = scale * _CAMERA_DISTANCE / (_CAMERA_DISTANCE + turned[..., 2:])
+    return centre + turned[..., :2] * perspective / [aspect, 1.0], scale
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,8 +12,6 @@ from planted import mirrored as mirror_image
 from slrctl.core.clip import Clip
 from slrctl.core.data.audit.copies import (
     COPY_THRESHOLD,
-    CopySearch,
-    describe,
     digest,
     exact_copies,
     in_torso_frame,
@@ -73,24 +71,6 @@ def test_without_a_torso_place_and_scale_still_drop_out(one, missing):
     landmarks[:, missing] = np.nan
 
     assert_allclose(framed(landmarks * 0.5 + 0.2), framed(landmarks), atol=1e-4, equal_nan=True)
-
-
-def test_a_clip_seen_in_twice_the_frames_has_nearly_the_same_description(one):
-    seen = framed(one.landmarks)
-    doubled = np.repeat(seen, 2, axis=0)
-
-    far = np.linalg.norm(describe(framed(wandering(2).landmarks)) - describe(seen))
-
-    assert np.linalg.norm(describe(doubled) - describe(seen)) < 0.2 * far
-
-
-def test_the_fingerprint_of_a_mirror_image_is_the_other_s_mirrored_one(one):
-    image = replace(one, landmarks=mirror_image(one.landmarks).astype(np.float32))
-    clips = [one, image, *(wandering(seed) for seed in range(3, 9))]
-
-    plain, in_mirror = CopySearch(clips, np.zeros(len(clips), np.int64)).prints
-
-    assert_allclose(plain[1], in_mirror[0], atol=1e-3)
 
 
 def test_a_clip_is_the_same_whatever_it_is_called(one):
