@@ -118,10 +118,7 @@ def rotate_arms(
 ) -> Float[Tensor, "B T 54 2"]:
     """Rotate arms in their joints; forearm and hand move along.
 
-    Args:
-        landmarks: coordinates in the image, NaN where missing.
-        degrees: for the left and the right arm, the angle at the shoulder and at the elbow.
-        aspect: width of each clip's image over its height.
+    `degrees` hold for the left and the right arm the angle at the shoulder and at the elbow.
     """
     moved = landmarks.clone()
     for arm, chain in enumerate(_ARMS):

@@ -130,11 +130,8 @@ def flexion_excess(
 ) -> Float32[np.ndarray, "5 N"]:
     """Return the degrees by which a bone of every finger is bent too far from the one before it.
 
-    Args:
-        inner: the bone towards the wrist.
-        outer: the bone towards the tip.
-        joint: the joint between them, counted from the base of the finger.
-        direction: of the thumb, see `thumb_direction`.
+    `inner` is the bone towards the wrist; `joint` counts from the base of the finger; `direction`
+    is that of the thumb.
     """
     angle = signed_angle(inner, outer)
     angle[THUMB] *= direction

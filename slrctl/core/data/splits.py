@@ -215,8 +215,8 @@ def choose_splits(
 
     Args:
         train: clips of the training file; a split column there gives the split of each row.
-        val: clips to validate on, if a file was named for them.
-        test: clips to test on, if a file was named for them.
+        val: clips of a file named for validation.
+        test: clips of a file named for the test.
         settings: signers named for the splits, who replace the split column; `val_share`, held out
             where there is nothing to validate on; `skip_bad_clips`, those whose gloss training
             lacks.

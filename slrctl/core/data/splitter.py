@@ -225,11 +225,6 @@ def splits_of_named(
 ) -> dict[str, str]:
     """Return the split of each signer or session that is named for one.
 
-    Args:
-        clips: any.
-        unit: the names are those of signers, or of sessions.
-        named: the names for each split.
-
     Raises:
         UsageError: a name is given for two splits.
         DataError: no clip has a name, or some clips have none.
@@ -270,8 +265,8 @@ def split_clips(
         clips: any; their splits are replaced.
         by: signer or session keeps the clips of one together; random divides them one by one;
             None trains on all that are not named.
-        val_share: of the clips to divide, for validation; 0 for none.
-        test_share: of the clips to divide, for the test; 0 for none.
+        val_share: of the clips that are not named; 0 for none.
+        test_share: the same.
         seed: decides among divisions that are as good.
         unit: `named` holds signers, or sessions.
         named: names for each split.
@@ -353,12 +348,7 @@ def count_splits(clips: Sequence[Clip]) -> dict[str, SplitCounts]:
 
 
 def split_warnings(counts: Mapping[str, SplitCounts], wanted: Mapping[str, float]) -> list[str]:
-    """Warn of each split that lacks a gloss or is far from its share.
-
-    Args:
-        counts: of the splits of one set.
-        wanted: the share of those splits whose size was to be chosen.
-    """
+    """Warn of each split that lacks a gloss, or is far from its share if one was wanted."""
     notes = []
     total = sum(split.clips for split in counts.values())
     for name, split in counts.items():

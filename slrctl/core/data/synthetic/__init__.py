@@ -127,15 +127,10 @@ def _detect(
     parameters: SynthesisParameters,
     jitter: Float[np.ndarray, " 2"],
 ) -> Float[np.ndarray, "N 54 2"]:
-    """Jitter the landmarks and set the missing ones to NaN.
+    """Jitter the landmarks of frames of many clips, and set the missing ones to NaN.
 
-    Args:
-        points: true positions, frames of many clips one after the other.
-        raised: height of the left and the right hand.
-        frame: number of each frame in its clip.
-        keys: one random key a frame.
-        parameters: probabilities of losing hands and landmarks.
-        jitter: standard deviation in x and in y.
+    `raised` is the height of the left and the right hand, `frame` the number of each frame in its
+    clip, `jitter` the standard deviation in x and in y. Every frame has a key of its own.
     """
     noise = bell(keys, 2 * skeleton.NUM_LANDMARKS).reshape(points.shape)
     share = counter_uniform(keys ^ np.uint64(1), 4 + skeleton.NUM_BODY)

@@ -165,15 +165,10 @@ def draw_timing(
     *,
     is_left_handed: bool,
 ) -> Timing:
-    """Draw the clock of every clip.
+    """Draw the clock of every clip from its key.
 
-    Args:
-        keys: one random key a clip.
-        signs: the sign of each clip.
-        tempo: frames of the signer's signs of usual length.
-        frames: fewest and most frames of a clip.
-        max_lag: largest lag, either way, of signs in which both hands move.
-        is_left_handed: True if the left hand is the dominant one.
+    `tempo` is the number of frames of a sign of usual length, `frames` the fewest and the most of a
+    clip, `max_lag` the largest lag, either way, of signs in which both hands move.
     """
     share = counter_uniform(keys, 7)
     lag = np.floor(share[:, 0] * (2 * max_lag + 1)).astype(np.int64) - max_lag
@@ -345,15 +340,7 @@ def perform(
     clip: Int64[np.ndarray, " N"],
     frame: Int64[np.ndarray, " N"],
 ) -> tuple[Float64[np.ndarray, "N 54 3"], Float64[np.ndarray, "N 2"]]:
-    """Move the body through the clips.
-
-    Args:
-        signer: the person.
-        signs: the sign of each clip.
-        goals: the targets of the hands of each clip.
-        timing: the clock of each clip.
-        clip: the clip of each frame.
-        frame: its number in that clip.
+    """Move the body through the clips; each frame is known by its clip and its number there.
 
     Returns:
         All landmarks, in the order of `skeleton`, and the height of the left and the right hand: 0

@@ -180,14 +180,9 @@ RELAXED = (joint_angles("claw") + joint_angles("flat")) / 2
 def hand_points(
     angles: Float[np.ndarray, "N 5 5"], finger_scale: float = 1.0
 ) -> Float[np.ndarray, "N 21 3"]:
-    """Bend the hand.
+    """Bend the hand; return points in the order of `skeleton.HAND_NAMES`, in palm coordinates.
 
-    Args:
-        angles: one row a chain, as from `joint_angles`.
-        finger_scale: length of a signer's fingers over the usual one; the palm stays.
-
-    Returns:
-        Points in the order of `skeleton.HAND_NAMES`, in palm coordinates.
+    `angles` have a row a chain, as from `joint_angles`; `finger_scale` leaves the palm as it is.
     """
     radians = np.deg2rad(angles)
     flexion = np.cumsum(radians[..., :3], axis=-1)
