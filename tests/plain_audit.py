@@ -1,4 +1,4 @@
-"""What one clip leaves unexplained of another, in plain loops and with scipy's solver."""
+"""Share of a clip that another one leaves unexplained, in plain loops and with scipy's solver."""
 
 import math
 
@@ -24,7 +24,7 @@ def _one_way(first: Landmarks, second: Landmarks) -> float:
         rest = []
         for row in range(len(first)):
             place = (start + (end - start) * row / (len(first) - 1)) * (len(second) - 1)
-            # Beyond the last frame the clip goes on as it ended; such ends are not compared.
+            # Beyond the last frame the last step is continued; such ends are not compared.
             low = min(max(math.floor(place), 0), len(second) - 2)
             share = place - low
             of_frame = []

@@ -1,4 +1,4 @@
-"""Clips to audit, and changes made to a clip before it turns up in another split of a set."""
+"""Clips to audit, and changes to a clip before it is copied into another split."""
 
 from collections.abc import Callable
 from typing import Any, cast
@@ -79,7 +79,6 @@ def trimmed(clip: Landmarks, start: float, end: float) -> Landmarks:
     return clip[round(start * len(clip)) : round((1 - end) * len(clip))]
 
 
-# The stronger of two of a kind are told by their numbers.
 CHANGES: dict[str, Change] = {
     "exact": lambda clip, _: clip,
     "rounded": lambda clip, _: np.round(clip, 3),

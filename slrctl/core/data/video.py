@@ -358,7 +358,7 @@ def extract_videos(
 
     Args:
         videos: in the order of the clips in the output.
-        output: the file, in the format its name asks for; its folder is made if need be.
+        output: the file, in the format its name asks for; its folder is created if need be.
         num_processes: videos worked on at a time.
 
     Raises:

@@ -204,8 +204,8 @@ def test_a_frame_is_rectified_alike_to_the_bit_whatever_lies_beside_it(size):
     together = rectify(frames, aspect, 0.4)
 
     for first in range(0, 120, size):
-        part = slice(first, first + size)
-        assert same_bits(rectify(frames[part], aspect[part], 0.4), together[part].copy())
+        rows = slice(first, first + size)
+        assert same_bits(rectify(frames[rows], aspect[rows], 0.4), together[rows].copy())
 
 
 def test_clips_and_frames_are_rows_of_one_array():

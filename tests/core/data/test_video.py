@@ -20,12 +20,12 @@ from slrctl.errors import DataError, SlrctlError
 
 
 def points(count: int, offset: float) -> SimpleNamespace:
-    """What MediaPipe hands back: landmark n is at (n + offset, n - offset)."""
+    """Landmarks as MediaPipe returns them; number n is at (n + offset, n - offset)."""
     landmarks = [SimpleNamespace(x=n + offset, y=n - offset, z=0.0) for n in range(count)]
     return SimpleNamespace(landmark=landmarks)
 
 
-def test_what_was_seen_is_put_in_our_order():
+def test_detected_landmarks_are_put_in_our_order():
     seen = SimpleNamespace(
         pose_landmarks=points(33, 0.25),
         left_hand_landmarks=points(21, 100.5),
@@ -43,7 +43,7 @@ def test_what_was_seen_is_put_in_our_order():
     np.testing.assert_array_equal(frame[place("thumbCMC_right")], (201.5, -199.5))
 
 
-def test_what_was_not_seen_is_missing():
+def test_undetected_landmarks_are_missing():
     seen = SimpleNamespace(
         pose_landmarks=None, left_hand_landmarks=points(21, 0.5), right_hand_landmarks=None
     )
@@ -114,7 +114,7 @@ def test_a_folder_per_gloss_names_glosses_and_clips(tmp_path):
     assert notes == []
 
 
-def test_videos_beside_the_folders_and_empty_folders_are_told_of(tmp_path):
+def test_videos_beside_the_folders_and_empty_folders_are_noted(tmp_path):
     touch(tmp_path, "book/1.mp4", "intro.mp4", "empty/readme.txt")
 
     videos, notes = list_videos(tmp_path)
@@ -124,7 +124,7 @@ def test_videos_beside_the_folders_and_empty_folders_are_told_of(tmp_path):
 
 
 @pytest.mark.parametrize(("gloss", "expected"), [(None, "unknown"), ("book", "book")])
-def test_a_flat_folder_and_a_single_video_show_what_is_said(tmp_path, gloss, expected):
+def test_a_flat_folder_and_a_single_video_show_the_gloss_that_is_given(tmp_path, gloss, expected):
     touch(tmp_path, "b.mp4", "a.avi")
 
     folder, single = list_videos(tmp_path, gloss), list_videos(tmp_path / "b.mp4", gloss)
@@ -150,7 +150,7 @@ def test_names_that_would_be_the_same_keep_their_ends(tmp_path):
     ]
 
 
-def test_a_csv_says_all_that_is_known(tmp_path):
+def test_a_csv_names_gloss_signer_and_split(tmp_path):
     (tmp_path / "list.csv").write_text(
         "\ufeffgloss, path ,split,signer,remark\nbook,some/1.mp4,train,ann,x\nhouse,1.mp4,,,\n",
         encoding="utf-8",

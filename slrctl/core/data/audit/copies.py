@@ -37,7 +37,7 @@ Kind = Literal["exact", "near", "mirrored", "interpolated"]
 
 
 class Leak(NamedTuple):
-    """Two clips, by row, in two splits, one of which tells of the other.
+    """Two clips, by row, in two splits, one of which is derived from the other.
 
     `first` is an interpolated clip, `second` one of the two that it lies between.
     `unexplained` is the share of the movement by which they differ; 0 where they are bit-identical.
@@ -145,7 +145,7 @@ def mirrored(clip: Landmarks) -> Landmarks:
 _NUM_WINDOWS, _NUM_DIMENSIONS = 8, 48
 # More clips hardly turn the directions, but take memory: 750 numbers each.
 _MOST_SAMPLED = 4000
-# Wrists say where a sign is made; the many landmarks of a hand count together about as much.
+# Wrists give the place of a sign; the many landmarks of a hand count together about as much.
 _WEIGHTS = np.concatenate([[1.0, 1.0, 3.0, 3.0], np.full(2 * skeleton.NUM_HAND, 0.5)])
 _PRESENCE_WEIGHT = 0.5
 

@@ -1,4 +1,4 @@
-"""The audit of a set: everything by which one split tells of another, and a set without it."""
+"""The audit of a set: leaks between its splits, and the set without them."""
 
 import math
 import re
@@ -183,7 +183,7 @@ def name_hints(clips: Sequence[Clip]) -> list[tuple[int, int]]:
 
 
 def audit_splits(clips: Sequence[Clip]) -> Audit:
-    """Look for anything by which one split of a set tells of another.
+    """Look for leaks between the splits of a set.
 
     Args:
         clips: of at least two splits, which may have any names.
@@ -230,12 +230,11 @@ class Fixed(NamedTuple):
 
 
 def fix(audit: Audit, way: Literal["drop", "move"]) -> Fixed:
-    """Drop or move clips until no clip tells of a clip in another split.
+    """Drop or move clips until no leak between clips is left.
 
-    Dropping takes of two copies the one in the split that is worth less: training before
-    validation before test; and of an interpolated clip that clip, wherever it is. Moving brings
-    all of them into the split that is worth least. Every round is audited again, since a leak may
-    show only once the copy before it is gone.
+    Of two copies, the one in the less valuable split is dropped (train, then val, then test); an
+    interpolated clip is dropped wherever it is. Moving brings all of them into the least valuable
+    split. Every round is audited again, since a leak may show only once the copy before it is gone.
     """
     clips = list(audit.clips)
     names = dict.fromkeys(map(split_of, clips))

@@ -189,7 +189,7 @@ def test_real_sets_are_clean_when_takes_of_a_session_are_divided_at_random(share
     assert [leak for leak in audit.leaks if leak.kind != "exact"] == []
 
 
-# A sign that is held moves less than the changes do: of those, not all can be told.
+# A sign that is held moves less than these changes do: not all of its copies can be found.
 HARD = {"jittered", "jittered by 0.02", "mirrored and jittered", "several at once", "frames lost"}
 
 
@@ -207,7 +207,7 @@ def test_copies_planted_in_real_sets_are_found(shared_data, name):
 
 
 @pytest.mark.slow
-def test_two_files_with_the_same_recordings_are_told(shared_data):
+def test_two_files_with_the_same_recordings_are_found_out(shared_data):
     whole = divided(load_dataset(shared_data / "ksl13.parquet"), ["whole"] * 10_000)
     some = divided(load_dataset(shared_data / "csv" / "ksl_pixels_yup.csv"), ["some"] * 10_000)
 

@@ -1,4 +1,4 @@
-"""Leaks that a training is told of before it begins."""
+"""Leaks that every training looks for before it begins."""
 
 from dataclasses import replace
 
@@ -40,7 +40,7 @@ def test_simple_copies_are_found_and_nothing_else(tiny_dataset, training, change
     assert copies_in(training, [*copies, *others]) == {0, 1, 2}
 
 
-def test_clips_that_miss_nothing_are_told_apart_too():
+def test_clips_that_miss_nothing_are_distinguished_too():
     rng = np.random.default_rng(0)
     clips = [Clip(f"{n}", "a", rng.random((9, 54, 2), dtype=np.float32)) for n in range(40)]
 
@@ -59,7 +59,7 @@ def notes_of(clips: list[Clip]) -> list[str]:
     return [note for note in splits.notes if "slrctl data audit" in note]
 
 
-def test_a_training_is_told_in_one_line(training):
+def test_copies_are_noted_in_one_line(training):
     clips = [replace(clip, gloss="a", signer=None, session=None) for clip in training]
     copies = [
         changed(clips[0], clips[0].landmarks),
@@ -71,7 +71,7 @@ def test_a_training_is_told_in_one_line(training):
     assert note.startswith("warning: 2 of 2 validation clips are in training too, 1 landmark for")
 
 
-def test_shared_people_are_told_and_no_warning(training):
+def test_shared_people_are_noted_without_a_warning(training):
     clips = [replace(clip, gloss="a", signer="ann", session=clip.clip_id) for clip in training]
     clips[0] = replace(clips[0], split="val")
 
@@ -80,5 +80,5 @@ def test_shared_people_are_told_and_no_warning(training):
     assert note.startswith("validation shares 1 signer with training ('ann')")
 
 
-def test_clean_splits_are_told_nothing(tiny_dataset):
+def test_of_clean_splits_nothing_is_noted(tiny_dataset):
     assert notes_of([replace(clip, gloss="a") for clip in tiny_dataset]) == []
