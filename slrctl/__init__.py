@@ -8,23 +8,26 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from slrctl.core.clip import Clip, ClipBatch, collate
-    from slrctl.core.cmcl import (
-        AdaptiveCMCL,
-        CrossModalConsistencyLoss,
-        adaptive_factor,
-        alignment_loss,
-        consistency_loss,
-        contrastive_loss,
-        cycle_loss,
-        temporal_loss,
-    )
-    from slrctl.core.data.dataset import SignDataset, load_dataset
-    from slrctl.core.data.prepare import prepare_clip
-    from slrctl.core.model.fusion import CrossModalAttentionFusion
-    from slrctl.core.model.siformer import SiFormer, SiFormerOutput
-    from slrctl.runs.checkpoint import LoadedRun, load_run
-    from slrctl.settings import Settings
+    from slrctl.core.clip import Clip as Clip
+    from slrctl.core.clip import ClipBatch as ClipBatch
+    from slrctl.core.clip import collate as collate
+    from slrctl.core.cmcl import AdaptiveCMCL as AdaptiveCMCL
+    from slrctl.core.cmcl import CrossModalConsistencyLoss as CrossModalConsistencyLoss
+    from slrctl.core.cmcl import adaptive_factor as adaptive_factor
+    from slrctl.core.cmcl import alignment_loss as alignment_loss
+    from slrctl.core.cmcl import consistency_loss as consistency_loss
+    from slrctl.core.cmcl import contrastive_loss as contrastive_loss
+    from slrctl.core.cmcl import cycle_loss as cycle_loss
+    from slrctl.core.cmcl import temporal_loss as temporal_loss
+    from slrctl.core.data.dataset import SignDataset as SignDataset
+    from slrctl.core.data.dataset import load_dataset as load_dataset
+    from slrctl.core.data.prepare import prepare_clip as prepare_clip
+    from slrctl.core.model.fusion import CrossModalAttentionFusion as CrossModalAttentionFusion
+    from slrctl.core.model.siformer import SiFormer as SiFormer
+    from slrctl.core.model.siformer import SiFormerOutput as SiFormerOutput
+    from slrctl.runs.checkpoint import LoadedRun as LoadedRun
+    from slrctl.runs.checkpoint import load_run as load_run
+    from slrctl.settings import Settings as Settings
 
 _PLACES = {
     "Clip": "slrctl.core.clip",
@@ -48,29 +51,7 @@ _PLACES = {
     "load_run": "slrctl.runs.checkpoint",
     "Settings": "slrctl.settings",
 }
-
-__all__ = [
-    "AdaptiveCMCL",
-    "Clip",
-    "ClipBatch",
-    "CrossModalAttentionFusion",
-    "CrossModalConsistencyLoss",
-    "LoadedRun",
-    "Settings",
-    "SiFormer",
-    "SiFormerOutput",
-    "SignDataset",
-    "adaptive_factor",
-    "alignment_loss",
-    "collate",
-    "consistency_loss",
-    "contrastive_loss",
-    "cycle_loss",
-    "load_dataset",
-    "load_run",
-    "prepare_clip",
-    "temporal_loss",
-]
+__all__ = list(_PLACES)  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> object:

@@ -9,58 +9,22 @@ from typer.core import TyperGroup
 
 from slrctl.cli.console import told_if_output_is_lost
 
-# Name, module and short help of each; the module holds a command of the same name.
-COMMANDS = (
-    ("train", "slrctl.cli.train", "Train a model, keep its best checkpoint, and evaluate it."),
-    ("evaluate", "slrctl.cli.evaluate", "Evaluate a trained model on clips, with intervals."),
-    (
-        "ablate",
-        "slrctl.cli.ablate",
-        "Train variants against a baseline over paired seeds, and say what was shown.",
-    ),
-    (
-        "inspect-attention",
-        "slrctl.cli.inspect_attention",
-        "Show what the hands attend to in a clip.",
-    ),
-    (
-        "doctor",
-        "slrctl.cli.doctor",
-        "Check this installation: packages, arithmetic, determinism, saving, folders.",
-    ),
-    (
-        "data convert",
-        "slrctl.cli.data.convert",
-        "Convert clips of any format to our Parquet, or to the SPOTER CSV.",
-    ),
-    (
-        "data extract",
-        "slrctl.cli.data.extract",
-        "Turn videos into clips of landmarks with MediaPipe Holistic.",
-    ),
-    ("data info", "slrctl.cli.data.info", "Say what a file of clips holds, and draw some of it."),
-    (
-        "data split",
-        "slrctl.cli.data.split",
-        "Divide clips into train, val and test, and write that into the split column.",
-    ),
-    ("data show", "slrctl.cli.data.show", "Play a clip in the terminal, or draw it."),
-    (
-        "data audit",
-        "slrctl.cli.data.audit",
-        "Look for leaks between the splits of a set; exit 1 where there are any.",
-    ),
-    (
-        "data synth",
-        "slrctl.cli.data.synth",
-        "Generate synthetic signing whose truth is known, and save it.",
-    ),
-    (
-        "data cache",
-        "slrctl.cli.data.cache",
-        "Show or clear the clips that are kept so that no file is read twice.",
-    ),
-)
+# Each command with its short help. `data info` is the function `info` of `slrctl.cli.data.info`.
+COMMANDS = {
+    "train": "Train a model, keep its best checkpoint, and evaluate it.",
+    "evaluate": "Evaluate a trained model on clips, with intervals.",
+    "ablate": "Train variants against a baseline over paired seeds, and say what was shown.",
+    "inspect-attention": "Show what the hands attend to in a clip.",
+    "doctor": "Check this installation: packages, arithmetic, determinism, saving, folders.",
+    "data convert": "Convert clips of any format to our Parquet, or to the SPOTER CSV.",
+    "data extract": "Turn videos into clips of landmarks with MediaPipe Holistic.",
+    "data info": "Say what a file of clips holds, and draw some of it.",
+    "data split": "Divide clips into train, val and test, and write that into the split column.",
+    "data show": "Play a clip in the terminal, or draw it.",
+    "data audit": "Look for leaks between the splits of a set; exit 1 where there are any.",
+    "data synth": "Generate synthetic signing whose truth is known, and save it.",
+    "data cache": "Show or clear the clips that are kept so that no file is read twice.",
+}
 
 
 class LazyGroup(TyperGroup):
@@ -68,9 +32,9 @@ class LazyGroup(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name = args[0] if ctx.parent is None else f"{ctx.info_name} {args[0]}"
-        for command, module, _ in COMMANDS:
-            if command == name:
-                self.add_command(getattr(import_module(module), args[0].replace("-", "_")))
+        if name in COMMANDS:
+            path = name.replace("-", "_").split()
+            self.add_command(getattr(import_module(".".join(["slrctl.cli", *path])), path[-1]))
         return super().resolve_command(ctx, args)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
@@ -87,7 +51,7 @@ def _lazy_group(name: str, summary: str, path: str = "") -> typer.Typer:
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
     )
-    for command, _, short_help in COMMANDS:
+    for command, short_help in COMMANDS.items():
         above, _, last = command.rpartition(" ")
         if above == path:
             group.command(last, help=short_help)(lambda: None)

@@ -5,24 +5,8 @@ from typing import Annotated
 
 import typer
 
-from slrctl.cli.console import console_for, report_errors, stopping_on_signals
-from slrctl.cli.options import (
-    OUTPUT,
-    ConfigPath,
-    Epochs,
-    Json,
-    Overrides,
-    Quiet,
-    TestPath,
-    TrainPath,
-    TrainSigners,
-    ValPath,
-    command,
-    config_layers,
-    flag_layers,
-    option,
-    switch,
-)
+from slrctl.cli import options as opt
+from slrctl.cli.console import Display, stopping_on_signals
 from slrctl.errors import UsageError
 from slrctl.layers import Layer, resolve
 from slrctl.studies.ablation.study import Study, built_in, read_study, with_grid, with_variants
@@ -42,18 +26,18 @@ EXAMPLES = """Examples:
 """
 
 
-@command(EXAMPLES)
+@opt.command(EXAMPLES)
 def ablate(
     ctx: typer.Context,
-    config: ConfigPath = None,
-    overrides: Overrides = None,
+    config: opt.ConfigPath = None,
+    overrides: opt.Overrides = None,
     study: Annotated[
         str,
-        option("cmcl, cmcl-forms, encoder, preparation, or a TOML file of variants.", STUDY),
+        opt.option("cmcl, cmcl-forms, encoder, preparation, or a TOML file of variants.", STUDY),
     ] = "cmcl",
     variants: Annotated[
         list[str] | None,
-        option(
+        opt.option(
             "A variant of your own, instead of the study's; may be repeated.",
             STUDY,
             "--variant",
@@ -62,64 +46,57 @@ def ablate(
     ] = None,
     grids: Annotated[
         list[str] | None,
-        option(
+        opt.option(
             "All combinations of values; may be repeated.", STUDY, "--grid", metavar="KEY=VALUE,..."
         ),
     ] = None,
     seeds: Annotated[
-        int | None,
-        option(f"Paired seeds; {SEEDS} if absent.", STUDY, least=1),
+        int | None, opt.option(f"Paired seeds; {SEEDS} if absent.", STUDY, least=1)
     ] = None,
     folds: Annotated[
-        str | None,
-        option("Leave one signer out, each in turn.", STUDY, metavar="signer"),
+        str | None, opt.option("Leave one signer out, each in turn.", STUDY, metavar="signer")
     ] = None,
     quick: Annotated[
-        bool,
-        switch("--quick", "Two seeds of three epochs: a look, no verdict.", STUDY),
+        bool, opt.option("Two seeds of three epochs: a look, no verdict.", STUDY, "--quick")
     ] = False,
     plan: Annotated[
         float | None,
-        option(
+        opt.option(
             "Say how many seeds would show this difference in accuracy, such as 0.01.",
             STUDY,
             metavar="DIFFERENCE",
         ),
     ] = None,
-    train_path: TrainPath = None,
-    val_path: ValPath = None,
-    test_path: TestPath = None,
-    train_signers: TrainSigners = None,
-    epochs: Epochs = None,
+    train_path: opt.TrainPath = None,
+    val_path: opt.ValPath = None,
+    test_path: opt.TestPath = None,
+    train_signers: opt.TrainSigners = None,
+    epochs: opt.Epochs = None,
     jobs: Annotated[
-        int | None,
-        option("Trials at a time; else one a core.", MACHINES, least=1),
+        int | None, opt.option("Trials at a time; else one a core.", MACHINES, least=1)
     ] = None,
     threads: Annotated[
-        int,
-        option("Threads of a trial, whatever else runs.", MACHINES, least=1),
+        int, opt.option("Threads of a trial, whatever else runs.", MACHINES, least=1)
     ] = 1,
     ray: Annotated[
         str | None,
-        option(
+        opt.option(
             "Run trials on this Ray cluster; without an address on one started here.",
             MACHINES,
             metavar="HOST:PORT",
         ),
     ] = None,
     output: Annotated[
-        Path | None,
-        option("Folder of the report; else under studies/.", OUTPUT),
+        Path | None, opt.option("Folder of the report; else under studies/.", opt.OUTPUT)
     ] = None,
     dry_run: Annotated[
-        bool,
-        switch("--dry-run", "Say what would be run, and how long, and stop.", OUTPUT),
+        bool, opt.option("Say what would be run, and how long, and stop.", opt.OUTPUT, "--dry-run")
     ] = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
+    as_json: opt.Json = False,
+    quiet: opt.Quiet = False,
 ) -> None:
     """Train variants against a baseline over paired seeds, and say what was shown."""
-    with report_errors(), stopping_on_signals():
+    with stopping_on_signals():
         if folds not in (None, "signer"):
             raise UsageError(f"--folds {folds!r}: expected signer")
         if plan is not None and not 0 < plan < 1:
@@ -129,12 +106,16 @@ def ablate(
             )
         chosen = _study(study, variants or [], grids or [])
         schedule = {"train": {"epochs": QUICK_EPOCHS if quick else EPOCHS}}
-        below = [Layer(f"schedule of study {chosen.name}", schedule), *config_layers(ctx)]
-        above = [_absolute(layer) for layer in flag_layers(ctx)]
+        below = [Layer(f"schedule of study {chosen.name}", schedule), *opt.config_layers(ctx)]
+        above = [_absolute(layer) for layer in opt.flag_layers(ctx)]
         resolve([*below, *above])  # a wrong setting needs no torch
-        from slrctl.cli.ablate_view import Request, run_study
+        from slrctl.cli.ablate_view import run_study
 
-        request = Request(
+        run_study(
+            chosen,
+            below,
+            above,
+            Display(as_json=as_json, quiet=quiet),
             seeds=seeds or (QUICK_SEEDS if quick else SEEDS),
             by_signer=folds is not None,
             output=output,
@@ -146,8 +127,6 @@ def ablate(
             ray=ray,
             dry_run=dry_run,
         )
-        console = console_for(as_json=as_json, quiet=quiet)
-        run_study(chosen, below, above, request, console, as_json=as_json)
 
 
 def _study(name: str, variants: list[str], grids: list[str]) -> Study:

@@ -2,13 +2,12 @@
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rich.console import Console
-
-from slrctl.cli.console import print_facts, print_json, print_lines, print_table
+from slrctl.cli.console import Display
+from slrctl.cli.options import RUNS_DIR
 from slrctl.core.data.dataset import SignDataset, rows_where
 from slrctl.errors import UsageError
 from slrctl.evaluation.predictions import predict_dataset
@@ -44,12 +43,7 @@ from slrctl.studies.attention.record import (
     most_two_handed,
     worst_clips,
 )
-from slrctl.studies.attention.summary import (
-    AttentionSummary,
-    MeanInterval,
-    compare,
-    summary_json,
-)
+from slrctl.studies.attention.summary import AttentionSummary, MeanInterval, compare, summary_json
 
 FAITHFULNESS_CLIPS = 200
 """The most clips to test: each is read about a hundred times."""
@@ -60,17 +54,6 @@ _PAIRS = (
     ("left_to_body", "body_to_left"),
 )
 _SHORT = {"left_hand": "left", "right_hand": "right", "body": "body"}
-
-
-class Choice(NamedTuple):
-    """The clips and the layer that the options choose; see `slrctl inspect-attention --help`."""
-
-    data: Path | None
-    split: str | None
-    clip: str | None
-    gloss: str | None
-    worst: int | None
-    layer: str | None
 
 
 class Inspection(NamedTuple):
@@ -84,59 +67,76 @@ class Inspection(NamedTuple):
     data: str
     formats: tuple[str, ...]
     folder: Path
-    console: Console
+    display: Display
 
     @property
     def in_terminal(self) -> bool:
         return "terminal" in self.formats
 
-    def folder_of(self, number: int) -> Path:
-        return self.folder / "compared" if number else self.folder
-
     def report_files(self, written: Sequence[Path], folder: Path) -> None:
         if written:
-            print_lines(self.console, [f"{len(written)} files in {folder}"])
+            self.display.lines(f"{len(written)} files in {folder}")
+
+    def write(
+        self, number: int, facts: dict[str, Any], write: Callable[..., list[Path]], found: Any
+    ) -> dict[str, Any]:
+        """Write what was found of one of the runs, and return its keys of `--json`."""
+        opened, folder = self.runs[number], self.folder / "compared" if number else self.folder
+        whole = {**opened.source(), "data": self.data, **facts}
+        self.report_files(write(folder, self.formats, found, whole), folder)
+        key = "compared_with" if number else "run"
+        return {key: {"run_dir": str(opened.run_dir), **facts}}
 
 
 def inspect(
     run: Path | None,
     compared: Path | None,
-    runs_dir: Path,
     layers: Sequence[Layer],
-    choice: Choice,
     formats: tuple[str, ...],
     output: Path | None,
-    console: Console,
+    display: Display,
     *,
+    data: Path | None,
+    split: str | None,
+    clip: str | None,
+    gloss: str | None,
+    worst: int | None,
+    layer: str | None,
     summary: bool,
     faithfulness: bool,
-    as_json: bool,
 ) -> None:
     """Open the runs and the clips, answer the questions, show and write the answers."""
-    runs = [open_run(run or newest_run(runs_dir), layers)]
+    runs = [open_run(run or newest_run(RUNS_DIR), layers)]
     if compared is not None:
         runs.append(open_run(compared, layers, beside=runs[0]))
-    clips, datasets = load_clips(runs, choice.data, choice.split)
-    if choice.gloss is not None:
-        datasets = [clips_of_gloss(dataset, choice.gloss) for dataset in datasets]
+    clips, datasets = load_clips(runs, data, split)
+    if gloss is not None:
+        datasets = [clips_of_gloss(dataset, gloss) for dataset in datasets]
     folder = output or runs[0].run_dir / f"attention-{clips.name}"
-    inspection = Inspection(runs, datasets, clips.name, formats, folder, console)
-    print_lines(console, clips.notes)
+    inspection = Inspection(runs, datasets, clips.name, formats, folder, display)
+    display.lines(*clips.notes)
     result: dict[str, Any] = {"run_dir": str(runs[0].run_dir), "data": clips.name}
     if summary:
         result["summary"] = _summarise(inspection)
     if faithfulness:
         result["faithfulness"] = _judge(inspection)
     if not (summary or faithfulness):
-        result |= _look_at_clips(inspection, choice)
-    if as_json:
-        print_json(result)
+        if clip is not None:
+            clip_ids = [clip_named(datasets[0], clip).clip_id]
+        elif gloss is not None:
+            clip_ids = [one.clip_id for one in datasets[0]]
+        elif worst is not None:
+            model, settings, device = runs[0].run.model, runs[0].settings, runs[0].device
+            clip_ids = worst_clips(predict_dataset(model, datasets[0], settings, device), worst)
+        else:
+            clip_ids = [most_two_handed(datasets[0]).clip_id]
+        result |= _look_at_clips(inspection, clip_ids, runs[0].layer(layer))
+    display.json(result)
 
 
-def _look_at_clips(inspection: Inspection, choice: Choice) -> dict[str, Any]:
+def _look_at_clips(inspection: Inspection, clip_ids: Sequence[str], layer: str) -> dict[str, Any]:
     """Show clips one by one, write their files, and return the keys of `--json`."""
-    runs, formats, console = inspection.runs, inspection.formats, inspection.console
-    clip_ids, layer = _chosen(runs[0], inspection.datasets[0], choice), runs[0].layer(choice.layer)
+    runs, formats, display = inspection.runs, inspection.formats, inspection.display
     measured: list[list[MeasuredClip]] = []
     for opened, dataset in zip(runs, inspection.datasets, strict=True):
         # A page switches between all layers; everything else shows the one asked for.
@@ -145,8 +145,8 @@ def _look_at_clips(inspection: Inspection, choice: Choice) -> dict[str, Any]:
         cmcl = opened.run.settings.cmcl
         measured.append([MeasuredClip(one, measure(one, cmcl)) for one in found])
         if inspection.in_terminal:
-            _show_clip(console, opened.name, measured[-1][0], opened.layer(layer))
-            print_lines(console, [_line_of(one) for one in measured[-1][1:]])
+            _show_clip(display, opened.name, measured[-1][0], opened.layer(layer))
+            display.lines(*(_line_of(one) for one in measured[-1][1:]))
     written = write_clips(inspection.folder, formats, runs, measured, layer)
     inspection.report_files(written, inspection.folder)
     result: dict[str, Any] = {"layer": layer, "clips": _clips_json(measured[0])}
@@ -154,17 +154,6 @@ def _look_at_clips(inspection: Inspection, choice: Choice) -> dict[str, Any]:
         clips = _clips_json(found)
         result["compared_with"] = {"run_dir": str(opened.run_dir), "clips": clips}
     return {**result, "files": [str(path) for path in written]}
-
-
-def _chosen(opened: OpenedRun, dataset: SignDataset, choice: Choice) -> list[str]:
-    if choice.clip is not None:
-        return [clip_named(dataset, choice.clip).clip_id]
-    if choice.gloss is not None:
-        return [clip.clip_id for clip in dataset]
-    if choice.worst is not None:
-        predictions = predict_dataset(opened.run.model, dataset, opened.settings, opened.device)
-        return worst_clips(predictions, choice.worst)
-    return [most_two_handed(dataset).clip_id]
 
 
 def _clips_json(measured: Sequence[MeasuredClip]) -> list[dict[str, Any]]:
@@ -181,15 +170,16 @@ def _clips_json(measured: Sequence[MeasuredClip]) -> list[dict[str, Any]]:
     ]
 
 
-def _show_clip(console: Console, run_name: str, measured: MeasuredClip, layer: str) -> None:
+def _show_clip(display: Display, run_name: str, measured: MeasuredClip, layer: str) -> None:
     inspected, measures = measured
-    print_facts(console, _facts(run_name, inspected, measures, layer))
+    display.facts(_facts(run_name, inspected, measures, layer))
     maps = _pair(inspected) if layer == FUSION else inspected.layers[layer]
+    console = display.console
     has_colour = console.color_system in ("truecolor", "256") and not console.no_color
     for line in map_lines(maps, console.width, has_colour=has_colour):
         console.print(line, no_wrap=True, overflow="ignore", crop=False)
     if inspected.norms is not None:
-        _show_exchange(console, measures)
+        _show_exchange(display, measures)
 
 
 def _pair(inspected: InspectedClip) -> tuple[AttentionMap, ...]:
@@ -238,7 +228,7 @@ def _facts(
     return facts
 
 
-def _show_exchange(console: Console, measures: ClipMeasures) -> None:
+def _show_exchange(display: Display, measures: ClipMeasures) -> None:
     rows = []
     for place, reader in enumerate(STREAMS):
         row = [reader.replace("_", " ")]
@@ -247,13 +237,12 @@ def _show_exchange(console: Console, measures: ClipMeasures) -> None:
             entropy = measures.entropy.get(f"{_SHORT[reader]}_to_{_SHORT[read]}")
             row.append(_cell(float(share), None if entropy is None else float(entropy.mean())))
         rows.append(row)
-    print_table(
-        console,
+    display.table(
         "what each stream takes: share (entropy, 1 = uniform)",
         ["stream", "from left hand", "from right hand", "from body"],
         rows,
     )
-    print_lines(console, ["own features on the diagonal; a row adds up to 100 %"])
+    display.lines("own features on the diagonal; a row adds up to 100 %")
 
 
 def _cell(share: float, entropy: float | None) -> str:
@@ -288,21 +277,15 @@ def _summarise(inspection: Inspection) -> dict[str, Any]:
             )
         summary = opened.summarise(dataset)
         summaries.append(summary)
-        facts, folder = summary_json(summary), inspection.folder_of(number)
         if inspection.in_terminal:
-            _show_summary(inspection.console, opened.name, summary)
-        whole = {**opened.source(), "data": inspection.data, **facts}
-        written = write_summary(folder, inspection.formats, summary, whole)
-        inspection.report_files(written, folder)
-        key = "compared_with" if number else "run"
-        result[key] = {"run_dir": str(opened.run_dir), **facts}
+            _show_summary(inspection.display, opened.name, summary)
+        result |= inspection.write(number, summary_json(summary), write_summary, summary)
     if len(summaries) == 2:
         first, second = (opened.name for opened in inspection.runs)
         differences = compare(*summaries)
         result["difference"] = {name: one.to_json() for name, one in differences.items()}
         if inspection.in_terminal:
-            print_table(
-                inspection.console,
+            inspection.display.table(
                 f"{second} minus {first}, clip by clip",
                 ["", "difference and 95 % interval"],
                 [[name, _with_interval(found)] for name, found in differences.items()],
@@ -313,12 +296,11 @@ def _summarise(inspection: Inspection) -> dict[str, Any]:
     return result
 
 
-def _show_summary(console: Console, name: str, summary: AttentionSummary) -> None:
+def _show_summary(display: Display, name: str, summary: AttentionSummary) -> None:
     count = len(summary.clips)
     right = sum(one.inspected.is_right for one in summary.clips)
     two = sum(one.is_two_handed for one in summary.clips)
-    print_table(
-        console,
+    display.table(
         f"{name}: attention over {count} clips ({right} recognised, {count - two} one-handed, "
         f"{two} two-handed)",
         ["", "all clips", "one-handed", "two-handed", "difference", "right minus wrong"],
@@ -334,20 +316,16 @@ def _show_summary(console: Console, name: str, summary: AttentionSummary) -> Non
             for measure in summary.overall
         ],
     )
-    print_lines(
-        console,
-        [
-            f"95 % intervals by {summary.bootstrap.kind}; divergence in nats, entropy relative to "
-            "uniform, redundancy 1 where heads agree, shares of norms",
-            "a lag is the shift of the strongest diagonal; it is noise where that diagonal gets "
-            f"less than {CLEAR:g} times uniform attention",
-            f"attention on missing or padded frames: at most {summary.misplaced:.3g} of a row"
-            + (" (as it must be)" if summary.misplaced == 0 else " (warning: it must be 0)"),
-        ],
+    display.lines(
+        f"95 % intervals by {summary.bootstrap.kind}; divergence in nats, entropy relative to "
+        "uniform, redundancy 1 where heads agree, shares of norms",
+        "a lag is the shift of the strongest diagonal; it is noise where that diagonal gets "
+        f"less than {CLEAR:g} times uniform attention",
+        f"attention on missing or padded frames: at most {summary.misplaced:.3g} of a row"
+        + (" (as it must be)" if summary.misplaced == 0 else " (warning: it must be 0)"),
     )
     shown = sorted(summary.glosses, key=lambda one: -one.clips)[:_SHOWN_GLOSSES]
-    print_table(
-        console,
+    display.table(
         "lag of the right hand behind the left, read off the maps (frames)",
         ["gloss", "clips", "two-handed", "measured", "median", "middle half", "times uniform"],
         [
@@ -364,7 +342,7 @@ def _show_summary(console: Console, name: str, summary: AttentionSummary) -> Non
         ],
     )
     if len(summary.glosses) > len(shown):
-        print_lines(console, [f"... and {len(summary.glosses) - len(shown)} glosses more"])
+        display.lines(f"... and {len(summary.glosses) - len(shown)} glosses more")
 
 
 def _judge(inspection: Inspection) -> dict[str, Any]:
@@ -377,28 +355,23 @@ def _judge(inspection: Inspection) -> dict[str, Any]:
             one.select(rows_where(one, lambda clip: clip.clip_id in drawn)) for one in datasets
         ]
         line = f"faithfulness: {len(drawn)} of {len(every)} clips, drawn by the seed"
-        print_lines(inspection.console, [line])
+        inspection.display.lines(line)
     result = {}
     for number, (opened, dataset) in enumerate(zip(inspection.runs, datasets, strict=True)):
         found = opened.judge(dataset)
-        facts, folder = faithfulness_json(found), inspection.folder_of(number)
         if inspection.in_terminal:
-            _show_faithfulness(inspection.console, opened.name, found)
-        whole = {**opened.source(), "data": inspection.data, **facts}
-        written = write_faithfulness(folder, inspection.formats, found, whole)
-        inspection.report_files(written, folder)
-        key = "compared_with" if number else "run"
-        result[key] = {"run_dir": str(opened.run_dir), **facts}
+            _show_faithfulness(inspection.display, opened.name, found)
+        result |= inspection.write(number, faithfulness_json(found), write_faithfulness, found)
     return result
 
 
-def _show_faithfulness(console: Console, name: str, found: Faithfulness) -> None:
+def _show_faithfulness(display: Display, name: str, found: Faithfulness) -> None:
     def show(title: str, headings: Sequence[str], table: _Table) -> None:
         rows = [
             [order, *(_with_interval(values[measure]) for measure in MEASURES)]
             for order, values in table.items()
         ]
-        print_table(console, title, ["order of frames", *headings], rows)
+        display.table(title, ["order of frames", *headings], rows)
 
     show(
         f"{name}: do explanations say what the prediction hangs on? {len(found.clip_ids)} clips",
@@ -414,7 +387,7 @@ def _show_faithfulness(console: Console, name: str, found: Faithfulness) -> None
         f"{name}: {verdict(found)}.",
         f"95 % intervals by {found.bootstrap.kind}; probabilities of the predicted gloss",
     ]
-    print_lines(console, lines)
+    display.lines(*lines)
 
 
 _Table = Mapping[str, Mapping[str, MeanInterval]]

@@ -5,8 +5,7 @@ import os
 import re
 import signal
 import sys
-import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
@@ -16,13 +15,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from slrctl.errors import Interrupted, ReportedElsewhere, SlrctlError
+from slrctl.errors import Interrupted, ReportedElsewhere, SlrctlError, launched_rank
 
 if TYPE_CHECKING:
     from slrctl.training.processes import StopRequest
 
-INTERRUPTED = 130
-_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
+# Windows has no hang-up.
+_SIGNALS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]
 _SHOW_CURSOR = b"\x1b[?25h"
 
 # Control characters; halves of characters, which cannot be encoded; and marks of direction, which
@@ -30,51 +31,30 @@ _SHOW_CURSOR = b"\x1b[?25h"
 _COMMAND = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
 
 
-def console_for(*, as_json: bool = False, quiet: bool = False) -> Console:
-    """Where people read: standard output, or standard error when JSON goes to the former."""
-    stream = sys.stderr if as_json else sys.stdout
-    # A pipe has no width to fit lines to, and a folded line is hard to search.
-    width = None if stream.isatty() else 200
-    return Console(stderr=as_json, quiet=quiet, highlight=False, width=width)
-
-
 @contextmanager
 def report_errors() -> Iterator[None]:
     """Turn an expected failure into one line on standard error and its exit code."""
     try:
         yield
-    except ReportedElsewhere as error:
-        raise typer.Exit(error.exit_code) from None
-    except Interrupted as error:
-        _complain(str(error))
-        raise typer.Exit(error.exit_code) from None
-    except SlrctlError as error:
-        _complain(f"error: {error}")
-        raise typer.Exit(error.exit_code) from None
     except KeyboardInterrupt:
         _complain("interrupted")
-        raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(Interrupted.exit_code) from None
+    except SlrctlError as error:
+        if not isinstance(error, ReportedElsewhere):
+            _complain(str(error) if isinstance(error, Interrupted) else f"error: {error}")
+        raise typer.Exit(error.exit_code) from None
 
 
 @contextmanager
-def stopping_on_signals(
-    stop: "StopRequest | None" = None, *, is_heard: bool = True
-) -> Iterator[None]:
+def stopping_on_signals(stop: "StopRequest | None" = None) -> Iterator[None]:
     """Let the first signal ask for a stop inside the block, and a second one end the process.
 
-    A hang-up that is ignored, as under nohup, stays ignored.
-
-    Args:
-        stop: receives the request; if absent, the block ends with a KeyboardInterrupt.
-        is_heard: whether this process, of several that train together, says so.
+    Without a `stop` to ask, the block ends with a KeyboardInterrupt. A hang-up that is ignored, as
+    under nohup, stays ignored.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may handle signals
-        return
-    numbers = [getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)]
     handled = [
         number
-        for number in numbers
+        for number in _SIGNALS
         if number == signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN
     ]
 
@@ -83,7 +63,7 @@ def stopping_on_signals(
             signal.signal(one, signal.SIG_DFL)
         if stop is None:
             raise KeyboardInterrupt
-        if stop.is_awaited and is_heard:
+        if stop.is_awaited and launched_rank() == 0:
             _say("stopping after this step, to save it; once more stops at once and loses it\n")
         stop.ask()
 
@@ -108,9 +88,9 @@ def _say(message: str) -> None:
 
 @contextmanager
 def told_if_output_is_lost() -> Iterator[None]:
-    """Say in one line what keeps standard output from being written, a full disk for instance.
+    """Report in one line that standard output cannot be written, as on a full disk.
 
-    Where the reader of a pipe has left there is nobody to tell.
+    If the reader of a pipe has left, nothing is said.
     """
     _open_what_is_closed()
     output = sys.stdout = _Watched(sys.stdout)
@@ -170,7 +150,7 @@ class _Watched:
 
 
 def visible(text: str) -> str:
-    """Text of a stranger's file, with characters that command a terminal written out.
+    """Write out the characters of a stranger's text that command a terminal.
 
     An escape sequence in a gloss could recolour, move or hide what is printed after it, and marks
     of writing direction could turn a line round.
@@ -178,45 +158,56 @@ def visible(text: str) -> str:
     return _COMMAND.sub(lambda command: ascii(command[0])[1:-1], text)
 
 
-def print_json(value: Mapping[str, Any]) -> None:
-    """One JSON object on standard output; what commands a terminal is written as an escape."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    safe = _COMMAND.sub(lambda command: f"\\u{ord(command[0]):04x}", text)
-    sys.stdout.write(safe + "\n")
+class Display:
+    """The output of a command: text for people, and one JSON object for programs.
 
+    Text goes to standard output, or to standard error where standard output gets JSON. Text of a
+    user's file is never read as markup.
+    """
 
-def print_lines(console: Console, lines: Sequence[str]) -> None:
-    """Plain lines; text from a user's file is never read as markup."""
-    for line in lines:
-        console.print(Text(visible(line)), soft_wrap=not console.is_terminal)
+    def __init__(self, *, as_json: bool = False, quiet: bool = False) -> None:
+        stream = sys.stderr if as_json else sys.stdout
+        # A pipe has no width to fit lines to, and a folded line is hard to search.
+        width = None if stream.isatty() else 200
+        self.as_json = as_json
+        self.console = Console(stderr=as_json, quiet=quiet, highlight=False, width=width)
 
+    def json(self, value: Mapping[str, Any]) -> None:
+        """Print the object, if JSON is wanted, with what commands a terminal as an escape."""
+        if self.as_json:
+            text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+            safe = _COMMAND.sub(lambda command: f"\\u{ord(command[0]):04x}", text)
+            sys.stdout.write(safe + "\n")
 
-def print_facts(console: Console, facts: Mapping[str, str]) -> None:
-    """A short list of names and what they are."""
-    width = max(map(len, facts))
-    for name, fact in facts.items():
-        line = Text.assemble((f"{name:<{width}}  ", "bold cyan"), visible(fact))
-        console.print(line, soft_wrap=not console.is_terminal)
+    def lines(self, *lines: str | Text) -> None:
+        for line in lines:
+            text = line if isinstance(line, Text) else Text(visible(line))
+            self.console.print(text, soft_wrap=not self.console.is_terminal)
 
+    def facts(self, facts: Mapping[str, str]) -> None:
+        """Print a short list of names and what they are."""
+        width = max(map(len, facts))
+        for name, fact in facts.items():
+            self.lines(Text.assemble((f"{name:<{width}}  ", "bold cyan"), visible(fact)))
 
-def print_table(
-    console: Console,
-    title: str,
-    headings: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    *,
-    num_texts: int = 1,
-) -> None:
-    """A table whose first columns are text and whose others are numbers."""
-    table = Table(title=Text(visible(title)), title_justify="left", title_style="bold")
-    for number, heading in enumerate(headings):
-        justify = "left" if number < num_texts else "right"
-        table.add_column(heading, justify=justify, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(visible(cell)) for cell in row))
-    console.print(table)
+    def table(
+        self,
+        title: str,
+        headings: Sequence[str],
+        rows: Iterable[Sequence[str]],
+        *,
+        num_texts: int = 1,
+    ) -> None:
+        """Print a table whose first columns are text and whose others are numbers."""
+        table = Table(title=Text(visible(title)), title_justify="left", title_style="bold")
+        for number, heading in enumerate(headings):
+            justify = "left" if number < num_texts else "right"
+            table.add_column(heading, justify=justify, overflow="fold")
+        for row in rows:
+            table.add_row(*(Text(visible(cell)) for cell in row))
+        self.console.print(table)
 
 
 def _complain(message: str) -> None:
-    """One line, whatever the message holds."""
+    """Print one line, whatever the message holds."""
     sys.stderr.write(visible(" ".join(message.split())) + "\n")

@@ -3,27 +3,19 @@
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.text import Text
 
-from slrctl.cli.console import (
-    console_for,
-    print_facts,
-    print_json,
-    print_lines,
-    report_errors,
-    visible,
-)
-from slrctl.cli.options import Json, command, option
+from slrctl.cli import options as opt
+from slrctl.cli.console import Display, visible
 
 if TYPE_CHECKING:
     from slrctl.training.self_test import Check
 
 
-@command()
+@opt.command()
 def doctor(
-    device: Annotated[str, option("Where to compute: auto, cpu, cuda, mps.")] = "auto",
-    as_json: Json = False,
+    device: Annotated[str, opt.option("Where to compute: auto, cpu, cuda, mps.")] = "auto",
+    as_json: opt.Json = False,
 ) -> None:
     """Check this installation: packages, arithmetic, determinism, saving, folders.
 
@@ -31,23 +23,23 @@ def doctor(
     Attach the output to a report of a fault; it names no file of yours but the folders slrctl
     writes to.
     """
-    console = console_for(as_json=as_json)
-    with report_errors():
-        from slrctl.training.self_test import examine
+    display = Display(as_json=as_json)
+    from slrctl.training.self_test import examine
 
-        facts, checks = examine(device)
-        print_facts(console, _in_words(facts))
-        seen: list[Check] = []
-        for check in checks:
-            seen.append(check)
-            _show(console, check)
-        failed = [check.name for check in seen if not check.is_ok]
-        verdict = f"{len(failed)} of {len(seen)} checks failed: {', '.join(failed)}"
-        print_lines(console, [verdict if failed else f"all {len(seen)} checks passed"])
-        if as_json:
-            print_json({"is_ok": not failed, **facts, "checks": [c._asdict() for c in seen]})
-        if failed:
-            raise typer.Exit(1)
+    facts, checks = examine(device)
+    display.facts(_in_words(facts))
+    seen: list[Check] = []
+    for check in checks:
+        seen.append(check)
+        mark = ("ok    ", "green") if check.is_ok else ("FAILED", "bold red")
+        said = f"  {check.name:<21} {visible(check.detail)}"
+        display.lines(Text.assemble(mark, said, (f"  {check.seconds:.1f} s", "dim")))
+    failed = [check.name for check in seen if not check.is_ok]
+    verdict = f"{len(failed)} of {len(seen)} checks failed: {', '.join(failed)}"
+    display.lines(verdict if failed else f"all {len(seen)} checks passed")
+    display.json({"is_ok": not failed, **facts, "checks": [c._asdict() for c in seen]})
+    if failed:
+        raise typer.Exit(1)
 
 
 def _in_words(facts: dict[str, Any]) -> dict[str, str]:
@@ -64,9 +56,3 @@ def _in_words(facts: dict[str, Any]) -> dict[str, str]:
         f"{facts['cores']} cores{memory}",
         "device": f"{facts['device']}: {facts['device_name']}",
     }
-
-
-def _show(console: Console, check: "Check") -> None:
-    mark = ("ok    ", "green") if check.is_ok else ("FAILED", "bold red")
-    line = Text.assemble(mark, f"  {check.name:<21} ", visible(check.detail))
-    console.print(line.append(f"  {check.seconds:.1f} s", "dim"), soft_wrap=True)

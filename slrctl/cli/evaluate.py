@@ -4,25 +4,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
-from slrctl.cli.console import console_for, print_json, print_lines, print_table, report_errors
-from slrctl.cli.options import (
-    DATA,
-    OUTPUT,
-    RUNS_DIR,
-    ConfigPath,
-    DataPath,
-    Device,
-    Json,
-    Overrides,
-    SkipBadClips,
-    command,
-    option,
-    refuse_settled,
-    setting_layers,
-    switch,
-)
+from slrctl.cli import options as opt
+from slrctl.cli.console import Display
 from slrctl.reports.tables import overall_rows, percent, worst_classes
 
 if TYPE_CHECKING:
@@ -36,7 +20,7 @@ EXAMPLES = """Examples:
 """
 
 
-@command(EXAMPLES)
+@opt.command(EXAMPLES)
 def evaluate(
     ctx: typer.Context,
     run: Annotated[
@@ -45,47 +29,42 @@ def evaluate(
             metavar="RUN", help="A run, or one of its checkpoints; the newest run if absent."
         ),
     ] = None,
-    config: ConfigPath = None,
-    overrides: Overrides = None,
-    device: Device = None,
-    data: DataPath = None,
+    config: opt.ConfigPath = None,
+    overrides: opt.Overrides = None,
+    device: opt.Device = None,
+    data: opt.DataPath = None,
     split: Annotated[
         str | None,
-        option("Which split, or all; test if there is one, else val, by default.", DATA),
+        opt.option("Which split, or all; test if there is one, else val, by default.", opt.DATA),
     ] = None,
-    skip_bad_clips: SkipBadClips = None,
+    skip_bad_clips: opt.SkipBadClips = None,
     output: Annotated[
         Path | None,
-        option(
+        opt.option(
             "Folder for tables and figures; one in the run's folder if absent.",
-            OUTPUT,
+            opt.OUTPUT,
             metavar="DIR",
         ),
     ] = None,
     force: Annotated[
-        bool,
-        switch("--force", "Write over another evaluation that is there.", OUTPUT),
+        bool, opt.option("Write over another evaluation that is there.", opt.OUTPUT, "--force")
     ] = False,
-    as_json: Json = False,
+    as_json: opt.Json = False,
 ) -> None:
     """Evaluate a trained model on clips, with intervals."""
-    with report_errors():
-        layers = setting_layers(ctx)
-        refuse_settled(layers, "evaluate")
-        from slrctl.reports.evaluation import evaluate_run
+    layers = opt.layers_beside_run(ctx)
+    from slrctl.reports.evaluation import evaluate_run
 
-        report = evaluate_run(run, RUNS_DIR, layers, data, split, output, force=force)
-        console = console_for(as_json=as_json)
-        print_lines(console, report.notes)
-        _show(console, report)
-        if as_json:
-            print_json(report.to_json())
+    report = evaluate_run(run, opt.RUNS_DIR, layers, data, split, output, force=force)
+    display = Display(as_json=as_json)
+    display.lines(*report.notes)
+    _show(display, report)
+    display.json(report.to_json())
 
 
-def _show(console: Console, report: "EvaluationReport") -> None:
+def _show(display: Display, report: "EvaluationReport") -> None:
     about, evaluation = report.about, report.evaluation
-    print_table(
-        console,
+    display.table(
         f"{about['run_dir']} on {about['data']}: {evaluation.clips} clips, "
         f"{evaluation.classes} classes",
         ["", "value", f"95 % interval, by {evaluation.ci_unit}"],
@@ -96,11 +75,10 @@ def _show(console: Console, report: "EvaluationReport") -> None:
         ],
     )
     if evaluation.note:
-        print_lines(console, [f"note: {evaluation.note}"])
+        display.lines(f"note: {evaluation.note}")
     worst = worst_classes(evaluation)
     if worst:
-        print_table(
-            console,
+        display.table(
             "worst classes",
             ["gloss", "clips", "accuracy", "precision", "F1"],
             [
@@ -108,8 +86,7 @@ def _show(console: Console, report: "EvaluationReport") -> None:
                 for row in worst
             ],
         )
-        print_table(
-            console,
+        display.table(
             "most confused",
             ["gloss", "taken for", "clips", "share of the gloss"],
             [
@@ -118,7 +95,7 @@ def _show(console: Console, report: "EvaluationReport") -> None:
             ],
             num_texts=2,
         )
-    print_lines(console, [f"tables and figures in {report.folder}"])
+    display.lines(f"tables and figures in {report.folder}")
 
 
 def _share(value: float | None) -> str:

@@ -5,23 +5,8 @@ from typing import Annotated
 
 import typer
 
-from slrctl.cli.console import console_for, report_errors
-from slrctl.cli.options import (
-    DATA,
-    OUTPUT,
-    RUNS_DIR,
-    ConfigPath,
-    DataPath,
-    Device,
-    Json,
-    Overrides,
-    SkipBadClips,
-    command,
-    option,
-    refuse_settled,
-    setting_layers,
-    switch,
-)
+from slrctl.cli import options as opt
+from slrctl.cli.console import Display
 from slrctl.errors import UsageError
 
 FORMATS = ("terminal", "png", "svg", "pdf", "html", "npz", "json")
@@ -35,83 +20,81 @@ EXAMPLES = """Examples:
 """
 
 
-@command(EXAMPLES)
+@opt.command(EXAMPLES)
 def inspect_attention(
     ctx: typer.Context,
     run: Annotated[
         Path | None, typer.Argument(metavar="RUN", help="Folder of a run; the newest if absent.")
     ] = None,
-    config: ConfigPath = None,
-    overrides: Overrides = None,
-    device: Device = None,
-    data: DataPath = None,
+    config: opt.ConfigPath = None,
+    overrides: opt.Overrides = None,
+    device: opt.Device = None,
+    data: opt.DataPath = None,
     split: Annotated[
-        str | None,
-        option("Which split; by default val of the run, all of --data.", DATA),
+        str | None, opt.option("Which split; by default val of the run, all of --data.", opt.DATA)
     ] = None,
-    skip_bad_clips: SkipBadClips = None,
-    clip: Annotated[str | None, option("Look at one.", DATA, metavar="ID")] = None,
+    skip_bad_clips: opt.SkipBadClips = None,
+    clip: Annotated[str | None, opt.option("Look at one.", opt.DATA, metavar="ID")] = None,
     gloss: Annotated[
-        str | None,
-        option("Look at all that show it.", DATA, metavar="NAME"),
+        str | None, opt.option("Look at all that show it.", opt.DATA, metavar="NAME")
     ] = None,
     worst: Annotated[
-        int | None,
-        option("Look at the N recognised worst.", DATA, metavar="N", least=1),
+        int | None, opt.option("Look at the N recognised worst.", opt.DATA, metavar="N", least=1)
     ] = None,
     layer: Annotated[
         str | None,
-        option("fusion, encoder-1, ..., decoder-1, ...; fusion by default.", QUESTION),
+        opt.option("fusion, encoder-1, ..., decoder-1, ...; fusion by default.", QUESTION),
     ] = None,
     compare: Annotated[
         Path | None,
-        option("Another run on the same clips, beside it.", QUESTION, metavar="RUN2"),
+        opt.option("Another run on the same clips, beside it.", QUESTION, metavar="RUN2"),
     ] = None,
     summary: Annotated[
-        bool,
-        switch("--summary", "Summarise the attention over all the clips.", QUESTION),
+        bool, opt.option("Summarise the attention over all the clips.", QUESTION, "--summary")
     ] = False,
     faithfulness: Annotated[
         bool,
-        switch("--faithfulness", "Test whether attention names the frames that decide.", QUESTION),
+        opt.option(
+            "Test whether attention names the frames that decide.", QUESTION, "--faithfulness"
+        ),
     ] = False,
     output: Annotated[
-        Path | None,
-        option("Folder for what is written.", OUTPUT, metavar="DIR"),
+        Path | None, opt.option("Folder for what is written.", opt.OUTPUT, metavar="DIR")
     ] = None,
     formats: Annotated[
         str | None,
-        option(f"Any of {','.join(FORMATS)}.", OUTPUT, "--format", metavar="LIST"),
+        opt.option(f"Any of {','.join(FORMATS)}.", opt.OUTPUT, "--format", metavar="LIST"),
     ] = None,
-    as_json: Json = False,
+    as_json: opt.Json = False,
 ) -> None:
     """Show what the hands attend to in a clip."""
-    with report_errors():
-        wanted = _wanted_formats(formats, output)
-        if sum(choice is not None for choice in (clip, gloss, worst)) > 1:
-            raise UsageError("--clip, --gloss and --worst each choose clips; give one of them")
-        if (summary or faithfulness) and (clip is not None or worst is not None):
-            raise UsageError(
-                "--summary and --faithfulness are about all clips; leave --clip and --worst out, "
-                "or choose with --split or --gloss"
-            )
-        layers = setting_layers(ctx)
-        refuse_settled(layers, "inspect-attention")
-        from slrctl.cli.attention_view import Choice, inspect
-
-        inspect(
-            run,
-            compare,
-            RUNS_DIR,
-            layers,
-            Choice(data, split, clip, gloss, worst, layer),
-            wanted,
-            output,
-            console_for(as_json=as_json),
-            summary=summary,
-            faithfulness=faithfulness,
-            as_json=as_json,
+    wanted = _wanted_formats(formats, output)
+    if sum(choice is not None for choice in (clip, gloss, worst)) > 1:
+        raise UsageError("--clip, --gloss and --worst each choose clips; give one of them")
+    if (summary or faithfulness) and (clip is not None or worst is not None):
+        raise UsageError(
+            "--summary and --faithfulness are about all clips; leave --clip and --worst out, "
+            "or choose with --split or --gloss"
         )
+    layers = opt.layers_beside_run(ctx)
+    from slrctl.cli.attention_view import inspect
+
+    inspect(
+        run,
+        compare,
+        layers,
+        wanted,
+        output,
+        Display(as_json=as_json),
+        data=data,
+        split=split,
+        clip=clip,
+        gloss=gloss,
+        worst=worst,
+        layer=layer,
+        summary=summary,
+        faithfulness=faithfulness,
+    )
 
 
 def _wanted_formats(formats: str | None, output: Path | None) -> tuple[str, ...]:

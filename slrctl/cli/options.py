@@ -58,11 +58,6 @@ def option(
     )
 
 
-def switch(flag: str, help_text: str, panel: str | None = None) -> Any:
-    """Make an option that is off unless it is given."""
-    return typer.Option(flag, help=help_text, rich_help_panel=panel)
-
-
 TrainPath = Annotated[Path | None, setting("--train", "data.train", DATA, "PATH")]
 ValPath = Annotated[Path | None, setting("--val", "data.val", DATA, "PATH")]
 TestPath = Annotated[Path | None, setting("--test", "data.test", DATA, "PATH")]
@@ -71,8 +66,7 @@ GlossNames = Annotated[Path | None, setting("--gloss-names", "data.gloss_names",
 FrameSize = Annotated[str | None, setting("--frame-size", "data.frame_size", DATA, "WxH")]
 TrainSigners = Annotated[str | None, setting("--train-signers", "data.train_signers", DATA, "A,B")]
 CrossAttention = Annotated[
-    bool | None,
-    setting("--cross-attention/--no-cross-attention", "model.cross_attention", MODEL),
+    bool | None, setting("--cross-attention/--no-cross-attention", "model.cross_attention", MODEL)
 ]
 Preset = Annotated[
     Literal["off", "conservative", "balanced", "aggressive", "adaptive"] | None,
@@ -95,35 +89,24 @@ Seed = Annotated[int | None, setting("--seed", "seed", TRAINING)]
 Device = Annotated[str | None, setting("--device", "train.device")]
 
 DataPath = Annotated[
-    Path | None,
-    typer.Option(
-        "--data", metavar="PATH", help="Clips; those of the run if absent.", rich_help_panel=DATA
-    ),
+    Path | None, option("Clips; those of the run if absent.", DATA, "--data", metavar="PATH")
 ]
 ConfigPath = Annotated[
-    Path | None, typer.Option("--config", metavar="FILE", help="TOML file of settings.")
+    Path | None, option("TOML file of settings.", None, "--config", metavar="FILE")
 ]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change any setting; may be repeated."),
+    option("Change any setting; may be repeated.", None, "--set", metavar="KEY=VALUE"),
 ]
 Clips = Annotated[Path, typer.Argument(metavar="PATH", help="Clips in any format we read.")]
 OutputClips = Annotated[
     Path, typer.Argument(metavar="OUT", help="File to write: .parquet (ours) or .csv (SPOTER).")
 ]
-Force = Annotated[
-    bool,
-    typer.Option("--force", help="Write over a file that is there.", rich_help_panel=OUTPUT),
-]
+Force = Annotated[bool, option("Write over a file that is there.", OUTPUT, "--force")]
 Json = Annotated[
-    bool,
-    typer.Option(
-        "--json",
-        help="Print one JSON object on standard output, nothing else.",
-        rich_help_panel=OUTPUT,
-    ),
+    bool, option("Print one JSON object on standard output, nothing else.", OUTPUT, "--json")
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Print errors only.", rich_help_panel=OUTPUT)]
+Quiet = Annotated[bool, option("Print errors only.", OUTPUT, "--quiet")]
 
 
 def config_layers(ctx: typer.Context) -> list[Layer]:
@@ -168,21 +151,24 @@ def reading_settings(ctx: typer.Context) -> DataSettings:
     return resolve(layers).settings.data
 
 
-def refuse_settled(layers: list[Layer], command: str) -> None:
-    """Refuse settings that belong to a trained model: its size, its preparation, its training.
+def layers_beside_run(ctx: typer.Context) -> list[Layer]:
+    """Read the settings of a command that uses a trained model.
 
     Raises:
-        UsageError: a layer names such a setting, or one that does not exist, or a wrong value.
+        UsageError: a setting belongs to the model (its size, its preparation, its training), does
+            not exist, or has a wrong value.
     """
+    layers = setting_layers(ctx)
     resolve(layers)
     for layer in layers:
         for key in flatten(layer.values):
             is_open = key.startswith(("data.", "evaluate.")) or key in ("seed", "train.device")
             if not is_open or key == "data.val_mirrored":
                 raise UsageError(
-                    f"{layer.origin}: {key} is settled by the run; {command} takes data.*, "
+                    f"{layer.origin}: {key} is settled by the run; {ctx.info_name} takes data.*, "
                     "evaluate.*, seed and train.device"
                 )
+    return layers
 
 
 def with_absolute_paths(settings: Settings) -> Settings:
@@ -196,9 +182,10 @@ def with_absolute_paths(settings: Settings) -> Settings:
 
 
 class Command(TyperCommand):
-    """A command that names the setting behind a flag it does not have.
+    """A command that ends with one line and an exit code when it fails as can be expected.
 
-    Its `--ray` may stand alone, for which Typer has no options.
+    It names the setting behind a flag that it does not have. Its `--ray` may stand alone, for which
+    Typer has no options.
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -206,6 +193,10 @@ class Command(TyperCommand):
             with report_errors():
                 self._check_flags(args)
         return super().parse_args(ctx, _with_address(args))
+
+    def invoke(self, ctx: Any) -> Any:
+        with report_errors():
+            return super().invoke(ctx)
 
     def _check_flags(self, args: list[str]) -> None:
         known = {flag for param in self.params for flag in (*param.opts, *param.secondary_opts)}
@@ -218,14 +209,10 @@ class Command(TyperCommand):
                 continue
             if not equals:
                 value = "true" if following.startswith("-") else following
-            keys = [key for key in _settings_keys() if key.rpartition(".")[2] == name]
+            keys = [k for k in flatten(Settings().model_dump()) if k.rpartition(".")[2] == name]
             if keys:
                 advice = " or ".join(f"--set {key}={value}" for key in keys)
                 raise UsageError(f"{flag}: not a flag; use {advice}")
-
-
-def _settings_keys() -> list[str]:
-    return list(flatten(Settings().model_dump()))
 
 
 def _with_address(arguments: list[str]) -> list[str]:

@@ -5,41 +5,8 @@ from typing import Annotated
 
 import typer
 
-from slrctl.cli.console import (
-    console_for,
-    print_json,
-    print_lines,
-    report_errors,
-    stopping_on_signals,
-)
-from slrctl.cli.options import (
-    OUTPUT,
-    RUNS_DIR,
-    Adaptive,
-    BatchSize,
-    ConfigPath,
-    CrossAttention,
-    Device,
-    Epochs,
-    Json,
-    LambdaAlignment,
-    LambdaConsistency,
-    LearningRate,
-    Overrides,
-    Preset,
-    Quiet,
-    Seed,
-    SkipBadClips,
-    Temperature,
-    TestPath,
-    TrainPath,
-    ValPath,
-    command,
-    option,
-    setting_layers,
-    switch,
-    with_absolute_paths,
-)
+from slrctl.cli import options as opt
+from slrctl.cli.console import Display, stopping_on_signals
 from slrctl.errors import UsageError, launched_rank, one_voice
 from slrctl.layers import Resolved, flatten, resolve
 
@@ -54,7 +21,7 @@ EXAMPLES = """Examples:
 """
 
 
-@command(EXAMPLES)
+@opt.command(EXAMPLES)
 def train(
     ctx: typer.Context,
     run: Annotated[
@@ -63,82 +30,82 @@ def train(
             metavar="RUN", help="With --resume: the run, the newest interrupted one if absent."
         ),
     ] = None,
-    config: ConfigPath = None,
-    overrides: Overrides = None,
-    train_path: TrainPath = None,
-    val_path: ValPath = None,
-    test_path: TestPath = None,
-    skip_bad_clips: SkipBadClips = None,
-    cross_attention: CrossAttention = None,
-    cmcl: Preset = None,
-    lambda_consistency: LambdaConsistency = None,
-    lambda_alignment: LambdaAlignment = None,
-    cmcl_temperature: Temperature = None,
-    adaptive_cmcl: Adaptive = None,
-    epochs: Epochs = None,
-    batch_size: BatchSize = None,
-    learning_rate: LearningRate = None,
-    seed: Seed = None,
-    device: Device = None,
+    config: opt.ConfigPath = None,
+    overrides: opt.Overrides = None,
+    train_path: opt.TrainPath = None,
+    val_path: opt.ValPath = None,
+    test_path: opt.TestPath = None,
+    skip_bad_clips: opt.SkipBadClips = None,
+    cross_attention: opt.CrossAttention = None,
+    cmcl: opt.Preset = None,
+    lambda_consistency: opt.LambdaConsistency = None,
+    lambda_alignment: opt.LambdaAlignment = None,
+    cmcl_temperature: opt.Temperature = None,
+    adaptive_cmcl: opt.Adaptive = None,
+    epochs: opt.Epochs = None,
+    batch_size: opt.BatchSize = None,
+    learning_rate: opt.LearningRate = None,
+    seed: opt.Seed = None,
+    device: opt.Device = None,
     name: Annotated[
         str | None,
-        option("Name of the run's folder under runs/.", OUTPUT),
+        opt.option("Name of the run's folder under runs/.", opt.OUTPUT),
     ] = None,
-    run_dir: Annotated[Path | None, option("Folder the run is saved in.", OUTPUT)] = None,
+    run_dir: Annotated[Path | None, opt.option("Folder the run is saved in.", opt.OUTPUT)] = None,
     force: Annotated[
         bool,
-        switch("--force", "Overwrite the run that is in the folder.", OUTPUT),
+        opt.option("Overwrite the run that is in the folder.", opt.OUTPUT, "--force"),
     ] = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
+    as_json: opt.Json = False,
+    quiet: opt.Quiet = False,
     resume: Annotated[
         bool,
-        switch("--resume", "Go on with an interrupted run; it decides every setting.", INSTEAD),
+        opt.option("Go on with an interrupted run; it decides every setting.", INSTEAD, "--resume"),
     ] = False,
     show_only: Annotated[
         bool,
-        switch("--show-settings", "Print every setting and its origin.", INSTEAD),
+        opt.option("Print every setting and its origin.", INSTEAD, "--show-settings"),
     ] = False,
     dry_run: Annotated[
         bool,
-        switch("--dry-run", "Read the data and take one step.", INSTEAD),
+        opt.option("Read the data and take one step.", INSTEAD, "--dry-run"),
     ] = False,
     find_lambdas: Annotated[
         bool,
-        switch("--find-lambdas", "Train 200 steps and say which lambdas matter.", INSTEAD),
+        opt.option("Train 200 steps and say which lambdas matter.", INSTEAD, "--find-lambdas"),
     ] = False,
     profile: Annotated[
         Path | None,
-        option("Profile some steps and write their timeline to a file.", INSTEAD, metavar="TRACE"),
+        opt.option(
+            "Profile some steps and write their timeline to a file.", INSTEAD, metavar="TRACE"
+        ),
     ] = None,
 ) -> None:
     """Train a model, keep its best checkpoint, and evaluate it."""
     is_first = launched_rank() == 0
-    with report_errors(), one_voice(), stopping_on_signals(is_heard=is_first):
+    with one_voice(), stopping_on_signals():
         if resume or run is not None:
             _check_resume(ctx, run, resume)
-        resolved = resolve(setting_layers(ctx))
+        resolved = resolve(opt.setting_layers(ctx))
+        is_quiet = quiet and not (show_only or dry_run or find_lambdas or profile)
+        display = Display(as_json=as_json and is_first, quiet=is_quiet or not is_first)
         if show_only:
-            if is_first:
-                _show_settings(resolved, as_json=as_json)
+            _show_settings(display, resolved)
             return
         place = _place(name, run_dir)
-        settings = with_absolute_paths(resolved.settings)
+        settings = opt.with_absolute_paths(resolved.settings)
         from slrctl.cli import progress
 
-        is_quiet = quiet and not (dry_run or find_lambdas or profile)
-        console = console_for(as_json=as_json, quiet=is_quiet or not is_first)
-        output = progress.Output(console, as_json and is_first)
         if resume:
-            progress.resume_run(run, output)
+            progress.resume_run(run, display)
         elif dry_run:
-            progress.try_training(settings, output)
+            progress.try_training(settings, display)
         elif find_lambdas:
-            progress.show_lambdas(settings, output)
+            progress.show_lambdas(settings, display)
         elif profile is not None:
-            progress.show_profile(settings, profile, output)
+            progress.show_profile(settings, profile, display)
         else:
-            progress.train_run(settings, place, output, force=force)
+            progress.train_run(settings, place, display, force=force)
 
 
 def _check_resume(ctx: typer.Context, run: Path | None, resume: bool) -> None:
@@ -162,26 +129,23 @@ def _place(name: str | None, run_dir: Path | None) -> Path | None:
         raise UsageError(f"--name {name} and --run-dir {run_dir}: both name the folder; give one")
     if name is not None and (Path(name).name != name or name in ("", ".", "..")):
         raise UsageError(
-            f"--name {name!r}: a name is one folder under {RUNS_DIR}/; use --run-dir for a path"
+            f"--name {name!r}: a name is one folder under {opt.RUNS_DIR}/; use --run-dir for a path"
         )
-    return RUNS_DIR / name if name is not None else run_dir
+    return opt.RUNS_DIR / name if name is not None else run_dir
 
 
-def _show_settings(resolved: Resolved, *, as_json: bool) -> None:
+def _show_settings(display: Display, resolved: Resolved) -> None:
     values = flatten(resolved.settings.model_dump(mode="json"))
-    if as_json:
-        print_json(
-            {
-                key: {"value": value, "origin": resolved.origins[key]}
-                for key, value in values.items()
-            }
+    origins = resolved.origins
+    if display.as_json:
+        display.json(
+            {key: {"value": value, "origin": origins[key]} for key, value in values.items()}
         )
         return
-    rows = [(key, _written(value), resolved.origins[key]) for key, value in values.items()]
-    widths = [max(len(row[column]) for row in rows) for column in range(2)]
-    print_lines(
-        console_for(),
-        [f"{key:<{widths[0]}}  {value:<{widths[1]}}  {origin}" for key, value, origin in rows],
+    shown = {key: _written(value) for key, value in values.items()}
+    widest = [max(map(len, column)) for column in (shown, shown.values())]
+    display.lines(
+        *(f"{key:<{widest[0]}}  {text:<{widest[1]}}  {origins[key]}" for key, text in shown.items())
     )
 
 

@@ -5,9 +5,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
-from slrctl.cli.console import print_facts, print_json, print_lines, print_table, visible
+from slrctl.cli.console import Display, visible
 
 
 @pytest.mark.parametrize(
@@ -28,12 +27,12 @@ def test_what_commands_a_terminal_is_written_out_and_nothing_else(text, shown):
 
 
 def test_no_table_list_or_line_lets_a_strangers_text_through(capsys):
-    console = Console(force_terminal=False, width=80)
+    display = Display()
     evil = "[red]x[/red]\x1b]0;title\x07"
 
-    print_lines(console, [evil])
-    print_facts(console, {"gloss": evil})
-    print_table(console, evil, ["a", "b"], [[evil, "1"]])
+    display.lines(evil)
+    display.facts({"gloss": evil})
+    display.table(evil, ["a", "b"], [[evil, "1"]])
 
     printed = capsys.readouterr().out
     assert "\x1b" not in printed
@@ -75,7 +74,7 @@ def test_a_reader_that_leaves_hears_nothing_more(arguments):
 def test_what_commands_a_terminal_is_an_escape_in_json_too(capsys):
     value = {"gloss": "\x9b31m\u202eturned 책\n"}
 
-    print_json(value)
+    Display(as_json=True).json(value)
 
     printed = capsys.readouterr().out
     assert json.loads(printed) == value

@@ -12,6 +12,7 @@ from PIL import Image
 from rich.console import Console
 from rich.text import Text
 
+from slrctl.cli.console import Display
 from slrctl.cli.data.show import play
 from slrctl.core.data.readers.parquet import write_parquet
 from slrctl.reports.clips import ShownClip
@@ -20,15 +21,15 @@ from slrctl.reports.clips import ShownClip
 @pytest.fixture
 def terminal(monkeypatch):
     """What is printed to a terminal of 60 x 20 characters in which no time passes."""
-    screen = io.StringIO()
+    screen, display = io.StringIO(), Display()
     slept = []
     monkeypatch.setattr(time, "sleep", slept.append)
     monkeypatch.setattr(time, "perf_counter", lambda: sum(slept))
-    console = Console(
+    display.console = Console(
         file=screen, force_terminal=True, width=60, height=20, no_color=False, legacy_windows=False
     )
     monkeypatch.setattr(Console, "encoding", "utf-8")
-    return screen, slept, console
+    return screen, slept, display
 
 
 def test_a_pipe_gets_a_few_frames_in_plain_letters(run, tiny_path, tiny_dataset):
@@ -45,10 +46,10 @@ def test_a_pipe_gets_a_few_frames_in_plain_letters(run, tiny_path, tiny_dataset)
 
 
 def test_a_terminal_gets_every_frame_once_in_its_time(terminal, tiny_dataset):
-    screen, slept, console = terminal
+    screen, slept, display = terminal
     clip = tiny_dataset[0]
 
-    play(console, ShownClip(clip), 10.0, loop=False)
+    play(display, ShownClip(clip), 10.0, loop=False)
 
     shown = Text.from_ansi(screen.getvalue()).plain
     assert all(f"frame {n + 1:>2}/{clip.num_frames}" in shown for n in range(clip.num_frames))
@@ -57,7 +58,7 @@ def test_a_terminal_gets_every_frame_once_in_its_time(terminal, tiny_dataset):
 
 
 def test_a_loop_ends_when_interrupted(terminal, tiny_dataset, monkeypatch):
-    _, slept, console = terminal
+    _, slept, display = terminal
 
     def sleep(seconds: float) -> None:
         slept.append(seconds)
@@ -66,7 +67,7 @@ def test_a_loop_ends_when_interrupted(terminal, tiny_dataset, monkeypatch):
 
     monkeypatch.setattr(time, "sleep", sleep)
 
-    play(console, ShownClip(tiny_dataset[0]), 10.0, loop=True)
+    play(display, ShownClip(tiny_dataset[0]), 10.0, loop=True)
 
     assert len(slept) == 101
 

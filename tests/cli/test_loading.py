@@ -10,7 +10,7 @@ from calls import call
 from slrctl.cli import COMMANDS
 
 HEAVY = {"torch", "pandas", "numpy", "pyarrow", "sklearn", "matplotlib"}
-NAMES = [name for name, _, _ in COMMANDS]
+NAMES = list(COMMANDS)
 
 
 def loaded_by(calls, shown="output"):
@@ -77,7 +77,7 @@ def test_completion_loads_no_torch(line, completed):
     assert ended.stdout.split() == [completed]
 
 
-@pytest.mark.parametrize(("name", "summary"), [(name, text) for name, _, text in COMMANDS])
+@pytest.mark.parametrize(("name", "summary"), COMMANDS.items())
 def test_a_command_is_listed_and_says_of_itself_what_the_list_says(name, summary):
     *group, last = name.split()
 

@@ -2,32 +2,15 @@
 
 import math
 from collections.abc import Collection, Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 
-from slrctl.cli.console import (
-    console_for,
-    print_facts,
-    print_json,
-    print_lines,
-    print_table,
-    report_errors,
-)
-from slrctl.cli.options import (
-    Force,
-    FrameSize,
-    GlossNames,
-    Json,
-    Overrides,
-    SkipBadClips,
-    command,
-    option,
-    reading_settings,
-)
+from slrctl.cli import options as opt
+from slrctl.cli.console import Display
 from slrctl.errors import UsageError, count_of, some_of
 
 if TYPE_CHECKING:
@@ -44,38 +27,36 @@ _KINDS = {
 _BAR = 30
 
 
-@command()
+@opt.command()
 def audit(
     ctx: typer.Context,
     sources: Annotated[
         list[str],
         typer.Argument(
-            metavar="[SPLIT=]PATH",
-            help="One file with a split column, or a file for each split.",
+            metavar="[SPLIT=]PATH", help="One file with a split column, or a file for each split."
         ),
     ],
-    overrides: Overrides = None,
+    overrides: opt.Overrides = None,
     allow: Annotated[
-        str,
-        option("What splits may share; it is told and no leak.", metavar="signer,session"),
+        str, opt.option("What splits may share; it is told and no leak.", metavar="signer,session")
     ] = "",
     fix_path: Annotated[
         Path | None,
-        option("Write the clips without the leaks, as .parquet.", None, "--fix", metavar="OUT"),
+        opt.option("Write the clips without the leaks, as .parquet.", None, "--fix", metavar="OUT"),
     ] = None,
     fix_by: Annotated[
         Literal["drop", "move"],
-        option(
+        opt.option(
             "drop: take leaking clips out of training (of val where test is concerned), "
             "interpolated ones wherever they are; move: bring them together, in training."
         ),
     ] = "drop",
-    most: Annotated[int, option("Rows shown of each table.", least=1)] = 20,
-    gloss_names: GlossNames = None,
-    frame_size: FrameSize = None,
-    skip_bad_clips: SkipBadClips = None,
-    force: Force = False,
-    as_json: Json = False,
+    most: Annotated[int, opt.option("Rows shown of each table.", least=1)] = 20,
+    gloss_names: opt.GlossNames = None,
+    frame_size: opt.FrameSize = None,
+    skip_bad_clips: opt.SkipBadClips = None,
+    force: opt.Force = False,
+    as_json: opt.Json = False,
 ) -> None:
     """Look for leaks between the splits of a set; exit 1 where there are any.
 
@@ -83,29 +64,27 @@ def audit(
     resampled, trimmed, jittered, mirrored), clips interpolated between two others, and signers and
     sessions in two splits unless --allow names them. Glosses that a split lacks are told too.
     """
-    with report_errors():
-        settings = reading_settings(ctx)
-        allowed = _allowed(allow)
-        from slrctl.core.data.audit.leaks import audit_files
+    settings = opt.reading_settings(ctx)
+    allowed = _allowed(allow)
+    from slrctl.core.data.audit.leaks import audit_files
 
-        found, notes, fixed = audit_files(sources, settings, fix_path, fix_by, force=force)
-        console = console_for(as_json=as_json)
-        facts = found.to_json(allowed) | {"notes": notes}
-        print_lines(console, notes)
-        _show(console, found, facts, allowed, most)
-        if fixed is not None and fix_path is not None:
-            _show_fixed(console, fixed, fix_path)
-            facts["fixed"] = {
-                "path": str(fix_path),
-                "clips": len(fixed.clips),
-                "dropped": fixed.dropped,
-                "moved": fixed.moved,
-                "leaks_left": len(fixed.remaining.leaks),
-            }
-        if as_json:
-            print_json(facts)
-        if facts["leakage"]:
-            raise typer.Exit(1)
+    found, notes, fixed = audit_files(sources, settings, fix_path, fix_by, force=force)
+    display = Display(as_json=as_json)
+    facts = found.to_json(allowed) | {"notes": notes}
+    display.lines(*notes)
+    _show(display, found, facts, allowed, most)
+    if fixed is not None and fix_path is not None:
+        _show_fixed(display, fixed, fix_path)
+        facts["fixed"] = {
+            "path": str(fix_path),
+            "clips": len(fixed.clips),
+            "dropped": fixed.dropped,
+            "moved": fixed.moved,
+            "leaks_left": len(fixed.remaining.leaks),
+        }
+    display.json(facts)
+    if facts["leakage"]:
+        raise typer.Exit(1)
 
 
 def _allowed(text: str) -> frozenset[str]:
@@ -116,11 +95,10 @@ def _allowed(text: str) -> frozenset[str]:
 
 
 def _show(
-    console: Console, audit: "Audit", facts: dict[str, Any], allowed: Collection[str], most: int
+    display: Display, audit: "Audit", facts: dict[str, Any], allowed: Collection[str], most: int
 ) -> None:
     sizes = audit.sizes
-    print_facts(
-        console,
+    display.facts(
         {
             "splits": ", ".join(f"{count:,} {split}" for split, count in sizes.items()) + " clips",
             "copies": _said(audit, ("exact", "near", "mirrored"), "pair"),
@@ -128,16 +106,61 @@ def _show(
             "signers": _shared_line(audit, "signer", len(audit.signers)),
             "sessions": _shared_line(audit, "session", len(audit.sessions)),
             "glosses": _missing_line(audit.missing),
-        },
+        }
     )
-    if audit.leaks:
-        _show_leaks(console, audit, most)
-    if audit.signers or audit.sessions:
-        _show_groups(console, audit, most)
-    if audit.hints:
-        _show_hints(console, audit, most)
-    _show_distances(console, facts)
-    print_lines(console, [_verdict(audit, allowed)])
+    first = partial(_show_first, display, most)
+    first(
+        "leaks between clips",
+        ["clip", "in", "tells of", "in", "it is", "unexplained"],
+        [
+            [
+                *_clip_and_split(audit, leak.first),
+                _origin(audit, leak),
+                audit.split(leak.second),
+                _KINDS[leak.kind],
+                f"{leak.unexplained:.4f}",
+            ]
+            for leak in audit.leaks
+        ],
+        5,
+    )
+    first(
+        "people and sessions in several splits, in clips",
+        ["", "name", *sizes],
+        [
+            [kind, name, *(f"{counts.get(split, 0):,}" for split in sizes)]
+            for kind, groups in (("signer", audit.signers), ("session", audit.sessions))
+            for name, counts in groups.items()
+        ],
+        2,
+    )
+    first(
+        "ids that say they were made of a clip of another split (a hint)",
+        ["clip", "in", "made of", "in"],
+        [
+            [*_clip_and_split(audit, row), *_clip_and_split(audit, origin)]
+            for row, origin in audit.hints
+        ],
+        4,
+    )
+    _show_distances(display, facts)
+    display.lines(_verdict(audit, allowed))
+
+
+def _show_first(
+    display: Display,
+    most: int,
+    title: str,
+    headings: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    num_texts: int,
+) -> None:
+    """Show the first rows of a table, with their number; nothing without any row."""
+    total = f"{len(rows):,}"
+    if len(rows) > most:
+        total = f"the first {most:,} of {total} (--most, --json)"
+    if rows:
+        display.table(f"{title}: {total}", headings, rows[:most], num_texts=num_texts)
 
 
 def _said(audit: "Audit", kinds: Sequence[str], noun: str) -> str:
@@ -162,25 +185,8 @@ def _missing_line(missing: dict[str, list[str]]) -> str:
     )
 
 
-def _show_leaks(console: Console, audit: "Audit", most: int) -> None:
-    shown = audit.leaks[:most]
-    print_table(
-        console,
-        f"leaks between clips: {_of_all(len(shown), len(audit.leaks))}",
-        ["clip", "in", "tells of", "in", "it is", "unexplained"],
-        [
-            [
-                audit.clips[leak.first].clip_id,
-                audit.split(leak.first),
-                _origin(audit, leak),
-                audit.split(leak.second),
-                _KINDS[leak.kind],
-                f"{leak.unexplained:.4f}",
-            ]
-            for leak in shown
-        ],
-        num_texts=5,
-    )
+def _clip_and_split(audit: "Audit", row: int) -> list[str]:
+    return [audit.clips[row].clip_id, audit.split(row)]
 
 
 def _origin(audit: "Audit", leak: "Leak") -> str:
@@ -188,43 +194,7 @@ def _origin(audit: "Audit", leak: "Leak") -> str:
     return origin if leak.third is None else f"{origin} + {audit.clips[leak.third].clip_id}"
 
 
-def _show_groups(console: Console, audit: "Audit", most: int) -> None:
-    rows = [
-        [kind, name, *(f"{counts.get(split, 0):,}" for split in audit.sizes)]
-        for kind, groups in (("signer", audit.signers), ("session", audit.sessions))
-        for name, counts in groups.items()
-    ]
-    shown = rows[:most]
-    print_table(
-        console,
-        f"people and sessions in several splits, in clips: {_of_all(len(shown), len(rows))}",
-        ["", "name", *audit.sizes],
-        shown,
-        num_texts=2,
-    )
-
-
-def _show_hints(console: Console, audit: "Audit", most: int) -> None:
-    clips = audit.clips
-    shown = audit.hints[:most]
-    print_table(
-        console,
-        f"ids that say they were made of a clip of another split (a hint): "
-        f"{_of_all(len(shown), len(audit.hints))}",
-        ["clip", "in", "made of", "in"],
-        [
-            [clips[row].clip_id, audit.split(row), clips[origin].clip_id, audit.split(origin)]
-            for row, origin in shown
-        ],
-        num_texts=4,
-    )
-
-
-def _of_all(shown: int, total: int) -> str:
-    return f"{total:,}" if shown == total else f"the first {shown:,} of {total:,} (--most, --json)"
-
-
-def _show_distances(console: Console, facts: dict[str, Any]) -> None:
+def _show_distances(display: Display, facts: dict[str, Any]) -> None:
     """Show how alike clips of two splits are, beside takes of one split, and the threshold."""
     found = facts["unexplained"]
     edges = [*found["edges"], math.inf]
@@ -234,14 +204,13 @@ def _show_distances(console: Console, facts: dict[str, Any]) -> None:
         name = f"{low:g} to {high:g}" if math.isfinite(high) else f"{low:g} or more"
         cells = [(_bar(counts[place], sum(counts)), f"{counts[place]:,}") for counts in columns]
         rows.append([name, *cells[0], *cells[1]])
-    print_table(
-        console,
+    display.table(
         "unexplained by the most alike clip",
         ["", "of another split", "clips", "of its own split", "clips asked"],
         rows,
         num_texts=2,
     )
-    print_lines(console, [_threshold_line(facts["copy_threshold"], found["within"])])
+    display.lines(_threshold_line(facts["copy_threshold"], found["within"]))
 
 
 def _bar(count: int, total: int) -> str:
@@ -271,22 +240,21 @@ def _verdict(audit: "Audit", allowed: Collection[str]) -> str:
     return line
 
 
-def _show_fixed(console: Console, fixed: "Fixed", path: Path) -> None:
+def _show_fixed(display: Display, fixed: "Fixed", path: Path) -> None:
     changed = [
         f"{sum(counts.values()):,} clips {word} "
         f"({', '.join(f'{count:,} of {split}' for split, count in counts.items())})"
         for word, counts in (("dropped", fixed.dropped), ("moved", fixed.moved))
         if counts
     ]
-    lines = [
+    display.lines(
         f"{len(fixed.clips):,} clips written to {path}: {'; '.join(changed) or 'nothing to change'}"
-    ]
+    )
     if fixed.remaining.leaks:
-        lines.append(
+        display.lines(
             f"warning: {len(fixed.remaining.leaks):,} leaks are left; run the audit on that file"
         )
     if fixed.remaining.signers or fixed.remaining.sessions:
-        lines.append(
+        display.lines(
             "signers and sessions are as they were: whole people are moved by slrctl data split"
         )
-    print_lines(console, lines)

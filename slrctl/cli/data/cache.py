@@ -4,11 +4,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
-from slrctl.cli.console import console_for, print_json, print_lines, print_table, report_errors
-from slrctl.cli.options import ConfigPath, Json, Overrides, command, setting_layers, switch
-from slrctl.errors import SlrctlError, UsageError
+from slrctl.cli import options as opt
+from slrctl.cli.console import Display
+from slrctl.errors import SlrctlError, UsageError, count_of
 from slrctl.files import user_cache_folder
 from slrctl.layers import resolve
 
@@ -16,50 +15,50 @@ if TYPE_CHECKING:
     from slrctl.core.data.cache import CacheEntry, ClipCache
 
 
-@command()
+@opt.command()
 def cache(
     ctx: typer.Context,
-    info: Annotated[bool, switch("--info", "Show what is kept, as without any option.")] = False,
-    clear: Annotated[bool, switch("--clear", "Remove all of it.")] = False,
-    config: ConfigPath = None,
-    overrides: Overrides = None,
-    as_json: Json = False,
+    info: Annotated[
+        bool, opt.option("Show what is kept, as without any option.", None, "--info")
+    ] = False,
+    clear: Annotated[bool, opt.option("Remove all of it.", None, "--clear")] = False,
+    config: opt.ConfigPath = None,
+    overrides: opt.Overrides = None,
+    as_json: opt.Json = False,
 ) -> None:
     """Show or clear the clips that are kept so that no file is read twice."""
-    with report_errors():
-        if info and clear:
-            raise UsageError("--info and --clear: one shows what the other removes; give one")
-        settings = resolve(setting_layers(ctx)).settings.data
-        from slrctl.core.data.cache import ClipCache
+    if info and clear:
+        raise UsageError("--info and --clear: one shows what the other removes; give one")
+    settings = resolve(opt.setting_layers(ctx)).settings.data
+    from slrctl.core.data.cache import ClipCache
 
-        kept = ClipCache(settings.cache_dir or user_cache_folder(), settings.cache_gigabytes)
-        console = console_for(as_json=as_json)
-        facts = _clear(kept, console) if clear else _show(kept, console)
-        if as_json:
-            print_json(facts)
+    kept = ClipCache(settings.cache_dir or user_cache_folder(), settings.cache_gigabytes)
+    display = Display(as_json=as_json)
+    display.json(_clear(kept, display) if clear else _show(kept, display))
 
 
-def _clear(kept: "ClipCache", console: Console) -> dict[str, object]:
+def _clear(kept: "ClipCache", display: Display) -> dict[str, object]:
     try:
         count, num_bytes = kept.clear()
     except OSError as error:
         raise SlrctlError(
             f"{error.filename}: cannot be removed ({error.strerror}); remove it by hand"
         ) from None
-    print_lines(console, [f"{_files(count)}, {_size(num_bytes)} removed from {kept.folder}"])
+    display.lines(f"{count_of(count, 'file')}, {_size(num_bytes)} removed from {kept.folder}")
     return {"folder": str(kept.folder), "files": count, "bytes": num_bytes}
 
 
-def _show(kept: "ClipCache", console: Console) -> dict[str, object]:
+def _show(kept: "ClipCache", display: Display) -> dict[str, object]:
     entries, unfinished = kept.entries(), kept.unfinished()
     total = sum(entry.num_bytes for entry in entries)
     if entries:
         headings = ["source", "clips are", "clips", "frames", "size", "last used"]
-        print_table(console, "", headings, [_row(entry) for entry in entries], num_texts=2)
-    lines = [f"{_files(len(entries))}, {_size(total)} of {kept.gigabytes:g} GB in {kept.folder}"]
+        display.table("", headings, [_row(entry) for entry in entries], num_texts=2)
+    files = count_of(len(entries), "file")
+    display.lines(f"{files}, {_size(total)} of {kept.gigabytes:g} GB in {kept.folder}")
     if unfinished:
-        lines.append(f"{_files(len(unfinished))} unfinished: being written, or left behind")
-    print_lines(console, lines)
+        files = count_of(len(unfinished), "file")
+        display.lines(f"{files} unfinished: being written, or left behind")
     return {
         "folder": str(kept.folder),
         "bytes": total,
@@ -93,10 +92,6 @@ def _as_json(entry: "CacheEntry") -> dict[str, object]:
 
 def _used(entry: "CacheEntry") -> datetime:
     return datetime.fromtimestamp(entry.used_seconds, UTC).astimezone().replace(microsecond=0)
-
-
-def _files(count: int) -> str:
-    return "1 file" if count == 1 else f"{count:,} files"
 
 
 def _size(num_bytes: float) -> str:

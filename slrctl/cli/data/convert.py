@@ -6,20 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from slrctl.cli.console import console_for, print_json, print_lines, report_errors
-from slrctl.cli.options import (
-    DATA,
-    Force,
-    FrameSize,
-    GlossNames,
-    Json,
-    OutputClips,
-    Overrides,
-    SkipBadClips,
-    command,
-    option,
-    reading_settings,
-)
+from slrctl.cli import options as opt
+from slrctl.cli.console import Display
 from slrctl.errors import count_of
 
 if TYPE_CHECKING:
@@ -29,53 +17,51 @@ if TYPE_CHECKING:
 _MOST_SHOWN = 10
 
 
-@command()
+@opt.command()
 def convert(
     ctx: typer.Context,
     sources: Annotated[
         list[Path],
         typer.Argument(metavar="SRC", help="Clips in any format we read; several are joined."),
     ],
-    output: OutputClips,
-    overrides: Overrides = None,
+    output: opt.OutputClips,
+    overrides: opt.Overrides = None,
     split: Annotated[
         list[str] | None,
-        option(
+        opt.option(
             "Mark the clips as train, val or test; with several SRC, once for each in turn.",
-            DATA,
+            opt.DATA,
             metavar="SPLIT",
         ),
     ] = None,
-    gloss_names: GlossNames = None,
-    frame_size: FrameSize = None,
-    skip_bad_clips: SkipBadClips = None,
-    force: Force = False,
-    as_json: Json = False,
+    gloss_names: opt.GlossNames = None,
+    frame_size: opt.FrameSize = None,
+    skip_bad_clips: opt.SkipBadClips = None,
+    force: opt.Force = False,
+    as_json: opt.Json = False,
 ) -> None:
     """Convert clips of any format to our Parquet, or to the SPOTER CSV.
 
     Landmarks are cleaned (padding cut, pixels divided, y turned down, missing ones NaN) and
     otherwise left as they are; what was done is said in one line each.
     """
-    with report_errors():
-        settings = reading_settings(ctx)
-        from slrctl.core.data.conversion import convert_files
+    settings = opt.reading_settings(ctx)
+    from slrctl.core.data.conversion import convert_files
 
-        read = convert_files(sources, output, settings, split or (), force=force)
-        facts = _facts(sources, output, read)
-        lines = [
-            f"  {source}: {clip.where}: {clip.message}"
-            for source, clip in read.dropped[:_MOST_SHOWN]
-        ]
-        if len(read.dropped) > _MOST_SHOWN:
-            lines.append(f"  and {len(read.dropped) - _MOST_SHOWN:,} more; --json lists them all")
-        lines.append(
-            f"{count_of(facts['clips'], 'clip')} ({count_of(facts['frames'], 'frame')}) of "
-            f"{count_of(facts['glosses'], 'gloss')} written to {output}"
-        )
-        print_lines(console_for(as_json=as_json), [*read.notes, *lines])
-        if as_json:
-            print_json(facts)
+    read = convert_files(sources, output, settings, split or (), force=force)
+    facts = _facts(sources, output, read)
+    lines = [
+        f"  {source}: {clip.where}: {clip.message}" for source, clip in read.dropped[:_MOST_SHOWN]
+    ]
+    if len(read.dropped) > _MOST_SHOWN:
+        lines.append(f"  and {len(read.dropped) - _MOST_SHOWN:,} more; --json lists them all")
+    lines.append(
+        f"{count_of(facts['clips'], 'clip')} ({count_of(facts['frames'], 'frame')}) of "
+        f"{count_of(facts['glosses'], 'gloss')} written to {output}"
+    )
+    display = Display(as_json=as_json)
+    display.lines(*read.notes, *lines)
+    display.json(facts)
 
 
 def _facts(sources: list[Path], output: Path, read: "Sources") -> dict[str, Any]:

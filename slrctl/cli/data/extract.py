@@ -1,23 +1,21 @@
 """`slrctl data extract`."""
 
 from collections import Counter
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from slrctl.cli.console import console_for, print_json, print_lines, report_errors
-from slrctl.cli.options import Force, Json, OutputClips, command, option
+from slrctl.cli import options as opt
+from slrctl.cli.console import Display
 from slrctl.errors import SlrctlError, count_of
 
 if TYPE_CHECKING:
-    from slrctl.core.data.video import BadVideo, ExtractionReport, Video, VideoReport
+    from slrctl.core.data.video import BadVideo, ExtractionReport, Video
 
 
-@command()
+@opt.command()
 def extract(
     source: Annotated[
         Path,
@@ -27,65 +25,52 @@ def extract(
             "CSV with the columns path, gloss and, where known, signer, session, split.",
         ),
     ],
-    output: OutputClips,
+    output: opt.OutputClips,
     gloss: Annotated[
-        str | None,
-        option("What the videos show, where neither folders nor a CSV say it."),
+        str | None, opt.option("What the videos show, where neither folders nor a CSV say it.")
     ] = None,
-    jobs: Annotated[int, option("Videos worked on at a time.", least=1)] = 1,
-    force: Force = False,
-    as_json: Json = False,
+    jobs: Annotated[int, opt.option("Videos worked on at a time.", least=1)] = 1,
+    force: opt.Force = False,
+    as_json: opt.Json = False,
 ) -> None:
     """Turn videos into clips of landmarks with MediaPipe Holistic.
 
     A video that cannot be used is reported and does not stop the others. An extraction that was
     stopped goes on where it was when the command is run again. Needs the extra `video`.
     """
-    with report_errors():
-        from slrctl.core.data.video import VideoReport, extract_videos, prepare_extraction
+    from slrctl.core.data.video import VideoReport, extract_videos, prepare_extraction
 
-        videos, notes = prepare_extraction(source, output, gloss, force=force)
-        console = console_for(as_json=as_json)
-        print_lines(console, notes)
-        with _progress(console, len(videos)) as bar:
-            for report in extract_videos(videos, output, jobs):
-                if isinstance(report, VideoReport):
-                    _show_video(console, bar, report)
-                else:
-                    _show_end(console, output, report, as_json=as_json)
-
-
-def _progress(console: Console, num_videos: int) -> AbstractContextManager[Progress | None]:
-    if not console.is_terminal:
-        return nullcontext()
-    progress = Progress(
+    videos, notes = prepare_extraction(source, output, gloss, force=force)
+    display = Display(as_json=as_json)
+    display.lines(*notes)
+    bar = Progress(
         TextColumn("videos"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(compact=True),
-        console=console,
+        console=display.console,
         transient=True,
+        disable=not display.console.is_terminal,
     )
-    progress.add_task("videos", total=num_videos)
-    return progress
+    task = bar.add_task("videos", total=len(videos))
+    with bar:
+        for report in extract_videos(videos, output, jobs):
+            if isinstance(report, VideoReport):
+                bar.update(task, completed=report.num_done)
+                if report.failure is not None:
+                    display.lines(_describe(report.video, report.failure))
+            else:
+                _show_end(display, output, report)
 
 
-def _show_video(console: Console, bar: Progress | None, report: "VideoReport") -> None:
-    if bar is not None:
-        bar.update(bar.task_ids[0], completed=report.num_done)
-    if report.failure is not None:
-        print_lines(console, [_describe(report.video, report.failure)])
-
-
-def _show_end(console: Console, output: Path, report: "ExtractionReport", *, as_json: bool) -> None:
-    if as_json:
-        print_json(_summary(output, report))
+def _show_end(display: Display, output: Path, report: "ExtractionReport") -> None:
+    display.json(_summary(output, report))
     if not report.clips:
         raise SlrctlError(
             f"none of {len(report.failures)} videos gave a clip; the first: "
             f"{_describe(*next(iter(report.failures.items())))}"
         )
-    print_lines(console, [*report.notes, *_closing_lines(output, report)])
+    display.lines(*report.notes, *_closing_lines(output, report))
 
 
 def _describe(video: "Video", failure: "BadVideo") -> str:

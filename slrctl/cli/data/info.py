@@ -5,30 +5,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
-from slrctl.cli.console import (
-    console_for,
-    print_facts,
-    print_json,
-    print_lines,
-    print_table,
-    report_errors,
-)
-from slrctl.cli.options import (
-    OUTPUT,
-    Clips,
-    FrameSize,
-    GlossNames,
-    Json,
-    Overrides,
-    SkipBadClips,
-    command,
-    option,
-    reading_settings,
-    switch,
-)
+from slrctl.cli import options as opt
+from slrctl.cli.console import Display
 from slrctl.errors import count_of
+from slrctl.reports.tables import percent
 
 if TYPE_CHECKING:
     from slrctl.core.data.overview import Group, Overview
@@ -37,55 +18,54 @@ if TYPE_CHECKING:
 _HEADINGS = ("joint", "frames", "out of range", "by", "95 %", "after: out", "by", "95 %")
 
 
-@command()
+@opt.command()
 def info(
     ctx: typer.Context,
-    path: Clips,
-    overrides: Overrides = None,
+    path: opt.Clips,
+    overrides: opt.Overrides = None,
     with_rectification: Annotated[
         bool,
-        switch("--rectify", "Also say how often joints of the hands are out of range, and after."),
+        opt.option(
+            "Also say how often joints of the hands are out of range, and after.", None, "--rectify"
+        ),
     ] = False,
     rectify_alpha: Annotated[
         float,
-        option("With --rectify: share of the excess that is turned back.", least=0, most=1),
+        opt.option("With --rectify: share of the excess that is turned back.", least=0, most=1),
     ] = 0.4,
-    gloss_names: GlossNames = None,
-    frame_size: FrameSize = None,
-    skip_bad_clips: SkipBadClips = None,
+    gloss_names: opt.GlossNames = None,
+    frame_size: opt.FrameSize = None,
+    skip_bad_clips: opt.SkipBadClips = None,
     output: Annotated[
         Path | None,
-        option("Also draw a clip of each gloss, as PNG.", OUTPUT, metavar="DIR"),
+        opt.option("Also draw a clip of each gloss, as PNG.", opt.OUTPUT, metavar="DIR"),
     ] = None,
     most: Annotated[
-        int,
-        option("Glosses, signers, sessions shown and drawn.", OUTPUT, least=1),
+        int, opt.option("Glosses, signers, sessions shown and drawn.", opt.OUTPUT, least=1)
     ] = 24,
-    as_json: Json = False,
+    as_json: opt.Json = False,
 ) -> None:
     """Say what a file of clips holds, and draw some of it."""
-    with report_errors():
-        settings = reading_settings(ctx)
-        from slrctl.reports.clips import report_file
+    settings = opt.reading_settings(ctx)
+    from slrctl.reports.clips import report_file
 
-        alpha = rectify_alpha if with_rectification else None
-        report = report_file(path, settings, rectify_alpha=alpha, pictures=output, most=most)
-        console = console_for(as_json=as_json)
-        show_overview(console, str(path), report.overview, report.notes, most)
-        if report.rectification is not None:
-            show_rectification(console, report.rectification)
-        if report.pictures is not None:
-            print_lines(console, [f"{len(report.pictures)} pictures in {output}"])
-        if as_json:
-            print_json(report.to_json())
+    alpha = rectify_alpha if with_rectification else None
+    report = report_file(path, settings, rectify_alpha=alpha, pictures=output, most=most)
+    display = Display(as_json=as_json)
+    _show_overview(display, str(path), report.overview, report.notes, most)
+    if report.rectification is not None:
+        _show_rectification(display, report.rectification)
+    if report.pictures is not None:
+        display.lines(f"{len(report.pictures)} pictures in {output}")
+    display.json(report.to_json())
 
 
-def show_overview(
-    console: Console, name: str, overview: "Overview", notes: Sequence[str], most: int
+def _show_overview(
+    display: Display, name: str, overview: "Overview", notes: Sequence[str], most: int
 ) -> None:
-    print_lines(console, notes)
-    print_facts(console, _facts(name, overview))
-    _show_missing(console, overview)
+    display.lines(*notes)
+    display.facts(_facts(name, overview))
+    _show_missing(display, overview)
     for noun, groups in (
         ("split", overview.splits),
         ("gloss", overview.glosses),
@@ -93,12 +73,14 @@ def show_overview(
         ("session", overview.sessions),
     ):
         if any(group.name is not None for group in groups):
-            _show_groups(console, noun, groups, most)
+            _show_groups(display, noun, groups, most)
 
 
 def _facts(name: str, overview: "Overview") -> dict[str, str]:
     hands, dominant, coordinates = overview.hands, overview.dominant_hand, overview.coordinates
     length, balance = overview.length, overview.balance
+    axes = (coordinates.x, coordinates.y)
+    reach = [f"{axis['percentile_1']:.2f} to {axis['percentile_99']:.2f}" for axis in axes]
     return {
         "data": f"{name}: {count_of(overview.clips, 'clip')}, "
         f"{count_of(overview.frames, 'frame')}, {count_of(len(overview.glosses), 'gloss')}",
@@ -109,19 +91,18 @@ def _facts(name: str, overview: "Overview") -> dict[str, str]:
         "speed": _speed(overview),
         "balance": f"{balance['minimum']:,} to {balance['maximum']:,} clips a gloss, median "
         f"{balance['median']:g}; the commonest has {balance['imbalance']:.1f} times the rarest",
-        "hands": f"both in {_percent(hands['both'])} of the frames, left only "
-        f"{_percent(hands['left_only'])}, right only {_percent(hands['right_only'])}, "
-        f"neither {_percent(hands['neither'])}",
-        "dominant": "the right hand does more in "
-        f"{_percent(dominant['right'] / overview.clips)} of the clips, the left in "
-        f"{_percent(dominant['left'] / overview.clips)}",
+        "hands": f"both in {percent(hands['both'])} of the frames, left only "
+        f"{percent(hands['left_only'])}, right only {percent(hands['right_only'])}, "
+        f"neither {percent(hands['neither'])}",
+        "dominant": f"the right hand does more in {percent(dominant['right'] / overview.clips)} "
+        f"of the clips, the left in {percent(dominant['left'] / overview.clips)}",
         "image": _image(overview),
         "y axis": {
             "down": "down, as it should be",
             "up": "warning: up: noses lie below shoulders; turn the clips round before training",
         }.get(coordinates.y_axis or "", "not known: no nose or no shoulders"),
-        "reach": f"x {_reach(coordinates.x)}, y {_reach(coordinates.y)} of the image "
-        f"(1st to 99th percentile); {_percent(coordinates.outside_image)} of the landmarks "
+        "reach": f"x {reach[0]}, y {reach[1]} of the image "
+        f"(1st to 99th percentile); {percent(coordinates.outside_image)} of the landmarks "
         "outside it",
     }
 
@@ -131,7 +112,7 @@ def _number_of(noun: str, groups: "Sequence[Group]") -> str:
     if not known:
         return f"{noun}s not stated"
     unknown = sum(group.clips for group in groups if group.name is None)
-    number = f"{len(known):,} {noun}{'' if len(known) == 1 else 's'}"
+    number = count_of(len(known), noun)
     return f"{number} ({unknown:,} clips without)" if unknown else number
 
 
@@ -157,30 +138,25 @@ def _image(overview: "Overview") -> str:
     return f"width / height {shown}{more}{unknown}"
 
 
-def _reach(axis: dict[str, float]) -> str:
-    return f"{axis['percentile_1']:.2f} to {axis['percentile_99']:.2f}"
-
-
-def _show_missing(console: Console, overview: "Overview") -> None:
+def _show_missing(display: Display, overview: "Overview") -> None:
     shares = overview.missing_landmarks
-    body = [(name, _percent(share)) for name, share in shares.items() if "_" not in name]
+    body = [(name, percent(share)) for name, share in shares.items() if "_" not in name]
     hand = [name.removesuffix("_left") for name in shares if name.endswith("_left")]
     body += [("", "")] * (len(hand) - len(body))
     rows = [
-        (*beside, name, *(_percent(shares[f"{name}_{side}"]) for side in ("left", "right")))
+        (*beside, name, *(percent(shares[f"{name}_{side}"]) for side in ("left", "right")))
         for beside, name in zip(body, hand, strict=True)
     ]
-    total = [_percent(overview.missing[stream]) for stream in ("body", "left_hand", "right_hand")]
+    total = [percent(overview.missing[stream]) for stream in ("body", "left_hand", "right_hand")]
     rows.append(("all of the body", total[0], "all of the hand", total[1], total[2]))
-    print_table(
-        console,
+    display.table(
         "not detected, share of frames",
         ["body", "missing", "hand", "left missing", "right missing"],
         rows,
     )
 
 
-def _show_groups(console: Console, noun: str, groups: "Sequence[Group]", most: int) -> None:
+def _show_groups(display: Display, noun: str, groups: "Sequence[Group]", most: int) -> None:
     num_clips = sum(group.clips for group in groups)
     columns = [
         column
@@ -188,17 +164,16 @@ def _show_groups(console: Console, noun: str, groups: "Sequence[Group]", most: i
         if own != noun and any(getattr(group, column) for group in groups)
     ]
     limit = f", the {most} with most clips of {len(groups):,}" if len(groups) > most else ""
-    print_table(
-        console,
+    display.table(
         f"by {noun}{limit}",
         [noun, "clips", "share", *columns, "left hand dominant"],
         [
             (
                 "not stated" if group.name is None else group.name,
                 f"{group.clips:,}",
-                _percent(group.clips / num_clips),
+                percent(group.clips / num_clips),
                 *(f"{getattr(group, column):,}" for column in columns),
-                _percent(group.left_dominant),
+                percent(group.left_dominant),
             )
             for group in _by_size(groups)[:most]
         ],
@@ -213,12 +188,8 @@ def _by_size(groups: "Sequence[Group]") -> "list[Group]":
     return sorted(groups, key=lambda group: -group.clips)
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
-
-
-def show_rectification(console: Console, report: "RectificationReport") -> None:
-    """A table a hand: how often each joint is out of range, and by how much where it is."""
+def _show_rectification(display: Display, report: "RectificationReport") -> None:
+    """Print a table a hand: how often each joint is out of range, and by how much where it is."""
     for hand in dict.fromkeys(joint.hand for joint in report.joints):
         rows = [
             (joint.joint, f"{joint.num_frames:,}", *_cells(joint.before), *_cells(joint.after))
@@ -226,18 +197,15 @@ def show_rectification(console: Console, report: "RectificationReport") -> None:
             if joint.hand == hand
         ]
         title = f"{hand} hand: joints out of range, before and after alpha {report.alpha:g}"
-        print_table(console, title, _HEADINGS, rows)
-    print_lines(
-        console,
-        [
-            "out of range: share of the frames in which the joint can be measured; by: mean excess "
-            "in degrees where it is; 95 %: of these excesses are no larger",
-            f"note: {report.note}",
-        ],
+        display.table(title, _HEADINGS, rows)
+    display.lines(
+        "out of range: share of the frames in which the joint can be measured; by: mean excess "
+        "in degrees where it is; 95 %: of these excesses are no larger",
+        f"note: {report.note}",
     )
 
 
 def _cells(excess: "Excess") -> list[str]:
-    share = "" if excess.share is None else f"{100 * excess.share:.1f} %"
+    share = "" if excess.share is None else percent(excess.share)
     degrees = (excess.mean_degrees, excess.p95_degrees)
     return [share, *("" if value is None else f"{value:.1f}" for value in degrees)]

@@ -5,23 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.live import Live
 
-from slrctl.cli.console import console_for, print_json, print_lines, report_errors
-from slrctl.cli.options import (
-    DATA,
-    OUTPUT,
-    Clips,
-    Force,
-    Json,
-    Overrides,
-    SkipBadClips,
-    command,
-    option,
-    reading_settings,
-    switch,
-)
+from slrctl.cli import options as opt
+from slrctl.cli.console import Display
 from slrctl.errors import UsageError, count_of
 
 if TYPE_CHECKING:
@@ -32,51 +19,48 @@ if TYPE_CHECKING:
 _LINES_BESIDE = 3
 
 
-@command()
+@opt.command()
 def show(
     ctx: typer.Context,
-    path: Clips,
+    path: opt.Clips,
     which: Annotated[
         str | None,
         typer.Argument(metavar="CLIP", help="Its id, or its number from 1; 1 if absent."),
     ] = None,
-    overrides: Overrides = None,
+    overrides: opt.Overrides = None,
     gloss: Annotated[
-        str | None,
-        option("Look among the clips of this gloss only.", DATA),
+        str | None, opt.option("Look among the clips of this gloss only.", opt.DATA)
     ] = None,
-    skip_bad_clips: SkipBadClips = None,
+    skip_bad_clips: opt.SkipBadClips = None,
     fps: Annotated[
         float | None,
-        option("Frames a second; the clip's if absent.", OUTPUT, least=0.1, most=1000),
+        opt.option("Frames a second; the clip's if absent.", opt.OUTPUT, least=0.1, most=1000),
     ] = None,
-    loop: Annotated[bool, switch("--loop", "Play until interrupted.", OUTPUT)] = False,
+    loop: Annotated[bool, opt.option("Play until interrupted.", opt.OUTPUT, "--loop")] = False,
     output: Annotated[
         Path | None,
-        option("Draw a .gif, or a strip as .png, .pdf or .svg.", OUTPUT, metavar="FILE"),
+        opt.option("Draw a .gif, or a strip as .png, .pdf or .svg.", opt.OUTPUT, metavar="FILE"),
     ] = None,
-    force: Force = False,
-    as_json: Json = False,
+    force: opt.Force = False,
+    as_json: opt.Json = False,
 ) -> None:
     """Play a clip in the terminal, or draw it.
 
     In a pipe a few frames are printed in plain letters.
     """
-    with report_errors():
-        settings = reading_settings(ctx)
-        _check_output(output, force=force)
-        from slrctl.reports.clips import open_clip
+    settings = opt.reading_settings(ctx)
+    _check_output(output, force=force)
+    from slrctl.reports.clips import open_clip
 
-        shown = open_clip(path, settings, which, gloss)
-        console = console_for(as_json=as_json)
-        print_lines(console, [_describe(shown.clip)])
-        if output is not None:
-            shown.draw(output, fps)
-            print_lines(console, [f"written to {output}"])
-        elif not as_json:
-            play(console, shown, fps, loop=loop)
-        if as_json:
-            print_json({**shown.to_json(), "output": None if output is None else str(output)})
+    shown = open_clip(path, settings, which, gloss)
+    display = Display(as_json=as_json)
+    display.lines(_describe(shown.clip))
+    if output is not None:
+        shown.draw(output, fps)
+        display.lines(f"written to {output}")
+    elif not as_json:
+        play(display, shown, fps, loop=loop)
+    display.json({**shown.to_json(), "output": None if output is None else str(output)})
 
 
 def _check_output(output: Path | None, *, force: bool) -> None:
@@ -99,17 +83,18 @@ def _describe(clip: "Clip") -> str:
     return ", ".join(facts)
 
 
-def play(console: Console, shown: "ShownClip", fps: float | None, *, loop: bool) -> None:
+def play(display: Display, shown: "ShownClip", fps: float | None, *, loop: bool) -> None:
     """Show a clip once, or until interrupted, in colours; without colours a few of its frames.
 
     Args:
-        console: a terminal, or a pipe.
+        display: a terminal, or a pipe.
         shown: the clip.
         fps: frames a second; those of the clip if absent, else 25.
         loop: begin again at the end; then an interruption is the way to stop, and no failure.
     """
+    console = display.console
     if not console.is_terminal or console.no_color or "utf" not in console.encoding.lower():
-        print_lines(console, shown.letters())
+        display.lines(*shown.letters())
         return
     try:
         with Live(console=console, auto_refresh=False) as live:

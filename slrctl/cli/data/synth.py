@@ -4,96 +4,89 @@ from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
-from slrctl.cli.console import console_for, print_json, print_lines, report_errors
-from slrctl.cli.options import Force, Json, OutputClips, command, option
+import typer
+
+from slrctl.cli import options as opt
+from slrctl.cli.console import Display
 from slrctl.errors import count_of
 
 
-@command()
+@opt.command()
 def synth(
-    output: OutputClips,
+    ctx: typer.Context,
+    output: opt.OutputClips,
     num_glosses: Annotated[
-        int, option("Signs, the first of one fixed list of 200.", None, "--glosses")
+        int, opt.option("Signs, the first of one fixed list of 200.", None, "--glosses")
     ] = 24,
     num_train_signers: Annotated[
-        int, option("People in the train split.", None, "--train-signers")
+        int, opt.option("People in the train split.", None, "--train-signers")
     ] = 5,
     num_val_signers: Annotated[
-        int, option("Other people, for validation.", None, "--val-signers")
+        int, opt.option("Other people, for validation.", None, "--val-signers")
     ] = 1,
     num_test_signers: Annotated[
-        int, option("Other people again, for the test.", None, "--test-signers")
+        int, opt.option("Other people again, for the test.", None, "--test-signers")
     ] = 2,
     repetitions: Annotated[
-        int, option("Clips of each sign by each signer.", None, "--repetitions")
+        int, opt.option("Clips of each sign by each signer.", None, "--repetitions")
     ] = 6,
-    num_sessions: Annotated[int, option("Recording days of each signer.", None, "--sessions")] = 2,
-    min_frames: Annotated[int, option("Shortest clip.", None, "--min-frames")] = 20,
-    max_frames: Annotated[int, option("Longest clip.", None, "--max-frames")] = 60,
+    num_sessions: Annotated[
+        int, opt.option("Recording days of each signer.", None, "--sessions")
+    ] = 2,
+    min_frames: Annotated[int, opt.option("Shortest clip.", None, "--min-frames")] = 20,
+    max_frames: Annotated[int, opt.option("Longest clip.", None, "--max-frames")] = 60,
     max_lag: Annotated[
-        int, option("Largest lag between two moving hands, in frames.", None, "--max-lag")
+        int, opt.option("Largest lag between two moving hands, in frames.", None, "--max-lag")
     ] = 8,
     jitter: Annotated[
-        float, option("Noise of a landmark, in shoulder distances.", None, "--jitter")
+        float, opt.option("Noise of a landmark, in shoulder distances.", None, "--jitter")
     ] = 0.012,
     hand_dropout: Annotated[
-        float, option("Probability that a gap in a hand begins.", None, "--hand-dropout")
+        float, opt.option("Probability that a gap in a hand begins.", None, "--hand-dropout")
     ] = 0.03,
     landmark_dropout: Annotated[
-        float, option("Probability of losing a body landmark.", None, "--landmark-dropout")
+        float, opt.option("Probability of losing a body landmark.", None, "--landmark-dropout")
     ] = 0.005,
     num_clips: Annotated[
-        int | None,
-        option("Keep so many clips only, spread over the glosses.", None, "--clips"),
+        int | None, opt.option("Keep so many clips only, spread over the glosses.", None, "--clips")
     ] = None,
-    seed: Annotated[int, option("Another number, other people.", None, "--seed")] = 0,
+    seed: Annotated[int, opt.option("Another number, other people.", None, "--seed")] = 0,
     truth_path: Annotated[
         Path | None,
-        option("Also write what is true of each clip, as JSON.", None, "--truth", metavar="FILE"),
+        opt.option(
+            "Also write what is true of each clip, as JSON.", None, "--truth", metavar="FILE"
+        ),
     ] = None,
-    force: Force = False,
-    as_json: Json = False,
+    force: opt.Force = False,
+    as_json: opt.Json = False,
 ) -> None:
     """Generate synthetic signing whose truth is known, and save it.
 
     Without options it is the demo set that training uses where no data is given.
     """
-    with report_errors():
-        from slrctl.core.data.conversion import write_synthetic
+    from slrctl.core.data.conversion import write_synthetic
 
-        parameters = {
-            "num_glosses": num_glosses,
-            "num_train_signers": num_train_signers,
-            "num_val_signers": num_val_signers,
-            "num_test_signers": num_test_signers,
-            "repetitions": repetitions,
-            "num_sessions": num_sessions,
-            "min_frames": min_frames,
-            "max_frames": max_frames,
-            "max_lag": max_lag,
-            "jitter": jitter,
-            "hand_dropout": hand_dropout,
-            "landmark_dropout": landmark_dropout,
+    others = ("output", "num_clips", "seed", "truth_path", "force", "as_json")
+    parameters = {name: value for name, value in ctx.params.items() if name not in others}
+    written = write_synthetic(
+        output, parameters, seed, num_clips=num_clips, truth_path=truth_path, force=force
+    )
+    clips = written.clips
+    splits = Counter(clip.split for clip in clips if clip.split)
+    counts = ", ".join(f"{count:,} {split}" for split, count in splits.items())
+    line = f"{count_of(len(clips), 'clip')} ({counts}) written to {output}"
+    display = Display(as_json=as_json)
+    display.lines(*written.notes, line)
+    display.json(
+        {
+            "output": str(output),
+            "seed": seed,
+            "parameters": written.parameters,
+            "clips": len(clips),
+            "frames": sum(clip.num_frames for clip in clips),
+            "glosses": len({clip.gloss for clip in clips}),
+            "signers": len({clip.signer for clip in clips}),
+            "splits": dict(splits),
+            "notes": written.notes,
         }
-        written = write_synthetic(
-            output, parameters, seed, num_clips=num_clips, truth_path=truth_path, force=force
-        )
-        clips = written.clips
-        splits = Counter(clip.split for clip in clips if clip.split)
-        counts = ", ".join(f"{count:,} {split}" for split, count in splits.items())
-        line = f"{count_of(len(clips), 'clip')} ({counts}) written to {output}"
-        print_lines(console_for(as_json=as_json), [*written.notes, line])
-        if as_json:
-            print_json(
-                {
-                    "output": str(output),
-                    "seed": seed,
-                    "parameters": written.parameters,
-                    "clips": len(clips),
-                    "frames": sum(clip.num_frames for clip in clips),
-                    "glosses": len({clip.gloss for clip in clips}),
-                    "signers": len({clip.signer for clip in clips}),
-                    "splits": dict(splits),
-                    "notes": written.notes,
-                }
-            )
+    )
