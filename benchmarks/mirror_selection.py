@@ -88,15 +88,15 @@ def folds_of(clips_path: Path | None, train_on: str) -> Iterator[Fold]:
     """
     if clips_path is None:
         demo = synthesise().dataset
-        train = demo.part(clip for clip in demo if clip.split == "train")
-        yield Fold("val1", train, demo.part(clip for clip in demo if clip.split == "val"))
+        train = demo.with_clips(clip for clip in demo if clip.split == "train")
+        yield Fold("val1", train, demo.with_clips(clip for clip in demo if clip.split == "val"))
         return
     dataset = load_dataset(clips_path)
     tested = {clip.session for clip in dataset if split_name(clip.split) == "test"}
     open_clips = [clip for clip in dataset if clip.session not in tested]
     for session in sorted({clip.session or "" for clip in open_clips}):
-        others = dataset.part(clip for clip in open_clips if clip.session != session)
-        one = dataset.part(clip for clip in open_clips if clip.session == session)
+        others = dataset.with_clips(clip for clip in open_clips if clip.session != session)
+        one = dataset.with_clips(clip for clip in open_clips if clip.session == session)
         if train_on == "one":
             yield Fold(f"all but {session}", one, others)
         else:
@@ -108,7 +108,7 @@ def thinned(dataset: SignDataset, share: float, seed: int) -> SignDataset:
     if share == 1:
         return dataset
     chosen = choose_stratified(dataset.clips, share, seed)
-    return dataset.part(clip for clip in dataset if clip.clip_id in chosen)
+    return dataset.with_clips(clip for clip in dataset if clip.clip_id in chosen)
 
 
 def train_and_ask(settings: Settings, fold: Fold) -> dict[str, Any]:

@@ -1,19 +1,32 @@
 """Clips and predictions for tests."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 
 from slrctl.core import skeleton
-from slrctl.core.clip import Clip
+from slrctl.core.clip import Clip, ClipBatch
+from slrctl.core.data.batches import training_micro_batches
+from slrctl.core.data.dataset import SignDataset
 from slrctl.evaluation.predictions import Predictions
+from slrctl.settings import Settings
 
 
 def prepared_clip(rng: torch.Generator, clip_id: str, num_frames: int, gloss: str = "0") -> Clip:
     """Random landmarks within their boxes, as preparation gives them; all are present."""
     landmarks = torch.rand(num_frames, 54, 2, generator=rng).sub(0.5).numpy()
     return Clip(clip_id, gloss, landmarks.astype(np.float32))
+
+
+def whole_batches(
+    dataset: SignDataset, settings: Settings, epoch: int, start: int = 0
+) -> Iterator[ClipBatch]:
+    """The batches of an epoch, each in one piece as on an accelerator."""
+    settings = Settings.layered(settings.model_dump(), {"train": {"accumulate": 1}})
+    device = torch.device("meta")
+    for (whole,) in training_micro_batches(dataset, settings, epoch, device=device, start=start):
+        yield whole.clips
 
 
 def predictions_of(

@@ -46,8 +46,10 @@ def test_a_model_of_leading_right_hands_says_the_same_of_a_clip_and_its_mirror_i
 ):
     run, device = load_run(run_dir), choose_device("cpu")
     # A clip without any hand has nothing to go by.
-    clips = tiny_dataset.part(clip for clip in tiny_dataset if any(hand_activity(clip.landmarks)))
-    copies = tiny_dataset.part(mirrored_copy(clip) for clip in clips)
+    clips = tiny_dataset.with_clips(
+        clip for clip in tiny_dataset if any(hand_activity(clip.landmarks))
+    )
+    copies = tiny_dataset.with_clips(mirrored_copy(clip) for clip in clips)
 
     as_signed = predict_dataset(run.model, clips, run.settings, device).log_probabilities
     mirrored = predict_dataset(run.model, copies, run.settings, device).log_probabilities

@@ -113,7 +113,7 @@ def test_metrics_that_lack_an_epoch_are_refused(settings, tiny_splits, tmp_path)
 
 def test_other_clips_are_refused(settings, tiny_splits, tmp_path):
     run_dir = stopped_run(settings, tiny_splits, tmp_path / "run", 3)
-    fewer = replace(tiny_splits, train=tiny_splits.train.part(tiny_splits.train[:-1]))
+    fewer = replace(tiny_splits, train=tiny_splits.train.with_clips(tiny_splits.train[:-1]))
 
     with pytest.raises(DataError, match="the train clips are not those"):
         resumed(run_dir, fewer)

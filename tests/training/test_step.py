@@ -4,13 +4,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from clips import whole_batches
 from torch import nn
 from torch.testing import assert_close
 
 from slrctl.core.cmcl.alignment import Contrast
 from slrctl.core.cmcl.diagnostics import gradient_measures
 from slrctl.core.data import batches
-from slrctl.core.data.batches import MicroBatch, training_batches
+from slrctl.core.data.batches import MicroBatch
 from slrctl.errors import TrainingDiverged
 from slrctl.settings import Settings
 from slrctl.training import step
@@ -104,7 +105,7 @@ def test_dropout_depends_on_the_index_of_a_micro_batch_and_not_on_its_company(
     tiny_settings, tiny_splits
 ):
     settings = Settings.layered(tiny_settings.model_dump(), {"model": {"dropout": 0.5}})
-    first, second = training_batches(tiny_splits.train, settings, 0)
+    first, second = whole_batches(tiny_splits.train, settings, 0)
 
     def loss_of(*micro_batches):
         state = TrainingState.initial(settings, tiny_splits.train.classes, CPU)
@@ -163,7 +164,7 @@ def test_a_terms_gradient_is_measured_as_by_a_backward_pass_of_its_own(
         tiny_settings.model_dump(), {"cmcl": CMCL}, {"model": {"dropout": 0.0}}
     )
     state = TrainingState.initial(settings, tiny_splits.train.classes, CPU)
-    batch = next(training_batches(tiny_splits.train, settings, 0))
+    batch = next(whole_batches(tiny_splits.train, settings, 0))
     model = state.model.train()
     output = model(batch, return_hand_attention=True, return_features=True)
     terms = state.loss(output, batch)

@@ -1,6 +1,5 @@
 """Batches of clips: augmented and shuffled for training, prepared once for evaluation."""
 
-import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -109,58 +108,6 @@ def _augmented(
     return prepared, is_valid
 
 
-def training_batches(
-    dataset: SignDataset, settings: Settings, epoch: int, *, start: int = 0
-) -> Iterator[ClipBatch]:
-    """Yield the batches of an epoch, augmented.
-
-    What a clip looks like follows from (seed, epoch, clip id) alone: the batch size and the clips
-    beside it change nothing but its padding.
-
-    Args:
-        dataset: cleaned clips, brought into their canonical form here if they are not yet.
-        settings: the whole tree: seed, augment, prepare, model.max_frames, train.batch_size.
-        epoch: counted from 0.
-        start: the batch to begin with; a training that stopped after k batches goes on with k.
-
-    Raises:
-        ValueError: a clip's gloss is not among the data set's classes.
-    """
-    order = training_order(dataset, settings, epoch)[start:]
-    return (whole for (whole,) in _batches(dataset, settings, epoch, ([rows] for rows in order)))
-
-
-def _batches(
-    dataset: SignDataset,
-    settings: Settings,
-    epoch: int,
-    cuts: Iterable[Sequence[Int64[np.ndarray, " _"]]],
-) -> Iterator[list[ClipBatch]]:
-    """Yield the pieces of each batch, given the rows of each piece; they are augmented together.
-
-    No bit of a clip depends on the clips that are augmented with it.
-    """
-    is_canonical = _is_canonical(dataset, settings)
-    for cut in cuts:
-        clips = [dataset[row] for rows in cut for row in rows.tolist()]
-        if not clips:  # the batch has fewer micro-batches than there are processes
-            yield []
-            continue
-        augmented, is_valid = _augmented(clips, settings, epoch, is_canonical=is_canonical)
-        ends = itertools.accumulate(len(rows) for rows in cut)
-        pieces = [slice(end - len(rows), end) for rows, end in zip(cut, ends, strict=True)]
-        lengths = [int(is_valid[piece].sum(dim=1).max()) for piece in pieces]
-        yield [
-            batch_from_landmarks(
-                augmented[piece, :num_frames],
-                is_valid[piece, :num_frames],
-                target_indices(clips[piece], dataset.classes),
-                tuple(clip.clip_id for clip in clips[piece]),
-            )
-            for piece, num_frames in zip(pieces, lengths, strict=True)
-        ]
-
-
 @dataclass(frozen=True, eq=False)
 class MicroBatch:
     """Clips of a batch that are computed at once; dropout seeds depend on its index."""
@@ -193,29 +140,47 @@ def training_micro_batches(
 ) -> Iterator[list[MicroBatch]]:
     """Yield the micro-batches that a process has of each batch, those without clips left out.
 
-    Micro-batch n of N has the clips n, n + N, ... of the batch `training_batches` would yield, and
-    belongs to rank n modulo the number of ranks.
+    Micro-batch n of N has the clips n, n + N, ... of the batch, and belongs to rank n modulo the
+    number of ranks. The augmented clip follows from (seed, epoch, clip id) alone: the batch size
+    and the clips beside it change nothing but its padding.
 
     Args:
-        dataset: as for `training_batches`.
-        settings: as for `training_batches`, and train.accumulate.
+        dataset: cleaned clips, brought into their canonical form here if they are not yet.
+        settings: the whole tree: seed, augment, prepare, model.max_frames, train.
         epoch: counted from 0.
         device: on which the micro-batches are computed.
-        start: the batch to begin with.
+        start: the batch to begin with; a training that stopped after k batches goes on with k.
         rank: this process.
         num_ranks: processes that train together.
+
+    Raises:
+        ValueError: a clip's gloss is not among the data set's classes.
     """
     lengths = np.minimum(dataset.lengths, settings.model.max_frames)
     num_shares = num_ranks * settings.train.accumulate
-
-    def cut(rows: Int64[np.ndarray, " _"]) -> dict[int, Int64[np.ndarray, " _"]]:
+    is_canonical = _is_canonical(dataset, settings)
+    for rows in training_order(dataset, settings, epoch)[start:]:
         count = num_micro_batches(len(rows) * int(lengths[rows].max()), num_shares, device)
-        return {n: rows[n::count] for n in range(rank, min(count, len(rows)), num_ranks)}
-
-    cuts = [cut(rows) for rows in training_order(dataset, settings, epoch)[start:]]
-    batches = _batches(dataset, settings, epoch, (list(own.values()) for own in cuts))
-    for own, micro_batches in zip(cuts, batches, strict=True):
-        yield [MicroBatch(*pair) for pair in zip(own, micro_batches, strict=True)]
+        cut = {n: rows[n::count] for n in range(rank, min(count, len(rows)), num_ranks)}
+        clips = [dataset[row] for own in cut.values() for row in own.tolist()]
+        if not clips:  # the batch has fewer micro-batches than there are processes
+            yield []
+            continue
+        # Together, which changes no bit of a clip.
+        augmented, is_valid = _augmented(clips, settings, epoch, is_canonical=is_canonical)
+        micro_batches = []
+        end = 0
+        for index, own in cut.items():
+            place = slice(end, end := end + len(own))
+            num_frames = int(is_valid[place].sum(dim=1).max())
+            batch = batch_from_landmarks(
+                augmented[place, :num_frames],
+                is_valid[place, :num_frames],
+                target_indices(clips[place], dataset.classes),
+                tuple(clip.clip_id for clip in clips[place]),
+            )
+            micro_batches.append(MicroBatch(index, batch))
+        yield micro_batches
 
 
 @dataclass(frozen=True, eq=False)

@@ -91,7 +91,7 @@ class SignDataset(Sequence[Clip]):
             return self.clips.digests
         return np.array([landmarks_digest(clip.landmarks) for clip in self.clips], dtype=np.uint64)
 
-    def part(self, clips: Iterable[Clip]) -> "SignDataset":
+    def with_clips(self, clips: Iterable[Clip]) -> "SignDataset":
         """Hold these clips in memory under the same classes; see `select` for a large set."""
         return replace(self, clips=tuple(clips), notes=())
 

@@ -183,7 +183,9 @@ class OpenedRun(RunWithLayers):
         """Inspect some clips of a data set, in the order of their ids."""
         wanted = set(clip_ids)
         # Not kept in the cache, which would get a file for every few clips inspected.
-        some = replace(dataset.part(clip for clip in dataset if clip.clip_id in wanted), cache=None)
+        some = replace(
+            dataset.with_clips(clip for clip in dataset if clip.clip_id in wanted), cache=None
+        )
         with deterministic():
             inspected = inspect_clips(self.run, some, self.settings, self.device, layers)
             found = {one.clip.clip_id: one for one in inspected}

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from clips import whole_batches
 from torch.testing import assert_close
 
 from slrctl.core import skeleton
@@ -11,7 +12,6 @@ from slrctl.core.data.batches import (
     num_batches,
     num_micro_batches,
     prepare_clips,
-    training_batches,
     training_micro_batches,
     training_order,
 )
@@ -95,7 +95,7 @@ def assert_same_bits(batches: list[ClipBatch], expected: list[ClipBatch]) -> Non
 def test_an_epoch_shows_every_clip_once(count, batch_size):
     dataset = random_dataset(count, shortest=2, longest=5)
 
-    batches = list(training_batches(dataset, settings_with(batch_size), epoch=0))
+    batches = list(whole_batches(dataset, settings_with(batch_size), 0))
 
     assert sorted(ids(batches)) == sorted(clip.clip_id for clip in dataset)
     assert len(batches) == num_batches(count, batch_size)
@@ -107,7 +107,7 @@ def test_the_order_follows_from_seed_and_epoch():
     dataset = random_dataset(60, shortest=2, longest=9)
 
     def order(seed: int, epoch: int) -> list[str]:
-        return ids(training_batches(dataset, settings_with(seed=seed), epoch))
+        return ids(whole_batches(dataset, settings_with(seed=seed), epoch))
 
     assert order(1, 0) == order(1, 0)
     assert order(1, 0) != order(1, 1)
@@ -116,18 +116,18 @@ def test_the_order_follows_from_seed_and_epoch():
 
 def test_the_order_of_the_file_does_not_matter():
     dataset = random_dataset(60, shortest=2, longest=9)
-    reversed_dataset = dataset.part(reversed(dataset.clips))
+    reversed_dataset = dataset.with_clips(reversed(dataset.clips))
 
     assert_same_bits(
-        list(training_batches(reversed_dataset, settings_with(), 3)),
-        list(training_batches(dataset, settings_with(), 3)),
+        list(whole_batches(reversed_dataset, settings_with(), 3)),
+        list(whole_batches(dataset, settings_with(), 3)),
     )
 
 
 def test_batches_do_not_run_from_short_to_long_clips():
     dataset = random_dataset(800, shortest=2, longest=9)
 
-    batches = training_order(dataset, settings_with(batch_size=8), epoch=0)
+    batches = training_order(dataset, settings_with(batch_size=8), 0)
 
     lengths = np.array([np.mean(dataset.lengths[rows]) for rows in batches])
     assert len(lengths) > 4 * WINDOW
@@ -151,7 +151,7 @@ def test_a_clip_looks_the_same_whatever_the_batch_size():
     varied = {"geometric": 1.0, "speed": 1.2, "joint_dropout": 0.1, "noise": 0.01}
 
     small, large = (
-        rows_by_clip(list(training_batches(dataset, settings_with(size, augment=varied), 5)))
+        rows_by_clip(list(whole_batches(dataset, settings_with(size, augment=varied), 5)))
         for size in (3, 16)
     )
 
@@ -162,9 +162,7 @@ def test_a_clip_looks_different_in_another_epoch():
     dataset = random_dataset(10)
 
     first, second = (
-        rows_by_clip(
-            list(training_batches(dataset, settings_with(augment={"geometric": 1.0}), epoch))
-        )
+        rows_by_clip(list(whole_batches(dataset, settings_with(augment={"geometric": 1.0}), epoch)))
         for epoch in (0, 1)
     )
 
@@ -182,7 +180,7 @@ def test_the_micro_batches_of_all_processes_show_every_clip_once_and_as_in_the_w
         settings_with(size).model_dump(), {"train": {"accumulate": accumulate}}
     )
 
-    whole = list(training_batches(dataset, settings, 3, start=1))
+    whole = list(whole_batches(dataset, settings, 3, start=1))
     by_rank = [
         list(
             training_micro_batches(
@@ -242,9 +240,9 @@ def test_processes_that_take_turns_evaluate_every_batch_once():
 def test_an_interrupted_epoch_goes_on_with_the_batches_that_were_left(start):
     dataset, settings = random_dataset(23), settings_with(augment={"speed": 1.3})
 
-    resumed = list(training_batches(dataset, settings, 2, start=start))
+    resumed = list(whole_batches(dataset, settings, 2, start=start))
 
-    assert_same_bits(resumed, list(training_batches(dataset, settings, 2))[start:])
+    assert_same_bits(resumed, list(whole_batches(dataset, settings, 2))[start:])
 
 
 def test_without_augmentation_training_and_evaluation_show_the_same():
@@ -253,7 +251,7 @@ def test_without_augmentation_training_and_evaluation_show_the_same():
         settings_with(augment={"enabled": False, "noise": 0.5}),
     )
 
-    trained = rows_by_clip(list(training_batches(dataset, settings, 0)))
+    trained = rows_by_clip(list(whole_batches(dataset, settings, 0)))
     evaluated = rows_by_clip(list(evaluation_batches(prepare_clips(dataset, settings), 7)))
 
     assert differing(trained, evaluated) == []
@@ -264,11 +262,7 @@ def test_noise_alone_moves_what_is_present_by_its_sigma():
 
     clean, noisy = (
         rows_by_clip(
-            list(
-                training_batches(
-                    dataset, settings_with(augment={"geometric": 0, "noise": sigma}), 0
-                )
-            )
+            list(whole_batches(dataset, settings_with(augment={"geometric": 0, "noise": sigma}), 0))
         )
         for sigma in (0.0, 0.01)
     )
@@ -282,7 +276,7 @@ def test_no_batch_is_longer_than_the_model_takes(speed):
     dataset = random_dataset(12, shortest=30, longest=90)
 
     batches = list(
-        training_batches(dataset, settings_with(max_frames=40, augment={"speed": speed}), 0)
+        whole_batches(dataset, settings_with(max_frames=40, augment={"speed": speed}), 0)
     )
 
     assert max(batch.is_valid.shape[1] for batch in batches) == 40
@@ -309,7 +303,7 @@ def test_rectified_clips_look_the_same_in_training_evaluation_and_alone():
     )
 
     trained = rows_by_clip(
-        list(training_batches(canonical_dataset(dataset, settings.prepare), settings, 0))
+        list(whole_batches(canonical_dataset(dataset, settings.prepare), settings, 0))
     )
     evaluated = rows_by_clip(list(evaluation_batches(prepare_clips(dataset, settings), 7)))
 
@@ -344,7 +338,7 @@ def test_preparing_leaves_the_data_set_as_it_was():
     before = dataset.fingerprint()
 
     prepare_clips(dataset, settings_with())
-    list(training_batches(dataset, settings_with(augment={"mirror": 1.0, "speed": 1.5}), 0))
+    list(whole_batches(dataset, settings_with(augment={"mirror": 1.0, "speed": 1.5}), 0))
 
     assert dataset.fingerprint() == before
 
@@ -353,7 +347,7 @@ def test_buckets_keep_padding_low():
     dataset = random_dataset(2000)
     settings = settings_with(batch_size=24)
 
-    batches = training_order(dataset, settings, epoch=0)
+    batches = training_order(dataset, settings, 0)
 
     slots = sum(dataset.lengths[rows].max() * len(rows) for rows in batches)
     frames = sum(clip.num_frames for clip in dataset)
@@ -366,7 +360,7 @@ def test_an_unknown_gloss_is_refused():
     dataset = SignDataset(dataset.clips, ("a", "x"), "wrong classes")
 
     with pytest.raises(ValueError, match="gloss 'b' is not among the 2 classes"):
-        list(training_batches(dataset, settings_with(), 0))
+        list(whole_batches(dataset, settings_with(), 0))
 
 
 def test_prepared_clips_collate_by_themselves():

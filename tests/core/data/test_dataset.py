@@ -40,7 +40,7 @@ def test_a_data_set_is_shown_in_one_short_line(dataset):
 
 
 def test_a_part_keeps_the_classes(dataset):
-    part = dataset.part(clip for clip in dataset if clip.gloss == "b")
+    part = dataset.with_clips(clip for clip in dataset if clip.gloss == "b")
 
     assert [clip.clip_id for clip in part] == ["clip0", "clip2"]
     assert (part.classes, part.name, part.notes) == (("a", "b"), "signs", ())

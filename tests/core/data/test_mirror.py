@@ -6,11 +6,12 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from clips import whole_batches
 from numpy.testing import assert_allclose, assert_array_equal
 
 from slrctl.core import skeleton
 from slrctl.core.clip import Clip
-from slrctl.core.data.batches import evaluation_batches, prepare_clips, training_batches
+from slrctl.core.data.batches import evaluation_batches, prepare_clips
 from slrctl.core.data.dataset import SignDataset, load_dataset
 from slrctl.core.data.mirror import (
     EDGE,
@@ -241,7 +242,7 @@ def test_training_and_evaluation_see_clips_as_a_single_one_is_prepared(synthetic
     dataset = SignDataset(tuple(clips), synthetic.dataset.classes, "some")
     settings = Settings.layered({"augment": {"enabled": False}}, {"prepare": prepare})
 
-    trained = streams_by_clip(training_batches(dataset, settings, 0))
+    trained = streams_by_clip(whole_batches(dataset, settings, 0))
     evaluated = streams_by_clip(evaluation_batches(prepare_clips(dataset, settings), 64))
 
     expected = {}
