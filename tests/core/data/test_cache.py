@@ -8,13 +8,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from clips import content_of
-from holistic_files import holistic, long_columns, write_index, write_long
+from holistic_files import holistic, long_columns, vectors, write_frames, write_index, write_long
 from numpy.testing import assert_array_equal
 from spoter_files import person, write_csv
 
@@ -23,7 +25,6 @@ from slrctl.core.data import cache as cache_module
 from slrctl.core.data import dataset as dataset_module
 from slrctl.core.data.cache import ClipCache, StoredClips, content_digest
 from slrctl.core.data.dataset import SignDataset, load_dataset
-from slrctl.core.data.readers.parquet import write_parquet
 from slrctl.errors import DataError
 from slrctl.settings import DataSettings, PrepareSettings
 
@@ -90,23 +91,19 @@ def assert_same(found: SignDataset, expected: SignDataset) -> None:
 # --- stored clips -------------------------------------------------------------------------------
 
 
-def test_stored_clips_are_found_to_the_bit(cache):
-    stored = cache.store(KEY, iter(CLIPS), ABOUT)
+MANY = [clip_of(number, 1 + number % 20) for number in range(2500)]
+
+
+@pytest.mark.parametrize("clips", [CLIPS, MANY], ids=["a few", "several record batches"])
+def test_stored_clips_are_found_to_the_bit(cache, clips):
+    stored = cache.store(KEY, iter(clips), ABOUT)
     found = cache.find(KEY)
 
     assert found is not None
     assert found.about == ABOUT
-    assert_same_clips(stored, CLIPS)
-    assert_same_clips(found, CLIPS)
+    assert_same_clips(stored, clips)
+    assert_same_clips(found, clips)
     assert cache.find(OTHER) is None
-
-
-def test_a_set_of_many_record_batches_is_found(cache):
-    clips = [clip_of(number, 1 + number % 20) for number in range(2500)]
-
-    cache.store(KEY, clips, ABOUT)
-
-    assert_same_clips(cache.find(KEY), clips)
 
 
 def test_stored_clips_are_a_sequence_in_any_order(cache):
@@ -218,12 +215,10 @@ def test_the_least_recently_used_files_make_room(cache):
 
 
 def test_the_file_written_last_stays_even_if_it_is_too_large(cache):
-    tiny = ClipCache(cache.folder, gigabytes=0.0)
+    for key in (KEY, OTHER):
+        ClipCache(cache.folder, gigabytes=0.0).store(key, CLIPS, ABOUT)
 
-    tiny.store(KEY, CLIPS, ABOUT)
-    tiny.store(OTHER, CLIPS, ABOUT)
-
-    assert [entry.path.stem for entry in tiny.entries()] == [OTHER]
+    assert [entry.path.stem for entry in cache.entries()] == [OTHER]
 
 
 def test_unfinished_files_are_removed_when_they_are_old(cache):
@@ -253,11 +248,8 @@ def test_clearing_removes_everything_but_files_of_others(cache):
     assert_same_clips(stored, CLIPS)  # a process that has it open can still use it
 
 
-def test_a_folder_that_does_not_exist_holds_nothing(cache):
-    assert (cache.find(KEY), cache.entries(), cache.clear()) == (None, [], (0, 0))
-
-
 def test_entries_describe_the_files(cache):
+    assert (cache.find(KEY), cache.entries(), cache.clear()) == (None, [], (0, 0))
     cache.store(KEY, CLIPS, ABOUT)
     Path(cache.clips_dir, f"{OTHER}.arrow").write_bytes(b"damaged")
     os.utime(cache.clips_dir / f"{OTHER}.arrow", (1, 1))
@@ -311,17 +303,21 @@ def test_real_clips_are_the_same_with_and_without_the_cache(shared_data, cache):
     assert_same(load_dataset(path, cache=cache), load_dataset(path))
 
 
-def test_a_folder_is_read_again_when_one_of_its_files_changes(shared_data, cache, tmp_path):
-    folder = Path(shutil.copytree(shared_data / "mediapipe_258", tmp_path / "signs"))
-    before = load_dataset(folder, cache=cache)
-    assert_same(load_dataset(folder, cache=cache), before)
-    first, second = sorted(folder.rglob("*.npy"))[:2]
-    first.chmod(0o644)
-    first.write_bytes(second.read_bytes())
+def test_a_folder_is_read_again_when_one_of_its_files_changes_or_moves(cache, tmp_path):
+    folder = tmp_path / "signs"
+    for clip in ("a", "b"):
+        write_frames(folder / "book" / clip, vectors(holistic(2), with_face=False))
+    frame = folder / "book" / "a" / "0.npy"
+    sets = [load_dataset(folder, cache=cache) for _ in range(2)]
+    np.save(frame, np.ones(258))
+    sets.append(load_dataset(folder, cache=cache))
+    frame.parent.rename(folder / "book" / "c")
+    sets.append(load_dataset(folder, cache=cache))
 
-    after = load_dataset(folder, cache=cache)
-
-    assert before.fingerprint() != after.fingerprint() == load_dataset(folder).fingerprint()
+    first, again, changed, moved = (dataset.fingerprint() for dataset in sets)
+    assert first == again
+    assert len({first, changed, moved}) == 3
+    assert moved == load_dataset(folder).fingerprint()
 
 
 def test_an_index_is_read_again_when_a_clip_beside_it_changes(cache, tmp_path):
@@ -338,6 +334,11 @@ def test_an_index_is_read_again_when_a_clip_beside_it_changes(cache, tmp_path):
 def copied(source: Path) -> Path:
     (source.parent / "elsewhere").mkdir()
     return Path(shutil.copy(source, source.parent / "elsewhere"))
+
+
+def dated(source: Path) -> Path:
+    os.utime(source, (1, 1))
+    return source
 
 
 def renamed(source: Path) -> Path:
@@ -362,6 +363,7 @@ def unchanged(source: Path) -> Path:
 CASES = {
     "nothing": (unchanged, {}, False),
     "place": (copied, {}, False),
+    "date": (dated, {}, False),
     "name, which clip ids begin with": (renamed, {}, True),
     "content": (edited, {}, True),
     "frame size": (unchanged, {"settings": DataSettings(frame_size=(640, 480))}, True),
@@ -415,26 +417,12 @@ def test_a_file_that_cannot_be_read_is_the_same_error_and_is_not_stored(source, 
             load_dataset(source, cache=cache)
     with pytest.raises(DataError, match=r"nothing\.csv"):
         load_dataset(source.with_name("nothing.csv"), cache=cache)
-
     assert cache.entries() == []
 
-
-def test_dropped_clips_are_reported_from_the_cache_too(source, cache):
-    source.write_text(source.read_text().replace("0.5", "x", 1))
     settings = DataSettings(skip_bad_clips=True)
-
     first = load_dataset(source, settings, cache=cache)
-
     assert any("1 of 5 clips" in note for note in first.notes)
     assert_same(load_dataset(source, settings, cache=cache), first)
-
-
-def test_a_damaged_file_of_the_cache_is_read_again(source, cache):
-    load_dataset(source, cache=cache)
-    (path,) = cache.clips_dir.iterdir()
-    path.write_bytes(with_a_flipped_bit(path.read_bytes(), 0.1))
-
-    assert_same(load_dataset(source, cache=cache), load_dataset(source))
 
 
 # --- a cache that cannot be written to ----------------------------------------------------------
@@ -466,46 +454,29 @@ def test_a_file_changed_while_it_is_read_is_not_stored(source, cache, monkeypatc
     assert cache.entries() == []
 
 
-def test_a_folder_that_cannot_be_made_costs_a_warning(source, tmp_path):
-    (tmp_path / "file").write_text("in the way")
-
-    dataset = load_dataset(source, cache=ClipCache(tmp_path / "file" / "cache"))
-
-    assert_works_without(dataset, source, os.strerror(errno.ENOTDIR))
-
-
-def test_a_limit_on_the_size_of_files_costs_a_warning_and_leaves_no_file(source, cache):
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, hard))
+@contextmanager
+def small_files() -> Iterator[None]:
+    """Let no file grow beyond 5,000 bytes, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, before[1]))
     try:
-        dataset = load_dataset(source, cache=cache)
+        yield
     finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-    assert_works_without(dataset, source, os.strerror(errno.EFBIG))
-    assert list(cache.clips_dir.iterdir()) == []
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("mounting a small disk needs more rights than we have here")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)  # noqa: S607
+@pytest.mark.parametrize(
+    ("folder", "limit", "reason"),
+    [("signs.csv/cache", nullcontext, errno.ENOTDIR), ("cache", small_files, errno.EFBIG)],
+)
+def test_a_cache_that_cannot_be_written_costs_a_warning_and_leaves_no_file(
+    source, folder, limit, reason
+):
+    with limit():
+        dataset = load_dataset(source, cache=ClipCache(source.parent / folder))
 
-
-def test_a_full_disk_costs_a_warning_and_leaves_no_file(tmp_path, small_disk):
-    clips = [Clip(f"{n}", "ab"[n % 2], person(9, n).astype(np.float32)) for n in range(40)]
-    source = tmp_path / "signs.parquet"
-    write_parquet(clips, source)
-
-    dataset = load_dataset(source, cache=ClipCache(small_disk))
-
-    assert_works_without(dataset, source, os.strerror(errno.ENOSPC))
-    assert [path for path in small_disk.rglob("*") if path.is_file()] == []
+    assert_works_without(dataset, source, os.strerror(reason))
+    assert [path for path in source.parent.rglob("*") if path.is_file()] == [source]
 
 
 def test_a_read_only_folder_is_read_from(source, cache, readings, monkeypatch):
@@ -564,24 +535,6 @@ def notes(tmp_path):
     return tmp_path / "notes"
 
 
-@pytest.fixture
-def folder(tmp_path):
-    path = tmp_path / "signs"
-    for name in ("book/b/0.npy", "book/a/1.npy", "tree/a/0.npy"):
-        (path / name).parent.mkdir(parents=True, exist_ok=True)
-        (path / name).write_bytes(name.encode())
-    return path
-
-
-def test_the_content_decides_and_not_the_date(source, notes):
-    before = content_digest(source, notes)
-
-    os.utime(source, (1, 1))
-    assert content_digest(source, notes) == before
-    source.write_bytes(b"labels,nose_Y\n")
-    assert content_digest(source, notes) != before
-
-
 def test_a_change_that_keeps_size_and_date_is_noticed(source, notes, settled):
     source.write_bytes(b"labels,nose_X\n")
     before, state = content_digest(source, notes), source.stat()
@@ -620,26 +573,11 @@ def test_a_damaged_note_is_ignored(source, notes, settled, content):
     assert content_digest(source, notes) == before
 
 
-def test_without_a_folder_for_notes_the_digest_is_the_same(source, notes, settled, tmp_path):
-    (tmp_path / "file").write_text("in the way")
-
-    assert content_digest(source, tmp_path / "file" / "notes") == content_digest(source, notes)
-
-
-def test_a_folder_is_all_its_files_by_place_and_content(folder, notes):
-    digests = [content_digest(folder, notes)]
-    (folder / "tree/a/0.npy").rename(folder / "tree/a/1.npy")
-    digests.append(content_digest(folder, notes))
-    (folder / "tree/a/1.npy").write_bytes(b"other")
-    digests.append(content_digest(folder, notes))
-    (folder / "tree/a/1.npy").unlink()
-    digests.append(content_digest(folder, notes))
-
-    assert len(set(digests)) == 4
-
-
-def test_a_link_to_a_folder_above_ends(folder, notes):
+def test_a_link_to_a_folder_above_ends(source, notes):
+    folder = source.parent / "signs"
+    folder.mkdir()
+    source.rename(folder / "a.csv")
     before = content_digest(folder, notes)
-    (folder / "tree" / "round").symlink_to(folder, target_is_directory=True)
+    (folder / "round").symlink_to(folder, target_is_directory=True)
 
     assert content_digest(folder, notes) == before

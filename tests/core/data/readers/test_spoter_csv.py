@@ -53,46 +53,32 @@ def test_lists_are_read_as_literal_eval_reads_them(shared_data):
         assert_array_equal(clip.landmarks, plain.astype(np.float32))
 
 
-def test_many_blocks_of_rows_read_as_one(tmp_path, monkeypatch):
-    clips = [person(3 + seed % 5, seed) for seed in range(30)]
-    path = write_csv(tmp_path / "signs.csv", clips)
-    whole = load_dataset(path)
+SOME = [person(3 + seed % 5, seed) for seed in range(30)]
+
+
+@pytest.mark.parametrize(
+    "clips", [SOME, [person(3), person(60)]], ids=["many blocks", "a row longer than a block"]
+)
+def test_blocks_of_rows_read_as_one(tmp_path, monkeypatch, clips):
     monkeypatch.setattr("slrctl.core.data.readers.spoter_csv._BLOCK_BYTES", 1 << 15)
     monkeypatch.setattr("slrctl.core.data.readers.number_lists._PARSE_BYTES", 1 << 10)
 
-    pieces = load_dataset(path)
+    dataset = load_dataset(write_csv(tmp_path / "signs.csv", clips))
 
-    assert pieces.fingerprint() == whole.fingerprint()
-
-
-def test_a_row_longer_than_a_block_is_read(tmp_path, monkeypatch):
-    clips = [person(3), person(40)]
-    path = write_csv(tmp_path / "signs.csv", clips)
-    monkeypatch.setattr("slrctl.core.data.readers.spoter_csv._BLOCK_BYTES", 1 << 14)
-
-    assert_array_equal(landmarks_of(path, 1), clips[1].astype(np.float32))
+    for clip, written in zip(dataset, clips, strict=True):
+        assert_array_equal(clip.landmarks, written.astype(np.float32))
 
 
 def test_numbered_hands_and_no_neck_are_the_same_clips(tmp_path):
     clip = person(5)
     clip[:, NECK] = (clip[:, RIGHT_SHOULDER] + clip[:, LEFT_SHOULDER]) / 2
-    named = write_csv(tmp_path / "named.csv", [clip])
+    clip[1, [NECK, LEFT_SHOULDER]] = np.nan
     numbered = write_csv(tmp_path / "numbered.csv", [clip], numbered=True, with_neck=False)
 
-    assert_allclose(landmarks_of(numbered), landmarks_of(named), atol=1e-7)
-    assert (
-        "no neck in the file: the midpoint of the shoulders is taken"
-        in load_dataset(numbered).notes
-    )
+    dataset = load_dataset(numbered)
 
-
-def test_the_neck_is_missing_where_a_shoulder_is(tmp_path):
-    clip = person(4)
-    clip[1, LEFT_SHOULDER] = np.nan
-
-    neck = landmarks_of(write_csv(tmp_path / "signs.csv", [clip], with_neck=False))[:, NECK]
-
-    assert_array_equal(np.isnan(neck).all(-1), [False, True, False, False])
+    assert_allclose(dataset[0].landmarks, clip, atol=1e-6)
+    assert "no neck in the file: the midpoint of the shoulders is taken" in dataset.notes
 
 
 @pytest.mark.parametrize(
@@ -279,10 +265,11 @@ def test_padding_is_two_empty_frames_or_three_equal_ones(
     assert padding_length(np.concatenate([clip, repeats, empty])) == expected
 
 
-def test_padding_is_cut_and_reported(tmp_path):
+def test_padding_is_cut_and_reported_but_not_within_a_clip(tmp_path):
     clips = [person(9, seed=1), person(8, seed=2), person(7, seed=3)]
     clips[0][6:] = np.nan
     clips[1][5:] = clips[1][5]
+    clips[2][2:5] = np.nan
 
     dataset = load_dataset(write_csv(tmp_path / "signs.csv", clips))
 
@@ -291,39 +278,27 @@ def test_padding_is_cut_and_reported(tmp_path):
     assert_array_equal(dataset[0].landmarks, clips[0][:6].astype(np.float32))
 
 
-def test_frames_without_a_landmark_inside_a_clip_stay(tmp_path):
-    clip = person(9)
-    clip[3:6] = np.nan
-
-    assert len(landmarks_of(write_csv(tmp_path / "signs.csv", [clip]))) == 9
-
-
 def in_pixels(clip: np.ndarray) -> np.ndarray:
     return (clip * [640, 480]).round(3)
 
 
-def test_pixels_are_divided_by_the_size_in_the_file(tmp_path):
-    clips = [person(4, seed=1), person(5, seed=2)]
-    clips[0][1:3, 20:40] = np.nan
-    size = {"video_size_width": [640, 640], "video_size_height": [480, 480]}
-    path = write_csv(tmp_path / "signs.csv", [in_pixels(clip) for clip in clips], extra=size)
-
-    dataset = load_dataset(path, DataSettings(frame_size=(1, 1)))
-
-    assert_allclose(dataset[0].landmarks, clips[0], atol=2e-6)
-    assert_allclose(dataset[1].landmarks, clips[1], atol=2e-6)
-    assert dataset[0].aspect == 640 / 480
-    assert "pixel coordinates: divided by the frame size (640x480)" in dataset.notes
-
-
-def test_pixels_are_divided_by_the_size_in_the_settings(tmp_path):
+@pytest.mark.parametrize(
+    ("in_file", "in_settings"), [((640, 480), (1, 1)), (None, (640, 480))], ids=["file", "settings"]
+)
+def test_pixels_are_divided_by_the_size_in_the_file_else_in_the_settings(
+    tmp_path, in_file, in_settings
+):
     clip = person(4)
-    path = write_csv(tmp_path / "signs.csv", [in_pixels(clip)])
+    clip[1:3, 20:40] = np.nan
+    names = ("video_size_width", "video_size_height")
+    size = {name: [side] for name, side in zip(names, in_file or (), strict=False)}
+    path = write_csv(tmp_path / "signs.csv", [in_pixels(clip)], extra=size)
 
-    dataset = load_dataset(path, DataSettings(frame_size=(640, 480)))
+    dataset = load_dataset(path, DataSettings(frame_size=in_settings))
 
     assert_allclose(dataset[0].landmarks, clip, atol=2e-6)
     assert dataset[0].aspect == 640 / 480
+    assert "pixel coordinates: divided by the frame size (640x480)" in dataset.notes
 
 
 def test_pixels_without_a_size_keep_their_shape_and_warn(tmp_path):
