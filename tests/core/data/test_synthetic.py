@@ -294,7 +294,7 @@ def test_a_circle_is_round():
 
 @pytest.fixture(scope="module", params=[False, True], ids=["right-handed", "left-handed"])
 def performed(request):
-    """Every sign of the demo set performed once: signs, timing, clip of each frame, 3-D landmarks."""
+    """Signs of the demo set, each performed once: signs, timing, clip of each frame, landmarks."""
     signs = lexicon(24)
     signer = draw_signer(0, "somebody", is_left_handed=request.param)
     keys = keys_of((number,) for number in range(len(signs)))
