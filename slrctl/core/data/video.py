@@ -4,7 +4,6 @@ MediaPipe is an extra, imported in processes of their own: it and OpenCV write t
 they please, and a broken video may take their process down.
 """
 
-import csv
 import hashlib
 import shutil
 from collections import Counter
@@ -21,6 +20,7 @@ from jaxtyping import Float32
 from slrctl.core.clip import Clip, missing_hand_share
 from slrctl.core.data.readers import parquet
 from slrctl.core.data.readers.mediapipe import NUM_HAND, NUM_POSE, landmarks_from_holistic
+from slrctl.core.data.readers.reading import read_small_table
 from slrctl.core.data.writers import check_output, write_clips
 from slrctl.errors import DataError, SlrctlError, count_of, quote, some_of
 from slrctl.pool import Crashed, ProcessPool
@@ -150,18 +150,18 @@ def _in_csv(source: Path) -> list[Video]:
         DataError: a column is missing, or a row has no path or no gloss or repeats another's path.
     """
     rows: dict[Path, dict[str, str]] = {}
-    for line, row in _rows_of(source):
+    for number, cells in enumerate(read_small_table(source, _NEEDED), start=1):
+        row = {name: cells.get(name, "").strip() for name in (*_NEEDED, *_OPTIONAL)}
         for name in _NEEDED:
             if not row[name]:
-                raise DataError(f"{source}: line {line}, column {name!r}: is empty; fill it in")
-        if Path(row["path"]) in rows:
+                raise DataError(f"{source}: row {number}, column {name!r}: is empty; fill it in")
+        path = Path(row["path"])
+        if path in rows:
             raise DataError(
-                f"{source}: line {line}, column 'path': found {quote(row['path'])}, which a line "
+                f"{source}: row {number}, column 'path': found {quote(row['path'])}, which a row "
                 "above names already; keep one of them"
             )
-        rows[Path(row["path"])] = row
-    if not rows:
-        raise DataError(f"{source}: has no rows; name a video in each, with its gloss")
+        rows[path] = row
     return [
         Video(
             source.parent / path,
@@ -171,35 +171,6 @@ def _in_csv(source: Path) -> list[Video]:
         )
         for (path, row), name in zip(rows.items(), _clip_names(list(rows)), strict=True)
     ]
-
-
-def _rows_of(source: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield the number of each line, from 1, and its cells under the known columns."""
-    line = 1
-    try:
-        with source.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            columns = [name.strip() for name in reader.fieldnames or []]
-            if missing := [name for name in _NEEDED if name not in columns]:
-                raise DataError(
-                    f"{source}: found the columns {some_of(columns) or 'none'}, expected "
-                    f"{', '.join(_NEEDED)} and, where known, {', '.join(_OPTIONAL)}; "
-                    f"add {' and '.join(missing)}"
-                )
-            reader.fieldnames = columns
-            for row in reader:
-                line = reader.line_num
-                known = (*_NEEDED, *_OPTIONAL)
-                yield line, {name: (row.get(name) or "").strip() for name in known}
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{source}: is not UTF-8: byte {error.object[error.start]:#04x} after line {line}; "
-            "save it as CSV (UTF-8)"
-        ) from None
-    except csv.Error as error:
-        raise DataError(
-            f"{source}: is not CSV after line {line} ({error}); save it as CSV (UTF-8)"
-        ) from None
 
 
 class BadVideo(NamedTuple):

@@ -165,29 +165,22 @@ def test_a_csv_names_gloss_signer_and_split(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("content", "message"),
     [
-        ("path,label\n1.mp4,a\n", "found the columns 'path', 'label', expected path, gloss"),
-        ("path,gloss\n1.mp4,a\n2.mp4,\n", "line 3, column 'gloss': is empty"),
-        ("path,gloss\n1.mp4,a\n1.mp4,b\n", "line 3, column 'path': found '1.mp4', which a line"),
-        ("path,gloss\n", "has no rows"),
-        ("", "found the columns none"),
-        ('path,gloss\n"1.mp4,a\n', "is not CSV"),
+        (b"path,label\n1.mp4,a\n", "'label'.*path, gloss"),
+        (b"path,gloss\n1.mp4,a\n2.mp4,\n", "row 2, column 'gloss'"),
+        (b"path,gloss\n1.mp4,a\n1.mp4,b\n", "row 2, column 'path': found '1.mp4'"),
+        (b"path,gloss\n", "0 rows"),
+        (b"", "path, gloss"),
+        (b'path,gloss\n"1.mp4,a\n', "row 1, column 'gloss'"),
+        ("path,gloss\n1.mp4,später\n".encode("latin-1"), "UTF-8"),
     ],
 )
-def test_a_csv_that_cannot_be_used_is_refused_before_anything_is_done(tmp_path, text, message):
+def test_a_csv_that_cannot_be_used_is_refused_before_anything_is_done(tmp_path, content, message):
     path = tmp_path / "list.csv"
-    path.write_text(text)
+    path.write_bytes(content)
 
-    with pytest.raises(DataError, match=f"list.csv: {message}"):
-        list_videos(path)
-
-
-def test_a_csv_in_another_encoding_is_refused(tmp_path):
-    path = tmp_path / "list.csv"
-    path.write_bytes("path,gloss\n1.mp4,später\n".encode("latin-1"))
-
-    with pytest.raises(DataError, match="is not UTF-8: byte 0xe4"):
+    with pytest.raises(DataError, match=f"list.csv: .*{message}"):
         list_videos(path)
 
 
