@@ -427,18 +427,14 @@ def test_the_arguments_are_not_written_to():
     assert torch.equal(is_valid, valid_before)
 
 
-def test_noise_is_gaussian_and_only_on_present_landmarks():
+def test_noise_has_its_size_and_is_only_on_present_landmarks():
     prepared, _ = many_clips(50, num_frames=40)
 
     noise = add_noise(prepared, random_keys(50), 0.25) - prepared
 
     assert torch.equal(noise.isnan(), prepared.isnan())
-    values = noise[~noise.isnan()].double() / 0.25
-    # About 173,000 draws; the bounds are four standard errors and more.
-    assert values.mean().abs() < 0.01
-    assert values.std().item() == pytest.approx(1.0, abs=0.008)
-    assert (values**3).mean().abs() < 0.03
-    assert (values**4).mean().item() == pytest.approx(3.0, abs=0.1)
+    # About 173,000 draws: a standard error of 0.0004.
+    assert noise[~noise.isnan()].std().item() == pytest.approx(0.25, abs=0.002)
 
 
 def test_x_and_y_and_neighbouring_landmarks_get_unrelated_noise():

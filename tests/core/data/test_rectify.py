@@ -142,20 +142,6 @@ def test_a_spread_finger_turns_back_about_the_wrist_and_takes_its_joints_along()
     }
 
 
-def test_a_mirrored_clip_is_rectified_to_the_mirrored_result():
-    frames = random_frames(5, 200, 0.05)
-
-    def mirrored(frames: np.ndarray) -> np.ndarray:
-        return np.array([-1, 1], np.float32) * frames[:, skeleton.MIRROR]
-
-    aspect = np.full(200, 1.5)
-
-    # x -> -x loses no bit, where x -> 1 - x would.
-    np.testing.assert_allclose(
-        rectify(mirrored(frames), aspect, 0.4), mirrored(rectify(frames, aspect, 0.4)), atol=1e-6
-    )
-
-
 def test_the_body_and_what_is_missing_keep_every_bit():
     frames = random_frames(8, 100, 0.3)
     before = frames.copy()

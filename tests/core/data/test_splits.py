@@ -248,24 +248,6 @@ def test_with_two_halves_for_signers_sessions_are_used():
     assert {c.session for c in splits_of(clips, share=0.15).val} == {"3"}
 
 
-def test_many_signers_fill_the_share():
-    splits = splits_of(by_signer({f"s{n}": 3 + n % 5 for n in range(40)}), share=0.2)
-
-    assert 0.15 <= len(splits.val) / 198 <= 0.25
-    assert not {c.signer for c in splits.val} & {c.signer for c in splits.train}
-
-
-@pytest.mark.parametrize("num_signers", [3, 30])
-def test_the_seed_decides_between_signers_and_the_order_of_the_file_does_not(num_signers):
-    clips = by_signer({f"s{n}": 12 for n in range(num_signers)})
-    choices = [{c.signer for c in splits_of(clips, seed=seed).val} for seed in range(6)]
-
-    backwards = [{c.signer for c in splits_of(clips[::-1], seed=seed).val} for seed in range(6)]
-
-    assert backwards == choices
-    assert len({frozenset(choice) for choice in choices}) > 1
-
-
 @pytest.mark.parametrize(
     "clips",
     [

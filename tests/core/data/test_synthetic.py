@@ -163,21 +163,20 @@ def test_the_leading_hand_is_the_one_ahead_in_time(demo):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "words"),
+    "wrong",
     [
-        ({"num_glosses": 1}, r"num_glosses \(1\) must be from 2 to 200"),
-        ({"num_glosses": 201}, r"num_glosses \(201\)"),
-        ({"repetitions": 0}, r"repetitions \(0\)"),
-        ({"jitter": float("nan")}, r"jitter \(nan\)"),
-        ({"hand_dropout": -0.1}, r"hand_dropout \(-0.1\)"),
-        (
-            {"min_frames": 55},
-            r"min_frames \(55\) \+ max_lag \(8\) must not exceed max_frames \(60\)",
-        ),
+        {"num_glosses": 1},
+        {"num_glosses": 201},
+        {"repetitions": 0},
+        {"jitter": float("nan")},
+        {"hand_dropout": -0.1},
+        {"min_frames": 55},
     ],
 )
-def test_a_wrong_number_is_refused_with_the_rule(wrong, words):
-    with pytest.raises(UsageError, match=words):
+def test_a_wrong_number_is_refused_by_its_name_and_value(wrong):
+    ((name, value),) = wrong.items()
+
+    with pytest.raises(UsageError, match=rf"{name} \({value}\)"):
         SynthesisParameters(**wrong)
 
 
@@ -235,15 +234,6 @@ def test_fingers_bend_as_one_bone_after_the_other(handshape):
     points = hand_points(angles[None])[0]
 
     np.testing.assert_allclose(points[1:17], straight_line_hand(angles), atol=1e-12)
-
-
-def test_the_thumb_keeps_its_bones_in_every_handshape():
-    angles = np.stack([joint_angles(handshape) for handshape in HANDSHAPES])
-
-    tip_to_base = hand_points(angles)[:, 17:21]
-
-    bones = np.linalg.norm(np.diff(tip_to_base, axis=1), axis=-1)
-    np.testing.assert_allclose(bones, np.tile(BONES[4, ::-1], (len(angles), 1)))
 
 
 def test_a_fist_is_shorter_than_a_flat_hand_and_curls_into_the_palm():
