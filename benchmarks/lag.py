@@ -264,7 +264,7 @@ def table(found: Mapping[str, Sequence[Looked]]) -> list[str]:
 
 
 def verdicts(found: Mapping[str, Sequence[Looked]]) -> list[str]:
-    """What the table shows, in words."""
+    """Explain the table in words."""
     above = [name for name, runs in found.items() if margin(runs)[0] > 0]
     others = [name for name in found if name not in above]
     lines = []

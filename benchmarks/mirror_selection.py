@@ -74,7 +74,7 @@ FIRST = ("none", "augment", "canonical", "both")
 
 
 class Fold(NamedTuple):
-    """What is trained on, and what is asked."""
+    """A training: its clips, and the held-out ones it is evaluated on."""
 
     held_out: str
     train: SignDataset

@@ -310,7 +310,7 @@ def peak_memory() -> None:
 
 
 def said_by_a_process(*arguments: str) -> str:
-    """What a fresh process of this script prints."""
+    """Run this script in a fresh process and return its output."""
     command = [sys.executable, __file__, *arguments]
     said = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603
     return said.stdout.strip()

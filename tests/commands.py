@@ -13,14 +13,33 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 
+def wait_until(is_true: Callable[[], bool], seconds: float = 60.0) -> None:
+    """Wait for something that must happen.
+
+    Raises:
+        TimeoutError: it did not.
+    """
+    end = time.monotonic() + seconds
+    while not is_true():
+        if time.monotonic() > end:
+            raise TimeoutError("it has not happened")
+        time.sleep(0.01)
+
+
+def num_epochs(run_dir: Path) -> int:
+    """Count the epochs that a run has finished."""
+    metrics = run_dir / "metrics.jsonl"
+    return metrics.read_bytes().count(b"\n") if metrics.exists() else 0
+
+
 class Ended(NamedTuple):
-    """How a command ended; a code below 0 is the signal that killed it."""
+    """The end of a command; a code below 0 is the signal that killed it."""
 
     code: int
     stdout: str
@@ -64,7 +83,7 @@ class Commands:
         return ended
 
     def wait_together(self) -> list[Ended]:
-        """How each process ended, in the order of their ranks."""
+        """Wait for every process; return their ends in the order of their ranks."""
         ends: list[Ended] = []
         for rank, code in enumerate(json.loads(self._answer())):
             files = [self.folder / name for name in _streams(rank)]
@@ -73,7 +92,7 @@ class Commands:
         return ends
 
     def where_they_are(self, processes: Sequence[int]) -> str:
-        """What each has written to its errors, and where in the program it is now."""
+        """Return the errors that each has written, with the place in the program it is at now."""
         for process in processes:
             with suppress(ProcessLookupError):
                 os.kill(process, signal.SIGUSR1)

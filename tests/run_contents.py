@@ -1,4 +1,4 @@
-"""What two runs must have in common to be the same run."""
+"""Contents of a run's folder, for comparisons."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Where the time of a training goes, by the phases of a step and by torch's operators."""
+"""A profile of training steps: shares of the time by phase and by operator of torch."""
 
 import itertools
 import time

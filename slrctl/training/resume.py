@@ -8,6 +8,7 @@ that is not written yet is the state's own.
 import json
 import os
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,7 +42,7 @@ def save_state(state: TrainingState, run_dir: Path) -> None:
     if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
         return
     last = run_dir / run_folder.LAST
-    content = checkpoint_bytes(tensors, state.settings, state.classes, state.progress_json())
+    content = checkpoint_bytes(tensors, state.settings, state.classes, asdict(state.progress))
     with replacing(last) as unfinished:
         unfinished.write_bytes(content)
         if last.exists():
@@ -102,8 +103,9 @@ def newest_interrupted(runs_dir: Path) -> Path:
         )
 
     def written(run: Path) -> tuple[int, str]:
-        files = [run / name for name in (run_folder.LAST, run_folder.SETTINGS)]
-        return max(file.stat().st_mtime_ns for file in files if file.exists()), str(run)
+        state = run / run_folder.LAST
+        newest = state if state.exists() else run / run_folder.SETTINGS
+        return newest.stat().st_mtime_ns, str(run)
 
     return max(runs, key=written)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import pandas as pd
 import torch
@@ -74,9 +74,7 @@ def try_one_batch(
         state = TrainingState.initial(settings, splits.train.classes, device)
         data = TrainingData.of_splits(splits, settings, device, group)
         started = time.perf_counter()
-        report = next(train_epochs(state, data, group))
-        if not isinstance(report, BatchReport):
-            raise TypeError("the first report of a training is that of its first batch")
+        report = cast(BatchReport, next(train_epochs(state, data, group)))
         return report, time.perf_counter() - started
 
 
@@ -91,15 +89,8 @@ def run_training(
 ) -> Reports:
     """Train, keep the best model, and evaluate it on the validation clips and, once, on the test.
 
-    Of several processes the one of rank 0 writes the folder and gives the last report.
-
-    Args:
-        settings: of the run.
-        splits: its clips.
-        run_dir: its folder, which is made.
-        force: write over a run that is in the folder.
-        stop: to ask the run to stop.
-        group: the processes that train together, each of which calls this.
+    Each process of the group calls this; that of rank 0 writes the folder, which is made, and gives
+    the last report. With `force` a run that is in the folder is overwritten.
 
     Raises:
         UsageError: there is something in the folder.
@@ -230,7 +221,11 @@ class _Run:
                     yield from self._train(stoppable, track)
                 yield from self._evaluate_best(started)
         except TrainingDiverged as error:
-            raise TrainingDiverged(f"{error}; {self._last_good()}") from None
+            best, best_epoch = self.run_dir / run_folder.BEST, state.progress.best_epoch
+            last_good = f"the last good checkpoint is {best} (epoch {best_epoch})"
+            if best_epoch is None:
+                last_good = "no epoch was finished, so there is no checkpoint"
+            raise TrainingDiverged(f"{error}; {last_good}") from None
         except ProcessLost as error:
             raise ProcessLost(
                 f"{error}; what was saved last is whole; go on, with any number of processes: "
@@ -301,33 +296,25 @@ class _Run:
                 )
         if self.lock is None:
             return
+        resamples, seed = settings.evaluate.resamples, settings.seed
         evaluations = {
-            name: evaluate_predictions(
-                of_split, resamples=settings.evaluate.resamples, seed=settings.seed
-            )
+            name: evaluate_predictions(of_split, resamples=resamples, seed=seed)
             for name, of_split in predictions.items()
         }
+        titles = {"val": "validation", "test": "test"}
         summary: dict[str, Any] = {
             "run_dir": str(self.run_dir),
             "epochs": self.state.progress.epoch,
             "best_epoch": self.state.progress.best_epoch,
-            "validation": evaluations["val"].to_json(),
+            **{titles[name]: evaluation.to_json() for name, evaluation in evaluations.items()},
+            "seconds": time.perf_counter() - started,
         }
-        if "test" in evaluations:
-            summary["test"] = evaluations["test"].to_json()
-        summary["seconds"] = time.perf_counter() - started
         self.save(lambda: _write_results(predictions, summary, self.run_dir))
         yield RunReport(summary, evaluations["val"], evaluations.get("test"))
 
     @property
     def _resume_command(self) -> str:
         return run_folder.resume_command(self.run_dir)
-
-    def _last_good(self) -> str:
-        best_epoch = self.state.progress.best_epoch
-        if best_epoch is None:
-            return "no epoch was finished, so there is no checkpoint"
-        return f"the last good checkpoint is {self.run_dir / run_folder.BEST} (epoch {best_epoch})"
 
 
 def _start_tracker(name: str, folder: Path) -> Any:

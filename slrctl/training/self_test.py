@@ -6,6 +6,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from functools import cache
 from importlib import metadata
 from itertools import islice
@@ -54,22 +55,15 @@ class Check(NamedTuple):
     seconds: float
 
 
-class Examination(NamedTuple):
-    """Facts about a machine, and the checks of the installation, which run as they are read."""
-
-    facts: dict[str, Any]
-    checks: Iterator[Check]
-
-
-def examine(device: str) -> Examination:
-    """Examine this machine and the folders that slrctl writes to; nothing is kept.
+def examine(device: str) -> tuple[dict[str, Any], Iterator[Check]]:
+    """Return facts about this machine, and the checks of the installation, made as they are read.
 
     Raises:
         UsageError: the device cannot be used.
     """
     chosen = choose_device(device)
     folders = {"runs": Path("runs"), "cache": user_cache_folder()}
-    return Examination(machine_facts(chosen), self_test(chosen, folders))
+    return machine_facts(chosen), self_test(chosen, folders)
 
 
 def machine_facts(device: torch.device) -> dict[str, Any]:
@@ -202,7 +196,9 @@ def _check_batch_size(state: TrainingState) -> Verdict:
 def _check_saving(state: TrainingState) -> Verdict:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "state.safetensors"
-        save_checkpoint(path, state.tensors(), state.settings, state.classes, state.progress_json())
+        save_checkpoint(
+            path, state.tensors(), state.settings, state.classes, asdict(state.progress)
+        )
         saved = load_checkpoint(path)
     again = TrainingState.initial(saved.settings, saved.classes, state.device)
     again.restore(saved.tensors, saved.progress)

@@ -6,7 +6,7 @@ all there is to save of the generators.
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import torch
@@ -76,18 +76,9 @@ class Progress:
             raise ValueError(f"progress holds {', '.join(map(str, values))}")
         # As JSON, of which strictness takes an object for a data class.
         progress = TypeAdapter(cls).validate_json(json.dumps(values), strict=True)
-        best, improved = progress.best_epoch, progress.improved_epoch
-        if not (
-            0 <= progress.epoch <= num_epochs
-            and progress.step >= 0
-            and (progress.step > 0) == bool(progress.totals.counts)
-            and (best is None) == (improved is None)
-            and (best is None or 1 <= (improved or 0) <= best <= progress.epoch)
-        ):
-            raise ValueError(
-                f"epoch {progress.epoch}, step {progress.step}, best epoch {best}, improved in "
-                f"{improved}, of {num_epochs}"
-            )
+        is_within = 0 <= progress.epoch <= num_epochs and progress.step >= 0
+        if not is_within or (progress.step > 0) != bool(progress.totals.counts):
+            raise ValueError(f"epoch {progress.epoch} of {num_epochs}, step {progress.step}")
         return progress
 
     def judge(self, epoch: int, *, accuracy: float, error: float, loss: float) -> bool:
@@ -163,12 +154,8 @@ class TrainingState:
                 saved[f"optimizer.{key}.{name}"] = value
         return saved
 
-    def progress_json(self) -> dict[str, Any]:
-        """Return everything else, fit for JSON."""
-        return asdict(self.progress)
-
     def restore(self, tensors: dict[str, Tensor], progress: dict[str, Any]) -> None:
-        """Restore what `tensors` and `progress_json` gave; the next step is then the same one.
+        """Restore `tensors` and the fields of `progress`; the next step is then the same one.
 
         Raises:
             ValueError: they are not of a training with these settings.

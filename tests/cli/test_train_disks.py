@@ -4,9 +4,9 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 
 import pytest
+from commands import num_epochs, wait_until
 
 from slrctl.runs import folder as run_folder
 from slrctl.runs.checkpoint import is_intact
@@ -29,26 +29,18 @@ def train(still_path):
 
 
 def started(commands, arguments, run_dir):
-    """The process of a run that has finished an epoch, and stands still."""
+    """The process of a run that has finished two epochs, and stands still."""
     process = commands.start(*arguments)
-    path = run_dir / run_folder.METRICS
-    for _ in range(6000):
-        if path.exists() and path.read_bytes().count(b"\n") >= 2:
-            break
-        time.sleep(0.01)
+    wait_until(lambda: num_epochs(run_dir) >= 2)
     os.kill(process, signal.SIGSTOP)
     return process
 
 
 def goes_on(commands, run_dir):
-    """Whether a run trains on; it is stopped after an epoch more."""
-    path = run_dir / run_folder.METRICS
-    before = path.read_bytes().count(b"\n")
+    """Return True if a run can be resumed; it is stopped after an epoch more."""
+    before = num_epochs(run_dir)
     process = commands.start("train", "--resume", run_dir)
-    for _ in range(6000):
-        if path.read_bytes().count(b"\n") > before:
-            break
-        time.sleep(0.01)
+    wait_until(lambda: num_epochs(run_dir) > before)
     os.kill(process, signal.SIGINT)
     return commands.wait().code == 130
 

@@ -1,4 +1,4 @@
-"""The processes that train together: who joins, who speaks, what all of them find out."""
+"""The processes that train together: who joins, who speaks, what all find out, how they stop."""
 
 import sys
 
@@ -15,7 +15,13 @@ from slrctl.errors import (
     launched_rank,
     one_voice,
 )
-from slrctl.training.processes import ProcessGroup, joined_group
+from slrctl.training.processes import (
+    SINGLE,
+    ProcessGroup,
+    StopAsked,
+    StopRequest,
+    joined_group,
+)
 
 
 @pytest.fixture
@@ -76,22 +82,25 @@ def test_results_of_batches_dealt_out_in_turn_come_in_the_order_of_the_batches()
     assert SecondOfTwo(["a", "c", "e"]).gather_in_turn(["b", "d"]) == ["a", "b", "c", "d", "e"]
 
 
-@pytest.mark.parametrize(("code_of_first", "raised"), [(0, SlrctlError), (3, ReportedElsewhere)])
-def test_a_failure_in_one_process_is_told_by_the_first_that_failed(code_of_first, raised):
-    def fail():
-        raise SlrctlError("disk full")
+def fail():
+    raise SlrctlError("disk full")
 
+
+@pytest.mark.parametrize(
+    ("code_of_first", "act", "raised", "code"),
+    [
+        (0, fail, SlrctlError, 1),
+        (3, fail, ReportedElsewhere, 3),
+        (3, lambda: 7, ReportedElsewhere, 3),
+    ],
+)
+def test_a_failure_in_one_process_fails_all_and_is_told_by_the_first_that_failed(
+    code_of_first, act, raised, code
+):
     with pytest.raises(raised) as caught:
-        SecondOfTwo(code_of_first).together(fail)
+        SecondOfTwo(code_of_first).together(act)
 
-    assert caught.value.exit_code == (code_of_first or SlrctlError.exit_code)
-
-
-def test_a_failure_elsewhere_fails_this_process_too_with_that_code():
-    with pytest.raises(ReportedElsewhere) as caught:
-        SecondOfTwo(3).together(lambda: 7)
-
-    assert caught.value.exit_code == 3
+    assert (type(caught.value), caught.value.exit_code) == (raised, code)
     assert SecondOfTwo(0).together(lambda: 7) == 7
 
 
@@ -119,5 +128,33 @@ def test_what_all_find_out_is_told_by_the_first(launched, raised, code):
 def test_what_one_finds_out_is_told_by_that_one(launched):
     launched(1, 2)
 
-    with pytest.raises(SlrctlError, match="disk"), one_voice():
-        raise SlrctlError("disk full")
+    with pytest.raises(SlrctlError, match="disk full"), one_voice():
+        fail()
+
+
+def test_asking_where_nothing_must_be_saved_interrupts_at_once():
+    with pytest.raises(KeyboardInterrupt):
+        StopRequest().ask()
+
+
+@pytest.mark.parametrize("batches_of", [StopRequest.between, StopRequest.until_asked])
+def test_asking_where_something_must_be_saved_is_honoured_before_the_next_batch(batches_of):
+    stop = StopRequest()
+    assert list(batches_of(stop, iter("abc"), SINGLE)) == ["a", "b", "c"]
+    batches = batches_of(stop, iter("abc"), SINGLE)
+
+    with stop.awaited():
+        assert next(batches) == "a"
+        stop.ask()
+        with pytest.raises(StopAsked):
+            next(batches)
+
+    assert not stop.is_awaited
+
+
+def test_a_process_stops_when_another_one_was_asked(monkeypatch):
+    group = ProcessGroup()
+    monkeypatch.setattr(group, "any", lambda flag: True)
+
+    with pytest.raises(StopAsked):
+        StopRequest().check(group)

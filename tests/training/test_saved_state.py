@@ -46,7 +46,7 @@ def resumed(path, parts):
 
 @pytest.fixture(scope="module")
 def whole(settings, tiny_splits, tmp_path_factory):
-    """What the run holds that nothing has stopped."""
+    """The contents of a run that nothing has stopped."""
     run_dir = tmp_path_factory.mktemp("whole") / "run"
     for _ in run_training(settings, tiny_splits, run_dir):
         pass
@@ -102,35 +102,46 @@ def test_what_a_killed_writer_left_is_cleared_away(settings, tiny_splits, tmp_pa
     assert contents(run_dir) == whole
 
 
-def test_metrics_that_lack_an_epoch_are_refused(settings, tiny_splits, tmp_path):
-    run_dir = stopped_run(settings, tiny_splits, tmp_path / "run", 6)
+def without_a_line(run_dir):
     path = run_dir / run_folder.METRICS
-    path.write_text(path.read_text().splitlines(keepends=True)[1])
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
 
-    with pytest.raises(DataError, match="a line for each of the 2 epochs"):
+
+def with_a_pipe_for_metrics(run_dir):
+    (run_dir / run_folder.METRICS).unlink()
+    os.mkfifo(run_dir / run_folder.METRICS)
+
+
+def with_other_settings(run_dir):
+    path = run_dir / run_folder.SETTINGS
+    path.write_text(path.read_text().replace("epochs = 3", "epochs = 5"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (without_a_line, "a line for each of the 1 epochs"),
+        (with_a_pipe_for_metrics, "is no file any more"),
+        (with_other_settings, "under other settings"),
+        (lambda run_dir: (run_dir / run_folder.ENVIRONMENT).write_text("[]"), r"environment\.json"),
+    ],
+)
+def test_a_run_that_was_changed_in_between_is_refused(
+    settings, tiny_splits, tmp_path, change, message
+):
+    run_dir = stopped_run(settings, tiny_splits, tmp_path / "run", 3)
+    change(run_dir)
+
+    with pytest.raises(DataError, match=message):
         resumed(run_dir, tiny_splits)
 
 
-def test_other_clips_are_refused(settings, tiny_splits, tmp_path):
+def test_other_clips_and_a_model_without_its_state_are_refused(settings, tiny_splits, tmp_path):
     run_dir = stopped_run(settings, tiny_splits, tmp_path / "run", 3)
     fewer = replace(tiny_splits, train=tiny_splits.train.with_clips(tiny_splits.train[:-1]))
 
     with pytest.raises(DataError, match="the train clips are not those"):
         resumed(run_dir, fewer)
-
-
-def test_settings_edited_in_between_are_refused(settings, tiny_splits, tmp_path):
-    run_dir = stopped_run(settings, tiny_splits, tmp_path / "run", 3)
-    path = run_dir / run_folder.SETTINGS
-    path.write_text(path.read_text().replace("epochs = 3", "epochs = 5"))
-
-    with pytest.raises(DataError, match="under other settings"):
-        resumed(run_dir, tiny_splits)
-
-
-def test_a_model_is_no_state_to_go_on_from(settings, tiny_splits, tmp_path):
-    run_dir = stopped_run(settings, tiny_splits, tmp_path / "run", 3)
-
     with pytest.raises(DataError, match="no state of a training"):
         find_saved_run(run_dir / run_folder.BEST)
 
@@ -170,14 +181,6 @@ def test_a_training_that_diverges_names_its_last_good_checkpoint(
     load_run(run_dir)
 
 
-def test_an_unreadable_environment_is_named(settings, tiny_splits, tmp_path):
-    run_dir = stopped_run(settings, tiny_splits, tmp_path / "run", 1)
-    (run_dir / run_folder.ENVIRONMENT).write_text("[]")
-
-    with pytest.raises(DataError, match=r"environment\.json"):
-        find_saved_run(run_dir)
-
-
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
 def test_a_state_that_is_not_finite_never_replaces_a_good_one(settings, tiny_splits, tmp_path, bad):
     state = TrainingState.initial(settings, tiny_splits.train.classes, torch.device("cpu"))
@@ -199,9 +202,6 @@ def edited(path, change):
     save_checkpoint(path, tensors, saved.settings, saved.classes, progress)
 
 
-TOTALS = {"sums": {"loss": 1.0}, "counts": {"loss": 4.0}}
-
-
 def first_moment(tensors):
     return next(name for name in tensors if name.startswith("optimizer.exp_avg."))
 
@@ -218,12 +218,11 @@ def first_moment(tensors):
         lambda tensors, progress: progress.update(epoch=10**30),
         lambda tensors, progress: progress.update(epoch=99),
         lambda tensors, progress: progress.update(step=-3),
-        lambda tensors, progress: progress.update(step=99, totals=TOTALS),
+        lambda tensors, progress: progress.update(
+            step=99, totals={"sums": {"loss": 1.0}, "counts": {"loss": 4.0}}
+        ),
         lambda tensors, progress: progress.update(step=2),
         lambda tensors, progress: progress.update(best_epoch="1"),
-        lambda tensors, progress: progress.update(best_epoch=3),
-        lambda tensors, progress: progress.update(improved_epoch=2),
-        lambda tensors, progress: progress.update(improved_epoch=None),
         lambda tensors, progress: progress.update(best_accuracy="x"),
         lambda tensors, progress: progress.update(totals={"sums": "a", "counts": {}}),
         lambda tensors, progress: progress.update(telepathy=1),
@@ -231,21 +230,10 @@ def first_moment(tensors):
     ],
 )
 def test_a_state_that_somebody_edited_is_refused(settings, tiny_splits, tmp_path, change):
-    run_dir = tmp_path / "run"
-    stopped_run(settings, tiny_splits, run_dir, 3)
+    run_dir = stopped_run(settings, tiny_splits, tmp_path / "run", 3)
     edited(run_dir / run_folder.LAST, change)
 
     with pytest.raises(DataError, match=r"last\.safetensors"):
-        resumed(run_dir, tiny_splits)
-
-
-def test_metrics_that_are_no_file_any_more_are_not_waited_for(settings, tiny_splits, tmp_path):
-    run_dir = tmp_path / "run"
-    stopped_run(settings, tiny_splits, run_dir, 3)
-    (run_dir / run_folder.METRICS).unlink(missing_ok=True)
-    os.mkfifo(run_dir / run_folder.METRICS)
-
-    with pytest.raises(DataError, match="is no file any more"):
         resumed(run_dir, tiny_splits)
 
 
