@@ -3,7 +3,7 @@
 import pytest
 
 from slrctl.errors import UsageError
-from slrctl.layers import CMCL_PRESETS, Layer, nested, read_config, read_overrides, resolve
+from slrctl.layers import Layer, nested, read_config, read_overrides, resolve
 from slrctl.settings import Settings, merge
 
 
@@ -44,8 +44,12 @@ def test_a_higher_layer_wins_and_is_named_as_the_origin():
         ("adaptive", 0.2, 0.1, True),
     ],
 )
-def test_presets_are_the_published_ones(preset, consistency, alignment, adaptive):
-    cmcl = resolve([flag(f"--cmcl {preset}", "cmcl.preset", preset)]).settings.cmcl
+def test_presets_are_the_published_ones_whatever_was_set_below(
+    preset, consistency, alignment, adaptive
+):
+    below = {"lambda_consistency": 0.9, "lambda_alignment": 0.9, "adaptive": not adaptive}
+    layers = [Layer("config", {"cmcl": below}), flag(f"--cmcl {preset}", "cmcl.preset", preset)]
+    cmcl = resolve(layers).settings.cmcl
 
     assert (cmcl.lambda_consistency, cmcl.lambda_alignment) == (consistency, alignment)
     assert cmcl.adaptive == adaptive
@@ -211,9 +215,3 @@ def test_merging_changes_neither_tree():
 def test_settings_are_frozen():
     with pytest.raises(ValueError, match="frozen"):
         Settings().train.epochs = 3  # type: ignore[misc]
-
-
-def test_every_preset_names_the_same_three_values():
-    assert {tuple(values) for values in CMCL_PRESETS.values()} == {
-        ("lambda_consistency", "lambda_alignment", "adaptive")
-    }

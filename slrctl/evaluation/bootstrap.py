@@ -69,11 +69,6 @@ def evaluate_predictions(predictions: Predictions, *, resamples: int, seed: int)
     somewhat too narrow, as bootstraps of few units are: it covered the truth in 91 % of 400
     simulations (93 % with thirty; drawing clips of the same ten signers instead, in 69 %).
 
-    Args:
-        predictions: at least one clip.
-        resamples: bootstrap resamples behind each interval.
-        seed: of the resampling; the values themselves do not depend on it.
-
     Raises:
         ValueError: there are no clips.
     """
@@ -142,11 +137,8 @@ def draw_counts(
 ) -> Iterator[Float[np.ndarray, "U R"]]:
     """Draw as many units as there are, with replacement, `resamples` times; count each unit.
 
-    Args:
-        num_units: number of units.
-        resamples: number of resamples.
-        generator: source of the draws, which do not depend on the blocks.
-        block: resamples to yield at a time; if absent, as many as take 32 MB.
+    The draws do not depend on `block`, the resamples to yield at a time; if absent, as many as take
+    32 MB.
     """
     block = block or max(1, _BLOCK_NUMBERS // num_units)
     for start in range(0, resamples, block):

@@ -26,13 +26,7 @@ class ClipsToEvaluate(NamedTuple):
 def clips_of_run(
     run_dir: Path, run: LoadedRun, split: str | None = None, cache: ClipCache | None = None
 ) -> ClipsToEvaluate:
-    """Load a split of the data the run was made with.
-
-    Args:
-        run_dir: folder of the run.
-        run: the run itself.
-        split: train, val or test; if absent, test if there is one, else val.
-        cache: keeps clips once they are read.
+    """Load a split of the data the run was made with; if absent, test if there is one, else val.
 
     Raises:
         UsageError: the data has no such split.
@@ -61,14 +55,9 @@ def clips_of_file(
     split: str | None = None,
     cache: ClipCache | None = None,
 ) -> ClipsToEvaluate:
-    """Load a file, or the rows of one split in it.
+    """Load the rows of a file that have a value in the split column.
 
-    Args:
-        path: the file.
-        settings: how to read the file and prepare its clips.
-        classes: the classes of the model.
-        split: the value in the split column; test if absent; all takes every row.
-        cache: keeps clips once they are read.
+    Without a split, those of test, or every row if the column is empty; `all` takes every row.
 
     Raises:
         UsageError: no row has this split.

@@ -115,12 +115,8 @@ def predict(
 ) -> Predictions:
     """Predict in fp32; the clips keep the order of the data set, whatever that of the batches.
 
-    Args:
-        model: put into evaluation mode.
-        dataset: the clips to predict, whose classes are those of the model.
-        batches: of all clips of the data set, each once; with `gather`, those of this process.
-        device: of the model.
-        gather: collects the results of all processes that predict the data set together.
+    The batches hold every clip once, or, with `gather`, which collects the results of all
+    processes, the clips of this process.
     """
     model.eval()
     rows = {clip.clip_id: row for row, clip in enumerate(dataset)}

@@ -190,11 +190,7 @@ class RunWithLayers(NamedTuple):
 
 
 def load_run(run_dir: Path | str, device: torch.device | None = None) -> LoadedRun:
-    """Load the best model of a run, or that of one of its checkpoints, in evaluation mode.
-
-    Args:
-        run_dir: folder of the run, or a checkpoint in it.
-        device: of the model; the CPU if absent.
+    """Load the best model of a run, or of the checkpoint named, on the CPU if no device is given.
 
     Raises:
         SlrctlError: the folder is not a run, or has no checkpoint yet.

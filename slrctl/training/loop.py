@@ -26,13 +26,7 @@ from slrctl.training.validation import validate
 
 
 def learning_rate(settings: TrainSettings, epoch: int, share_of_epoch: float) -> float:
-    """Return the learning rate of a step.
-
-    Args:
-        settings: the schedule, its peak and its warm-up.
-        epoch: counted from 0.
-        share_of_epoch: how much of the epoch lies behind, 0 to 1.
-    """
+    """Return the learning rate of a step; epochs count from 0, the share of this one is behind."""
     position = epoch + share_of_epoch
     if position < settings.warmup_epochs:
         # The first step of a warm-up must not be idle, so it counts a hundredth of an epoch.

@@ -4,11 +4,12 @@ import itertools
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
+from slrctl.core.data.batches import MicroBatch
 from slrctl.core.data.splits import Splits
 from slrctl.core.devices import choose_device, deterministic, keep_freed_memory, one_thread
 from slrctl.errors import SlrctlError, UsageError
@@ -16,8 +17,6 @@ from slrctl.files import replacing
 from slrctl.settings import Settings, merge
 from slrctl.training.loop import PHASES, BatchReport, TrainingData, train_epochs
 from slrctl.training.state import TrainingState
-
-T = TypeVar("T")
 
 WARM_UP, STEPS, MOST_OPERATORS = 3, 10, 10
 
@@ -47,10 +46,8 @@ class ProfileReport(NamedTuple):
 def profile_training(settings: Settings, splits: Splits, trace: Path) -> ProfileReport:
     """Take some steps of a training, and some more under a profiler; keep only the trace.
 
-    Args:
-        settings: of the training.
-        splits: its clips; the epoch is repeated if it has too few.
-        trace: file of the timeline, in the format of Chrome's and Perfetto's viewers.
+    An epoch with too few clips is repeated. The trace is in the format of Chrome's and Perfetto's
+    viewers.
 
     Raises:
         SlrctlError: the trace cannot be written.
@@ -92,20 +89,16 @@ def profile_training(settings: Settings, splits: Splits, trace: Path) -> Profile
 def _steps(state: TrainingState, data: TrainingData) -> Iterator[BatchReport]:
     """Take steps of an epoch that does not end, so that no validation comes in between."""
     epochs = (data.training(epoch, 0) for epoch in itertools.count())
-    batches = _watched(itertools.chain.from_iterable(epochs))
-    for report in train_epochs(state, data._replace(training=lambda epoch, start: batches)):
-        if isinstance(report, BatchReport):
-            yield report
+    batches = itertools.chain.from_iterable(epochs)
 
+    def training(epoch: int, start: int) -> Iterator[list[MicroBatch]]:
+        while True:
+            with record_function(PHASES[0]):  # making a batch is the phase `data`
+                batch = next(batches)
+            yield batch
 
-def _watched(batches: Iterator[T]) -> Iterator[T]:
-    """Yield the batches; making one counts as the phase `data`."""
-    while True:
-        with record_function(PHASES[0]):
-            batch = next(batches, None)
-        if batch is None:
-            return
-        yield batch
+    steps = train_epochs(state, data._replace(training=training))
+    return (report for report in steps if isinstance(report, BatchReport))
 
 
 def _shares(watched: profile, device: torch.device) -> tuple[dict[str, float], list[OperatorCost]]:

@@ -89,11 +89,8 @@ class Progress:
         take the simplest tree of those; here it is the last epoch, for while the learning rate is
         high the accuracy of few clips goes up and down, and its peaks are chance.
 
-        Args:
-            epoch: counted from 1.
-            accuracy: of the validation clips, 0 to 1.
-            error: the standard error of that accuracy.
-            loss: their mean cross-entropy.
+        Epochs count from 1; `error` is the standard error of the accuracy (0 to 1), `loss` the mean
+        cross-entropy.
         """
         if (accuracy, -loss) > (self.best_accuracy, -self.best_loss):
             self.improved_epoch = epoch

@@ -42,10 +42,6 @@ def settings(tiny_settings):
     return Settings.layered(tiny_settings.model_dump(), {"train": {"precision": "auto"}})
 
 
-def test_precision_is_auto_unless_it_is_named():
-    assert Settings().train.precision == "auto"
-
-
 @pytest.mark.parametrize(
     ("features", "expected"),
     [
@@ -101,32 +97,21 @@ def test_kernels_are_for_dropout_on_a_cpu(tiny_settings, cpu_kernels, dropout, d
     assert has_cpu_kernels(settings, torch.device(device)) == used
 
 
+@pytest.mark.parametrize("cpu_kernels", [False, True])
 @pytest.mark.parametrize(
     ("features", "dtype"), [(MATRIX_UNITS, torch.bfloat16), (NONE, torch.float32)]
 )
 def test_a_step_computes_in_the_resolved_precision(
-    processor, settings, tiny_splits, features, dtype
+    processor, settings, tiny_splits, monkeypatch, features, dtype, cpu_kernels
 ):
     processor(features)
-    settings = Settings.layered(settings.model_dump(), {"train": {"cpu_kernels": False}})
-    state, seen = TrainingState.initial(settings, tiny_splits.train.classes, CPU), set()
-    state.model.classifier.register_forward_hook(lambda *call: seen.add(call[2].dtype))
-
-    next(train_epochs(state, TrainingData.of_splits(tiny_splits, settings, CPU)))
-
-    assert seen == {dtype}
-
-
-@pytest.mark.parametrize(
-    ("features", "dtype"), [(MATRIX_UNITS, torch.bfloat16), (NONE, torch.float32)]
-)
-def test_kernels_multiply_in_the_resolved_precision(
-    processor, settings, tiny_splits, monkeypatch, features, dtype
-):
-    processor(features)
+    settings = Settings.layered(settings.model_dump(), {"train": {"cpu_kernels": cpu_kernels}})
     state = TrainingState.initial(settings, tiny_splits.train.classes, CPU)
     seen, multiply = set(), cpu._multiply
-    monkeypatch.setattr(cpu, "_multiply", lambda *x: seen.add(x[0].dtype) or multiply(*x))
+    if cpu_kernels:
+        monkeypatch.setattr(cpu, "_multiply", lambda *x: seen.add(x[0].dtype) or multiply(*x))
+    else:
+        state.model.classifier.register_forward_hook(lambda *call: seen.add(call[2].dtype))
 
     next(train_epochs(state, TrainingData.of_splits(tiny_splits, settings, CPU)))
 
@@ -150,21 +135,14 @@ def test_a_run_goes_on_in_the_precision_it_began_with(processor, settings, tiny_
     assert 'precision = "bf16"' in (tmp_path / "stopped" / "settings.toml").read_text()
 
 
-class BesideOneThatTakesFp32(ProcessGroup):
-    """A process of two, whose first question is which precision to take."""
-
-    def __init__(self):
-        super().__init__()
-        self.answers = [True]
-
-    def any(self, flag):
-        return flag or (self.answers.pop() if self.answers else False)
-
-
-def test_all_processes_take_fp32_where_one_would(processor, settings, tiny_splits, tmp_path):
+def test_all_processes_take_fp32_where_one_would(
+    processor, settings, tiny_splits, tmp_path, monkeypatch
+):
     processor(MATRIX_UNITS)
+    group, others = ProcessGroup(), [True]  # the first question is which precision to take
+    monkeypatch.setattr(group, "any", lambda flag: flag or bool(others and others.pop()))
 
-    next(run_training(settings, tiny_splits, tmp_path, group=BesideOneThatTakesFp32()))
+    next(run_training(settings, tiny_splits, tmp_path, group=group))
 
     assert 'precision = "fp32"' in (tmp_path / "settings.toml").read_text()
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from clips import random_predictions
+from clips import predictions_of, random_predictions
 from numpy.testing import assert_allclose, assert_array_equal
 
 from slrctl.core.seeding import stable_seed
@@ -16,7 +16,6 @@ from slrctl.evaluation.bootstrap import (
     resampling_units,
 )
 from slrctl.evaluation.metrics import METRIC_NAMES, weighted_metrics
-from slrctl.evaluation.predictions import Predictions
 
 
 def units_of(predictions):
@@ -185,14 +184,7 @@ def test_the_accuracy_interval_covers_the_truth_about_95_times_in_100():
     generator = np.random.default_rng(0)
     for trial in range(300):
         target = (generator.random(clips) > truth).astype(np.int64)  # class 0 is always predicted
-        predictions = Predictions(
-            clip_ids=tuple(map(str, range(clips))),
-            classes=("always", "never"),
-            log_probabilities=np.log(np.tile([0.7, 0.3], (clips, 1))),
-            target=target,
-            signers=(None,) * clips,
-            sessions=(None,) * clips,
-        )
+        predictions = predictions_of(np.log(np.tile([0.7, 0.3], (clips, 1))), target)
         evaluation = evaluate_predictions(predictions, resamples=400, seed=trial)
         low, high = evaluation.intervals["accuracy"]
         covered += low <= truth <= high

@@ -54,22 +54,20 @@ def test_the_trace_shows_every_phase_of_every_watched_step(profiled):
     assert names.count("data") >= STEPS
 
 
-def test_a_trace_that_cannot_be_written_is_one_line(tiny_splits, tmp_path):
-    name = "a" * 250  # with what is put before and behind it too long for a file system
-
-    with pytest.raises(SlrctlError, match="the trace cannot be written there"):
-        profile_training(SMALL, tiny_splits, tmp_path / name)
-
-
-def test_a_trace_in_no_folder_is_refused(tiny_splits, tmp_path):
-    with pytest.raises(UsageError, match="there is no folder"):
-        profile_training(SMALL, tiny_splits, tmp_path / "not there" / "trace.json")
-
-
-def test_a_trace_replaces_nothing_that_is_there(tiny_splits, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "refused", "message"),
+    [
+        ("a" * 250, SlrctlError, "cannot be written there"),  # longer than a file system takes
+        ("not there/trace.json", UsageError, "there is no folder"),
+        ("thesis", UsageError, "is there already"),
+    ],
+)
+def test_a_trace_that_cannot_be_written_is_refused_and_replaces_nothing(
+    tiny_splits, tmp_path, name, refused, message
+):
     (tmp_path / "thesis").write_text("mine")
 
-    with pytest.raises(UsageError, match="is there already"):
-        profile_training(SMALL, tiny_splits, tmp_path / "thesis")
+    with pytest.raises(refused, match=message):
+        profile_training(SMALL, tiny_splits, tmp_path / name)
 
     assert (tmp_path / "thesis").read_text() == "mine"

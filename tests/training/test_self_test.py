@@ -45,41 +45,48 @@ def test_a_sound_installation_passes_every_check_and_keeps_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_training_that_does_not_repeat_is_found(monkeypatch, trained):
+def another_seed_each_time(patch, trained):
     train = checks._train
-    monkeypatch.setattr(checks, "_train", lambda seed, *rest: train(seed + 1, *rest))
-
-    assert not checks._check_same_seed(trained)[0]
+    patch.setattr(checks, "_train", lambda seed, *rest: train(seed + 1, *rest))
 
 
-def test_a_seed_without_effect_is_found(monkeypatch, trained):
-    monkeypatch.setattr(checks, "_train", lambda *_: trained)
-
-    assert not checks._check_other_seed(trained)[0]
+def a_seed_without_effect(patch, trained):
+    patch.setattr(checks, "_train", lambda *_: trained)
 
 
-def test_a_prediction_that_depends_on_its_batch_is_found(monkeypatch, trained):
+def a_prediction_that_depends_on_its_batch(patch, trained):
     forward = SiFormer.forward
 
     def leaking(self, batch, **asked):
         output = forward(self, batch, **asked)
         return output._replace(logits=output.logits + 1e-3 * output.logits.mean(0))
 
-    monkeypatch.setattr(SiFormer, "forward", leaking)
-
-    assert not checks._check_batch_size(trained)[0]
+    patch.setattr(SiFormer, "forward", leaking)
 
 
-def test_a_state_that_changes_when_it_is_saved_is_found(monkeypatch, trained):
+def a_state_that_is_rounded(patch, trained):
     load = checks.load_checkpoint
 
     def rounding(path):
         saved = load(path)
         return saved._replace(tensors={n: t.half().to(t.dtype) for n, t in saved.tensors.items()})
 
-    monkeypatch.setattr(checks, "load_checkpoint", rounding)
+    patch.setattr(checks, "load_checkpoint", rounding)
 
-    assert not checks._check_saving(trained)[0]
+
+@pytest.mark.parametrize(
+    ("fault", "check"),
+    [
+        (another_seed_each_time, checks._check_same_seed),
+        (a_seed_without_effect, checks._check_other_seed),
+        (a_prediction_that_depends_on_its_batch, checks._check_batch_size),
+        (a_state_that_is_rounded, checks._check_saving),
+    ],
+)
+def test_a_fault_is_found_by_its_check(monkeypatch, trained, fault, check):
+    fault(monkeypatch, trained)
+
+    assert not check(trained)[0]
 
 
 def test_a_package_that_is_missing_is_named(monkeypatch):
