@@ -45,7 +45,7 @@ def learning_rate(settings: TrainSettings, epoch: int, share_of_epoch: float) ->
 
 
 PHASES = ("data", "forward", "loss", "backward", "optimizer")
-"""The parts of a step, under the names a profiler sees."""
+"""The phases of a step, under the names a profiler sees."""
 
 
 class TrainingData(NamedTuple):

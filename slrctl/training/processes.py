@@ -147,7 +147,7 @@ def lost_process_named() -> Iterator[None]:
 
 @contextmanager
 def joined_group(device: str) -> Iterator[ProcessGroup]:
-    """Meet the other processes of the run, if a launcher started any, and part from them.
+    """Join the other processes of the run, if a launcher started any, and leave them at the end.
 
     Raises:
         UsageError: the extra that it takes is not installed, or the device cannot be used.

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from slrctl.core.data.batches import num_batches
 from slrctl.core.data.splits import Splits
 from slrctl.errors import DataError, SlrctlError
 from slrctl.files import append_line, replacing
@@ -158,11 +159,12 @@ def _read_state(path: Path) -> Checkpoint:
         raise DataError(f"{error}; {advice}") from None
 
 
-def check_same_clips(saved: SavedRun, splits: Splits) -> None:
-    """Make sure that the clips are those the run was begun with.
+def restore_state(saved: SavedRun, splits: Splits, device: torch.device) -> TrainingState:
+    """Build the training of a run, and restore its state if there is one.
 
     Raises:
-        DataError: they are not, so that going on would be another training.
+        DataError: the clips are not those the run was begun with, so that going on would be another
+            training; or the state does not belong to this run.
     """
     before = run_folder.read_fingerprints(saved.run_dir)
     now = {name: split.fingerprint() for name, split in splits.by_name.items()}
@@ -173,26 +175,19 @@ def check_same_clips(saved: SavedRun, splits: Splits) -> None:
                 f"{saved.run_dir} was begun with (their fingerprint differs); put the file back, "
                 "or train anew"
             )
-
-
-def restore_state(state: TrainingState, saved: SavedRun, num_batches: int) -> None:
-    """Restore a saved state, in a training before its first step.
-
-    Raises:
-        DataError: the state does not belong to this run, or to an epoch of so many batches.
-    """
+    state = TrainingState.initial(saved.settings, splits.train.classes, device)
     if saved.state is None:
-        return
-    path = saved.state_path
+        return state
+    path, step = saved.state_path, saved.progress.step
     if (saved.state.settings, saved.state.classes) != (state.settings, state.classes):
         raise DataError(
             f"{path}: was written under other settings or classes than {saved.run_dir} has now; "
             "put settings.toml back as it was, or train again with --force"
         )
-    if saved.progress.step > num_batches:
+    batches = num_batches(len(splits.train), saved.settings.train.batch_size)
+    if step > batches:
         raise DataError(
-            f"{path}: damaged (it stands after batch {saved.progress.step} of {num_batches}); "
-            "train again with --force"
+            f"{path}: damaged (it stands after batch {step} of {batches}); train again with --force"
         )
     try:
         state.restore(saved.state.tensors, saved.state.progress)
@@ -202,6 +197,7 @@ def restore_state(state: TrainingState, saved: SavedRun, num_batches: int) -> No
             f"{path}: is not the state of such a training ({why}); go on with the version of "
             "slrctl it was written by (environment.json names it), or train again with --force"
         ) from None
+    return state
 
 
 def bring_back_folder(state: TrainingState, run_dir: Path) -> None:

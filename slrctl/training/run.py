@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import pandas as pd
-import torch
 
-from slrctl.core.data.batches import evaluation_batches, num_batches, prepare_clips
+from slrctl.core.data.batches import evaluation_batches, prepare_clips
 from slrctl.core.data.splits import Splits
 from slrctl.core.devices import deterministic, keep_freed_memory, resolve_precision
 from slrctl.errors import Interrupted, ProcessLost, SlrctlError, TrainingDiverged, UsageError
@@ -42,7 +41,6 @@ from slrctl.training.processes import (
 from slrctl.training.resume import (
     SavedRun,
     bring_back_folder,
-    check_same_clips,
     restore_state,
     save_epoch,
     save_state,
@@ -101,7 +99,9 @@ def run_training(
     """
     _check_tracker(settings)
     device = group.device(settings.train.device)
-    settings = _with_common_precision(settings, device, group)
+    settings = resolve_precision(settings, device)
+    if group.any(settings.train.precision == "fp32"):  # all take fp32 if one of them would
+        settings = Settings.layered(settings.model_dump(), {"train": {"precision": "fp32"}})
     keep_freed_memory()
 
     def begin() -> RunLock:
@@ -128,15 +128,6 @@ def _check_tracker(settings: Settings) -> None:
             )
 
 
-def _with_common_precision(
-    settings: Settings, device: torch.device, group: ProcessGroup
-) -> Settings:
-    """Resolve the precision for all processes: fp32 if one of them would take that."""
-    own = resolve_precision(settings, device)
-    precision = "fp32" if group.any(own.train.precision == "fp32") else "bf16"
-    return Settings.layered(own.model_dump(), {"train": {"precision": precision}})
-
-
 def resume_training(
     saved: SavedRun,
     splits: Splits,
@@ -156,13 +147,6 @@ def resume_training(
     device = group.device(saved.settings.train.device)
     keep_freed_memory()
 
-    def restore() -> TrainingState:
-        check_same_clips(saved, splits)
-        state = TrainingState.initial(saved.settings, splits.train.classes, device)
-        batches = num_batches(len(splits.train), saved.settings.train.batch_size)
-        restore_state(state, saved, batches)
-        return state
-
     def bring_back() -> None:
         bring_back_folder(state, saved.run_dir)
         begun = run_folder.read_environment(saved.run_dir)
@@ -176,7 +160,7 @@ def resume_training(
 
     with deterministic(), ExitStack() as held:
         lock = group.on_first(lambda: held.enter_context(holding(saved.run_dir)))
-        state = group.together(restore)
+        state = group.together(lambda: restore_state(saved, splits, device))
         run = _Run(state, splits, saved.run_dir, lock, stop or StopRequest(), group)
         group.on_first(lambda: run.save(bring_back))
         yield from run.reports()

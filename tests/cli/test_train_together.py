@@ -124,19 +124,19 @@ def test_so_many_processes_train_what_one_does_in_every_form(trained, tiny_path,
 
 @pytest.mark.parametrize("count", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_accumulated_gradients_are_those_of_the_whole_batch(trained, tiny_path, count):
-    in_parts = trained(count, *CMCL, "--set=train.accumulate=3")
+    accumulated = trained(count, *CMCL, "--set=train.accumulate=3")
 
-    assert_same_training(in_parts, trained(1, *CMCL), tiny_path)
+    assert_same_training(accumulated, trained(1, *CMCL), tiny_path)
 
 
 @pytest.mark.slow
-def test_two_processes_draw_the_dropout_of_two_parts(trained, tiny_path):
+def test_two_processes_draw_the_dropout_of_two_micro_batches(trained, tiny_path):
     dropping = [*CMCL, "--set=model.dropout=0.3"]
 
     together = trained(2, *dropping)
-    in_parts = trained(1, *dropping, "--set=train.accumulate=2")
+    accumulated = trained(1, *dropping, "--set=train.accumulate=2")
 
-    assert_same_training(together, in_parts, tiny_path)
+    assert_same_training(together, accumulated, tiny_path)
 
 
 @pytest.mark.slow

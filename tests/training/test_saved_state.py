@@ -30,17 +30,17 @@ def settings(tiny_settings):
     return Settings.layered(tiny_settings.model_dump(), CHANGES)
 
 
-def stopped_run(settings, parts, run_dir, num_reports):
+def stopped_run(settings, splits, run_dir, num_reports):
     """A run that ends, without a word, after some reports."""
-    reports = run_training(settings, parts, run_dir)
+    reports = run_training(settings, splits, run_dir)
     for _ in range(num_reports):
         next(reports)
     reports.close()
     return run_dir
 
 
-def resumed(path, parts):
-    for _ in resume_training(find_saved_run(path), parts):
+def resumed(path, splits):
+    for _ in resume_training(find_saved_run(path), splits):
         pass
 
 
@@ -53,12 +53,35 @@ def whole(settings, tiny_splits, tmp_path_factory):
     return contents(run_dir)
 
 
+def as_it_is(run_dir):
+    pass
+
+
+def without_any_state(run_dir):
+    for name in (run_folder.LAST, run_folder.PREVIOUS):
+        (run_dir / name).unlink(missing_ok=True)
+
+
+def with_the_rest_of_a_killed_writer(run_dir):
+    (run_dir / ".last.0123abcd.safetensors").write_bytes(b"half")
+    with (run_dir / run_folder.METRICS).open("a") as file:
+        file.write('{"epoch": 2, "is_be')
+
+
 # Two batches and the end of an epoch each; then the evaluation.
-@pytest.mark.parametrize("num_reports", [1, 2, 3, 9])
+@pytest.mark.parametrize(
+    ("num_reports", "change"),
+    [
+        *((num_reports, as_it_is) for num_reports in (1, 2, 3, 9)),
+        (3, without_any_state),
+        (4, with_the_rest_of_a_killed_writer),
+    ],
+)
 def test_a_run_that_stopped_anywhere_goes_on_to_the_same_files(
-    settings, tiny_splits, tmp_path, whole, num_reports
+    settings, tiny_splits, tmp_path, whole, num_reports, change
 ):
     run_dir = stopped_run(settings, tiny_splits, tmp_path / "run", num_reports)
+    change(run_dir)
 
     resumed(run_dir, tiny_splits)
 
@@ -77,27 +100,6 @@ def test_a_run_goes_on_from_its_state_before_the_last(settings, tiny_splits, tmp
     with pytest.raises(DataError, match=f"damaged .* slrctl train --resume {previous}"):
         find_saved_run(run_dir)
     resumed(previous, tiny_splits)
-
-    assert contents(run_dir) == whole
-
-
-def test_a_run_without_any_state_begins_again(settings, tiny_splits, tmp_path, whole):
-    run_dir = stopped_run(settings, tiny_splits, tmp_path / "run", 3)
-    for name in (run_folder.LAST, run_folder.PREVIOUS):
-        (run_dir / name).unlink(missing_ok=True)
-
-    resumed(run_dir, tiny_splits)
-
-    assert contents(run_dir) == whole
-
-
-def test_what_a_killed_writer_left_is_cleared_away(settings, tiny_splits, tmp_path, whole):
-    run_dir = stopped_run(settings, tiny_splits, tmp_path / "run", 4)
-    (run_dir / ".last.0123abcd.safetensors").write_bytes(b"half")
-    with (run_dir / run_folder.METRICS).open("a") as file:
-        file.write('{"epoch": 2, "is_be')
-
-    resumed(run_dir, tiny_splits)
 
     assert contents(run_dir) == whole
 

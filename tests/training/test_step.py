@@ -63,13 +63,13 @@ def test_micro_batches_have_the_gradients_of_the_whole_batch(
     at_once = changes | {"train": {"accumulate": 1}}
     whole, (expected,) = first_steps(tiny_settings, tiny_splits, count=1, **at_once)
     cut(20)
-    parts, (report,) = first_steps(tiny_settings, tiny_splits, count=1, **changes)
+    cut_up, (report,) = first_steps(tiny_settings, tiny_splits, count=1, **changes)
 
     assert_close(report.means, expected.means, rtol=1e-5, atol=1e-6)
     assert_close(report.gradients, expected.gradients, rtol=1e-4, atol=1e-6)
     for name, tensor in whole.tensors().items():
         if name.startswith("optimizer.exp_avg."):  # a tenth of the gradient
-            assert_close(parts.tensors()[name], tensor, rtol=1e-4, atol=1e-7)
+            assert_close(cut_up.tensors()[name], tensor, rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize("changes", [{}, {"train": {"precision": "bf16"}}])
