@@ -68,9 +68,6 @@ def evaluate_predictions(predictions: Predictions, *, resamples: int, seed: int)
     the value falls outside its own interval, the note says so. From ten signers the interval is
     somewhat too narrow, as bootstraps of few units are: it covered the truth in 91 % of 400
     simulations (93 % with thirty; drawing clips of the same ten signers instead, in 69 %).
-
-    Raises:
-        ValueError: there are no clips.
     """
     metrics = point_metrics(predictions)
     ci_unit, unit_of_clip = resampling_units(

@@ -200,12 +200,7 @@ def load_run(run_dir: Path | str, device: torch.device | None = None) -> LoadedR
 
 
 def load_with_layers(run: Path, layers: Sequence[Layer]) -> RunWithLayers:
-    """Load a run with settings for its use, such as the device or the way a file is read.
-
-    Raises:
-        SlrctlError: as in `load_run`.
-        UsageError: a layer cannot be laid over the settings of the run.
-    """
+    """Load a run with settings for its use, such as the device or the way a file is read."""
     path, checkpoint = _read(run)
     trained = Layer(f"run {run}", checkpoint.settings.model_dump(exclude_none=True))
     settings = resolve([trained, *layers]).settings

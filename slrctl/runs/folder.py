@@ -1,4 +1,7 @@
-"""The folder of a run: its files, its lock, its start, and the environment it was made in."""
+"""The folder of a run: its files, its lock, its start, and the environment it was made in.
+
+The functions that read a file raise a `DataError` that names it if it is damaged.
+"""
 
 import json
 import os
@@ -211,7 +214,6 @@ def read_settings(run_dir: Path) -> dict[str, Any]:
 
     Raises:
         SlrctlError: the folder is not a run.
-        DataError: its settings are damaged.
     """
     if not (run_dir / SETTINGS).exists():
         raise SlrctlError(
@@ -221,20 +223,12 @@ def read_settings(run_dir: Path) -> dict[str, Any]:
 
 
 def read_environment(run_dir: Path) -> dict[str, Any]:
-    """Read the environment a run was begun in: versions, machine, fingerprints of the data.
-
-    Raises:
-        DataError: it is damaged.
-    """
+    """Read the environment a run was begun in: versions, machine, fingerprints of the data."""
     return _read_object(run_dir / ENVIRONMENT)
 
 
 def read_fingerprints(run_dir: Path) -> dict[str, str]:
-    """Read the fingerprint of each split that a run was made with.
-
-    Raises:
-        DataError: they are damaged.
-    """
+    """Read the fingerprint of each split that a run was made with."""
     environment = read_environment(run_dir)
     try:
         return {name: split["fingerprint"] for name, split in environment["data"].items()}
@@ -243,11 +237,7 @@ def read_fingerprints(run_dir: Path) -> dict[str, str]:
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
-    """Read the lines of `metrics.jsonl`, one an epoch.
-
-    Raises:
-        DataError: they are damaged.
-    """
+    """Read the lines of `metrics.jsonl`, one an epoch."""
     path = run_dir / METRICS
     try:
         lines = [parse_json(line) for line in read_text(path).splitlines()]
@@ -264,11 +254,7 @@ def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
 
 
 def read_summary(run_dir: Path) -> dict[str, Any]:
-    """Read the results of a finished run.
-
-    Raises:
-        DataError: its summary is damaged.
-    """
+    """Read the results of a finished run."""
     return _read_object(run_dir / SUMMARY)
 
 

@@ -127,11 +127,7 @@ SINGLE = ProcessGroup()
 
 @contextmanager
 def lost_process_named() -> Iterator[None]:
-    """Say in one line that another process is gone.
-
-    Raises:
-        ProcessLost: an error raised inside says so.
-    """
+    """Turn an error that says that another process is gone into a `ProcessLost`."""
     try:
         yield
     except RuntimeError as error:
@@ -211,11 +207,7 @@ class StopRequest:
         self.is_awaited = False
 
     def ask(self) -> None:
-        """Ask to stop.
-
-        Raises:
-            KeyboardInterrupt: nothing waits for the request, because nothing needs to be saved.
-        """
+        """Ask to stop; where nothing needs to be saved, a KeyboardInterrupt stops at once."""
         self.is_asked = True
         if not self.is_awaited:
             raise KeyboardInterrupt
@@ -230,11 +222,7 @@ class StopRequest:
             self.is_awaited = False
 
     def check(self, group: ProcessGroup) -> None:
-        """Honour a request made to any process of the group.
-
-        Raises:
-            StopAsked: there is one.
-        """
+        """Raise `StopAsked` if any process of the group was asked."""
         if group.any(self.is_asked):
             raise StopAsked
 
