@@ -1,13 +1,16 @@
 """Clips that train, validate and test: given, marked in a column, named by signer, or held out."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float32
+from scipy.spatial import KDTree
 
+from slrctl.core import skeleton
 from slrctl.core.clip import Clip
-from slrctl.core.data.audit.quick import copies_in, group_name
 from slrctl.core.data.cache import ClipCache
 from slrctl.core.data.dataset import (
     SignDataset,
@@ -21,6 +24,7 @@ from slrctl.core.data.mirror import MIRRORED, lead_with_right, mirrored_copy
 from slrctl.core.data.splitter import (
     SPLITS,
     UNITS,
+    Unit,
     choose_stratified,
     divide_clips,
     split_name,
@@ -35,6 +39,10 @@ _LONG_NAME = {"train": "training", "val": "validation", "test": "test"}
 _FEWEST_GLOSSES = 0.5
 # Few large signers are held out rather than many small ones.
 _GROUP_COST = 0.3
+# Landmarks of a clip that are compared to find copies, and the largest difference, in spreads of
+# the coordinates: float16 and rounding to three places leave less.
+_NUM_POINTS = 12
+_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +62,55 @@ class Splits:
         """The splits that exist, by name."""
         named = {"train": self.train, "val": self.val, "test": self.test}
         return {name: split for name, split in named.items() if split is not None}
+
+
+def group_name(clip: Clip, unit: Unit) -> str | None:
+    """Return the signer or session; two signers' sessions of one name are two sessions."""
+    if unit == "signer" or clip.session is None or clip.signer is None:
+        return clip.signer if unit == "signer" else clip.session
+    return f"{clip.signer} / {clip.session}"
+
+
+def copies_in(training: Sequence[Clip], others: Sequence[Clip]) -> set[int]:
+    """Return the rows of the other clips that are training clips, moved, scaled or mirrored.
+
+    Such a copy misses the landmarks that the original misses, and has the same coordinates once
+    both axes are measured from their mean in their spread.
+    """
+    points: dict[bytes, list[Float32[np.ndarray, " 24"]]] = defaultdict(list)
+    for clip in training:
+        if (essence := _essence(clip.landmarks)) is not None:
+            points[essence[0]].append(essence[1])
+    trees: dict[bytes, KDTree] = {}
+    found = set()
+    for row, clip in enumerate(others):
+        mirror_image = clip.landmarks[:, skeleton.MIRROR] * np.array([-1, 1], np.float32)
+        for landmarks in (clip.landmarks, mirror_image):
+            essence = _essence(landmarks)
+            if essence is None or essence[0] not in points:
+                continue
+            key, values = essence
+            if key not in trees:
+                trees[key] = KDTree(np.array(points[key]))
+            distance, _ = trees[key].query(values, p=np.inf, distance_upper_bound=_TOLERANCE)
+            if np.isfinite(distance):
+                found.add(row)
+    return found
+
+
+def _essence(
+    landmarks: Float32[np.ndarray, "T 54 2"],
+) -> tuple[bytes, Float32[np.ndarray, " 24"]] | None:
+    """Hash what is missing of a clip, and scale a few known landmarks; None if none is known."""
+    is_known = ~np.isnan(landmarks[..., 0])
+    known = landmarks[is_known]
+    if len(known) == 0:
+        return None
+    key = blake2b(np.packbits(is_known).tobytes(), digest_size=8)
+    key.update(len(landmarks).to_bytes(4, "little"))
+    spread = np.maximum(known.std(axis=0), 1e-6)
+    chosen = known[np.linspace(0, len(known) - 1, _NUM_POINTS).astype(np.int64)]
+    return key.digest(), ((chosen - known.mean(axis=0)) / spread).ravel()
 
 
 def _splits_of_training_file(train: SignDataset) -> tuple[list[str], list[str]]:

@@ -23,9 +23,9 @@ from slrctl.core.data.audit.copies import (
     exact_copies,
     interpolated,
 )
-from slrctl.core.data.audit.quick import group_name
 from slrctl.core.data.dataset import ordered_classes
 from slrctl.core.data.readers import read_clips
+from slrctl.core.data.splits import group_name
 from slrctl.core.data.splitter import Unit, split_name
 from slrctl.core.data.writers import check_output, write_clips
 from slrctl.errors import DataError, UsageError, count_of, quote

@@ -7,9 +7,8 @@ import pytest
 from planted import mirrored
 
 from slrctl.core.clip import Clip
-from slrctl.core.data.audit.quick import copies_in
 from slrctl.core.data.dataset import SignDataset
-from slrctl.core.data.splits import choose_splits
+from slrctl.core.data.splits import choose_splits, copies_in
 from slrctl.settings import DataSettings
 
 
