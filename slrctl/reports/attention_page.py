@@ -37,7 +37,7 @@ class PageRun(NamedTuple):
 
 
 def _json(value: Any) -> str:
-    """JSON that no text in it can end: `<` is written as an escape, and so is all beyond ASCII."""
+    """Write JSON that no text in it can end: `<` and all beyond ASCII are escapes."""
     return json.dumps(value, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
@@ -46,7 +46,7 @@ def _packed(content: bytes, level: int = 6) -> str:
 
 
 def _packed_map(found: AttentionMap, *, is_averaged: bool) -> dict[str, Any]:
-    """A map with the range of each head, and its 8-bit levels as differences to the row above."""
+    """Pack the range of each head, and its 8-bit levels as differences to the row above."""
     weights = found.mean[None] if is_averaged else found.weights
     counted = weights[:, found.rows_count][:, :, found.keys_count].reshape(len(weights), -1)
     low, high = counted.min(axis=1, initial=1.0), counted.max(axis=1, initial=0.0)
@@ -67,7 +67,7 @@ def _packed_map(found: AttentionMap, *, is_averaged: bool) -> dict[str, Any]:
 
 
 def _packed_landmarks(inspected: InspectedClip) -> tuple[list[float], str]:
-    """The box around all landmarks in image heights, and 16-bit levels in it; 0 is missing."""
+    """Pack the box around all landmarks in image heights, and 16-bit levels in it, 0 if missing."""
     points = inspected.clip.landmarks.astype(np.float64) * [inspected.clip.aspect, 1.0]
     is_known = np.asarray(np.isfinite(points).all(axis=-1))
     if not is_known.any():
@@ -83,7 +83,7 @@ def _packed_landmarks(inspected: InspectedClip) -> tuple[list[float], str]:
 def _packed_clip(
     measured: MeasuredClip, num_encoders: int | None, *, has_heads: bool
 ) -> dict[str, Any]:
-    """Everything the page shows of a clip; of the encoders the last ones, or all."""
+    """Pack what the page shows of a clip; of the encoders the last ones, or all."""
     inspected, clip = measured.inspected, measured.inspected.clip
     encoders = [name for name in inspected.layers if name.startswith("encoder")]
     left_out = [] if num_encoders is None else encoders[: len(encoders) - num_encoders]

@@ -61,7 +61,7 @@ def available_fonts() -> tuple[str, ...]:
 
 @cache
 def _drawable(fonts: tuple[str, ...]) -> set[int]:
-    """The code points that one of the fonts has."""
+    """Return the code points that one of the fonts has."""
     files = [font_manager.get_font(font_manager.findfont(font)) for font in fonts]
     return {code for file in files for code in file.get_charmap()}
 
@@ -97,7 +97,7 @@ def gloss_labels(classes: Sequence[str], fonts: tuple[str, ...] | None = None) -
 
 
 def base_style() -> Style:
-    """Settings of every figure: fonts for all scripts, and no text read as a formula."""
+    """Return settings of every figure: fonts for all scripts, and no text read as a formula."""
     return {
         "font.family": list(available_fonts()),
         "text.parse_math": False,
@@ -221,19 +221,12 @@ PANELS = (
 
 
 def draw_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Draw how a training went, epoch by epoch; a panel without any measured value is left out.
+    """Draw a training, epoch by epoch; a panel without any measured value is left out.
 
-    Args:
-        rows: one mapping an epoch, as in `metrics.jsonl`: `epoch` from 1, any key of `PANELS`
-            (None or absent where not measured), and `is_best`, true where a checkpoint was kept:
-            the last of those is marked as the best.
-        path: the picture to write; its suffix chooses the format.
-
-    Raises:
-        ValueError: there are no rows.
+    Rows are those of `metrics.jsonl`, at least one: `epoch` from 1, any key of `PANELS` (None or
+    absent where not measured), and `is_best`, true where a checkpoint was kept: the last of those
+    is marked as the best.
     """
-    if not rows:
-        raise ValueError("no epochs to draw; curves need at least one row")
     values = _measured_columns(rows)
     panels = [panel for panel in PANELS if panel.curves.keys() & values.keys()]
     num_rows = max(1, math.ceil(len(panels) / 3))
@@ -249,7 +242,7 @@ def draw_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 
 def _measured_columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, Float[np.ndarray, " E"]]:
-    """The curves that say anything, NaN where an epoch was not measured."""
+    """Return the curves that say anything, NaN where an epoch was not measured."""
     values = {
         key: np.array([np.nan if row.get(key) is None else row[key] for row in rows], float)
         for panel in PANELS

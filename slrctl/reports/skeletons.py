@@ -26,15 +26,13 @@ from slrctl.errors import count_of
 from slrctl.files import replacing
 from slrctl.reports.figures import BLUE, VERMILLION, Style, base_style, drawn_text, saved_figure
 
-Edges = tuple[tuple[int, int], ...]
-
 
 class DrawnStream(NamedTuple):
     """Look of a stream; at `wrist` the body ends and a hand begins."""
 
     name: str
     landmarks: slice
-    edges: Edges
+    edges: tuple[tuple[int, int], ...]
     color: str
     line_width: float = 0.9
     wrist: int | None = None
@@ -68,11 +66,10 @@ class Window(NamedTuple):
 # A landmark is stray if it lies further than this many times the spread of the middle half of the
 # body's landmarks outside that half.
 _FENCE = 4.0
+_MARGIN = 0.06  # around a window, in its longer sides
 
 
-def window_of(
-    landmarks: Float32[np.ndarray, "T 54 2"], aspect: float, *, margin: float = 0.06
-) -> Window:
+def window_of(landmarks: Float32[np.ndarray, "T 54 2"], aspect: float) -> Window:
     """Find what has to be seen of a clip: all but stray landmarks, with a margin around."""
     image = landmarks * np.array([aspect, 1.0], np.float32)
     points, body = (each[is_detected(each)] for each in (image, image[:, skeleton.BODY]))
@@ -86,7 +83,7 @@ def window_of(
     low, high = near.min(axis=0), near.max(axis=0)
     middle, longer = (low + high) / 2, max(float((high - low).max()), 0.1)
     # A single point has no extent, and a picture much taller or wider than this is hard to place.
-    half = np.maximum((high - low) / 2, longer / 5) + margin * longer
+    half = np.maximum((high - low) / 2, longer / 5) + _MARGIN * longer
     (left, top), (right, bottom) = (middle - half).tolist(), (middle + half).tolist()
     return Window(left, right, top, bottom)
 
@@ -139,12 +136,7 @@ def draw_skeleton(
 ) -> None:
     """Draw one frame: lines between the landmarks that are present, dots on them, rings for hands.
 
-    Args:
-        axes: to draw on; ticks and frame are removed.
-        frame: x and y divided by the size of the image, NaN where missing.
-        aspect: width / height of the image.
-        window: the part to show, the same for all frames of a clip; around this frame if absent.
-        scale: factor of line widths and dots, for pictures larger or smaller than a panel.
+    `window` is around this frame if absent; `scale` is a factor of line widths and dots.
     """
     points = np.asarray(frame, np.float64) * [aspect, 1.0]
     is_present = is_detected(points)
@@ -181,7 +173,7 @@ def draw_presence(axes: Axes, clip: Clip, frames: Sequence[int]) -> None:
 
 
 NUM_PANELS = 8
-"""Frames in a strip, unless the clip is shorter or another number is asked for."""
+"""Frames in a strip, unless the clip is shorter."""
 
 _WIDTH = 7.2  # inches: the text width of most journals
 _EXACT_SIZE = {"savefig.bbox": "standard"}
@@ -211,15 +203,9 @@ def _add_legend(figure: Figure, top: float) -> None:
     figure.legend(handles=lines, bbox_to_anchor=(1.0, top), **look, **space)
 
 
-def draw_strip(clip: Clip, path: Path, *, num_panels: int = NUM_PANELS) -> None:
-    """Draw frames of a clip side by side, evenly spaced from the first to the last.
-
-    Args:
-        clip: not prepared: coordinates of the image.
-        path: the picture to write; its suffix chooses the format.
-        num_panels: number of frames; all of them if the clip is shorter.
-    """
-    frames = shown_frames(clip.num_frames, num_panels).tolist()
+def draw_strip(clip: Clip, path: Path) -> None:
+    """Draw frames of a clip, not prepared, side by side; the suffix chooses the format."""
+    frames = shown_frames(clip.num_frames, NUM_PANELS).tolist()
     columns = max(len(frames), 3)
     panels = _WIDTH / columns / window_of(clip.landmarks, clip.aspect).ratio
     height = panels + 1.02
@@ -245,7 +231,7 @@ def strip_name(number: int, gloss: str) -> str:
 _HEAD, _ROW_HEIGHT, _ROWS = 0.28, 1.02, 9  # of a sheet, which fits a page
 
 
-def draw_sheets(clips: Sequence[Clip], folder: Path, *, num_panels: int = NUM_PANELS) -> list[Path]:
+def draw_sheets(clips: Sequence[Clip], folder: Path) -> list[Path]:
     """Draw a strip a row, nine to a page, and return the pages: `sheet-1.png`, ..."""
     pages = []
     for first in range(0, len(clips), _ROWS):
@@ -257,7 +243,7 @@ def draw_sheets(clips: Sequence[Clip], folder: Path, *, num_panels: int = NUM_PA
             _, *rows = figure.subfigures(len(heights), height_ratios=heights, squeeze=False).flat
             for row, clip in zip(rows, shown, strict=True):
                 row.add_artist(Line2D([0, 1], [1, 1], color="0.85", linewidth=0.6))
-                _draw_frames(row, clip, num_panels, 0.03, 0.79, 0.8)
+                _draw_frames(row, clip, NUM_PANELS, 0.03, 0.79, 0.8)
                 row.text(0.01, 0.96, drawn_text(clip.gloss), va="top", fontsize=8)
                 length = count_of(clip.num_frames, "frame")
                 row.text(0.99, 0.96, length, va="top", ha="right", fontsize=6, color="0.35")
@@ -273,13 +259,10 @@ _HEIGHT = 3.4  # inches
 
 
 def draw_animation(clip: Clip, path: Path, *, fps: float | None = None) -> None:
-    """Draw a clip as an animated GIF that repeats.
+    """Draw a clip, not prepared, as an animated GIF that repeats.
 
-    Args:
-        clip: not prepared: coordinates of the image.
-        path: the GIF to write.
-        fps: frames a second; those of the clip if absent, else 25. Above 50, frames are shown for
-            a fiftieth of a second all the same, as browsers will not go faster.
+    Frames a second are those of the clip if absent, else 25; above 50 a frame is shown for a
+    fiftieth of a second all the same, as browsers will not go faster.
     """
     window, height = window_of(clip.landmarks, clip.aspect), _HEIGHT + 0.75
     figure = Figure(figsize=(max(_HEIGHT * window.ratio, 2.6), height), dpi=120)

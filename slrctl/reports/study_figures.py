@@ -35,7 +35,6 @@ _UNDECIDED = ("0.35", "o")
 
 
 def _comparisons(report: StudyReport) -> dict[str, Comparison]:
-    """The comparison of every variant that has a pair with the baseline."""
     return {v.name: v.comparison for v in report.variants if v.comparison is not None}
 
 
@@ -45,14 +44,13 @@ def _difference_label(report: StudyReport) -> str:
 
 
 def _counted(numbers: Sequence[int], noun: str) -> str:
-    """One number, or the lowest and the highest: `1 seed`, `6 to 9 seeds`."""
+    """Write one number, or the lowest and the highest: `1 seed`, `6 to 9 seeds`."""
     low, high = min(numbers, default=0), max(numbers, default=0)
     number = f"{low}" if low == high else f"{low} to {high}"
     return f"{number} {noun}" + ("" if high == 1 else "s")
 
 
 def _pairs_title(report: StudyReport, verdict_look: str, *notes: str) -> str:
-    """The study, its number of pairs, the kind of interval, and the legend of looks."""
     found = _comparisons(report).values()
     title = f"{report.study.name}: {_counted([each.n for each in found], 'paired seed')}"
     if any(each.difference_ci95 is not None for each in found):
@@ -128,7 +126,7 @@ def draw_learning_curves(report: StudyReport, table: pd.DataFrame, *paths: Path)
 
 
 def _curves(table: pd.DataFrame) -> dict[str, Float[np.ndarray, "S E"]]:
-    """Validation accuracies by variant, a row a seed that finished; of one length each."""
+    """Return validation accuracies by variant, a row a seed that finished; of one length each."""
     num_folds = table["fold"].nunique(dropna=False)
     curves = {}
     for name, trials in table[table["status"] == "done"].groupby("variant"):
@@ -175,11 +173,7 @@ def draw_surface(
     """Draw the mean difference over two settings as a heat map; blue is better than the baseline.
 
     A cell has its difference and the 95 % interval of it, and a frame where there is a verdict.
-
-    Args:
-        report: a grid over exactly two settings.
-        axes_values: for both settings their values, as `grid_axes` gives them.
-        paths: the files to write.
+    `axes_values` has the values of both settings, as `grid_axes` gives them.
     """
     (row_key, row_values), (column_key, column_values) = axes_values.items()
     found = _comparisons(report)

@@ -123,7 +123,6 @@ def method(report: StudyReport) -> str:
 
 
 def _failure_lines(report: StudyReport) -> list[str]:
-    """The number of failed trials of each variant, and their messages."""
     return [
         f"{variant.name}: {variant.failed} failed; {text[:300]}{' ...' if len(text) > 300 else ''}"
         for variant in report.variants
@@ -132,7 +131,7 @@ def _failure_lines(report: StudyReport) -> list[str]:
 
 
 def _blocks(report: StudyReport, facts: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    """The whole report, each block with its kind; a point is a name, or none, and a text."""
+    """Yield each block of the report with its kind; a point is a name, or none, and a text."""
     yield "points", [("", fact) for fact in facts]
     yield "text", primary_sentence(report)
     yield "table", [headings(report), *study_rows(report)]
@@ -159,7 +158,9 @@ def markdown(report: StudyReport, facts: Sequence[str]) -> str:
     for kind, content in _blocks(report, facts):
         if kind == "points":
             for name, text in content:
-                lines.append(f"- {f'**{name}**: ' if name else ''}{without_html(text)}")
+                # Markdown shows what lies between angle brackets as HTML.
+                text = text.replace("&", "&amp;").replace("<", "&lt;")
+                lines.append(f"- {f'**{name}**: ' if name else ''}{text}")
         elif kind == "table":
             columns, *rows = content
             for cells in (columns, ["---"] * len(columns), *rows):
@@ -171,11 +172,6 @@ def markdown(report: StudyReport, facts: Sequence[str]) -> str:
             lines.append(f"## {content}" if kind == "heading" else content)
         lines.append("")
     return "\n".join(lines)
-
-
-def without_html(text: str) -> str:
-    """Escape text for Markdown, which shows what lies between angle brackets as HTML."""
-    return text.replace("&", "&amp;").replace("<", "&lt;")
 
 
 _NAMED = {"\\": "backslash", "~": "asciitilde", "^": "asciicircum", "<": "less", ">": "greater"}
@@ -274,7 +270,7 @@ def write_report(
     report: StudyReport,
     table: pd.DataFrame,
     facts: Sequence[str],
-    grids: Sequence[str] = (),
+    grids: Sequence[str],
 ) -> None:
     """Write the report; each file appears whole or not at all.
 

@@ -37,11 +37,9 @@ class _Blocks(NamedTuple):
 
 
 def map_lines(maps: Sequence[AttentionMap], width: int, *, has_colour: bool) -> list[Text]:
-    """Draw maps beside each other as far as they fit, below each other otherwise.
+    """Draw maps on one scale, beside each other as far as they fit into `width` characters.
 
-    All have one scale, which the last lines tell. A map of one row shows its heads instead.
-
-    The width is in characters; without colour, weights are drawn in shades.
+    A map of one row shows its heads instead. Without colour, weights are drawn in shades.
     """
     width = max(width, 40)
     half = (width - len(_GAP)) // 2
@@ -89,7 +87,7 @@ def _fit(found: AttentionMap, room: int) -> _Blocks:
 def _block_means(
     values: Float[np.ndarray, "R C"] | Bool[np.ndarray, "R C"], row_step: int, step: int
 ) -> Float[np.ndarray, "r c"]:
-    """Means of the known values of each block; NaN where there is none."""
+    """Average the known values of each block; NaN where there is none."""
 
     def summed(cells: Float[np.ndarray, "R C"]) -> Float[np.ndarray, "r c"]:
         rows = np.add.reduceat(cells, np.arange(0, len(cells), row_step), axis=0)
@@ -101,7 +99,6 @@ def _block_means(
 
 
 def _map_lines(blocks: _Blocks, scale: Normalize, *, has_colour: bool) -> list[Text]:
-    """One map with its title, its axes and its marks."""
     found = blocks.found
     down = "heads" if found.weights.shape[1] == 1 else STREAM_NAMES[found.reader]
     lines = [
@@ -121,12 +118,12 @@ def _map_lines(blocks: _Blocks, scale: Normalize, *, has_colour: bool) -> list[T
 
 
 def _mark(missing: Float[np.ndarray, " n"]) -> str:
-    """A cross where the hand is missing throughout, a dot where it is in places."""
+    """Mark with a cross where the hand is missing throughout, with a dot where in places."""
     return _CROSS if missing.min() == 1 else "·" if missing.any() else " "
 
 
 def _column_numbers(blocks: _Blocks) -> str:
-    """The number of the first frame of every tenth column, at its column and if it fits."""
+    """Number the first frame of every tenth column, at its column and if it fits."""
     num_columns = blocks.cells.shape[1]
     line = ""
     for column in range(0, num_columns, 10):
@@ -137,7 +134,7 @@ def _column_numbers(blocks: _Blocks) -> str:
 
 
 def _cells(pair: Float[np.ndarray, "r c"], scale: Normalize, *, has_colour: bool) -> Text:
-    """One or two rows of cells in one line: the upper as ink, the lower as ground."""
+    """Draw one or two rows of cells in one line: the upper as ink, the lower as ground."""
     places = np.ma.masked_invalid(scale(pair))
     if not has_colour:
         levels = np.ma.filled(np.rint(places.mean(axis=0) * (len(_SHADES) - 1)), len(_SHADES))
@@ -231,7 +228,7 @@ def draw_letters(
 def _dots(
     frame: Float[np.ndarray, "54 2"], aspect: float, window: Window, width: int, height: int
 ) -> Iterator[tuple[int, Int64[np.ndarray, "2 N"], bool]]:
-    """The dots of each stream's lines that lie in the picture; last the wrists of missing hands."""
+    """Yield the dots of each stream that lie in the picture; last the wrists of missing hands."""
     points = np.asarray(frame, np.float64) * [aspect, 1.0] - [window.left, window.top]
     size = [window.right - window.left, window.bottom - window.top]
     places = points / size * [width - 1, height - 1]

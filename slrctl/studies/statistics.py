@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
+import scipy.special
 import scipy.stats
 from jaxtyping import Float
 
@@ -72,8 +73,8 @@ def t_interval(values: Float[np.ndarray, " S"]) -> Interval | None:
     """Return the Student-t 95 % interval of the mean; None with fewer than two values."""
     if len(values) < 2:
         return None
-    mean, error = float(np.mean(values)), float(scipy.stats.sem(values))
-    half = float(scipy.stats.t.ppf(1 - LEVEL / 2, len(values) - 1)) * error
+    mean, error = float(np.mean(values)), float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    half = float(scipy.special.stdtrit(len(values) - 1, 1 - LEVEL / 2)) * error
     return mean - half, mean + half
 
 

@@ -148,11 +148,9 @@ def test_panels_are_spread_from_the_first_frame_to_the_last(num_frames, num_pane
     assert shown_frames(num_frames, num_panels).tolist() == expected
 
 
-@pytest.mark.parametrize(("num_frames", "asked", "expected"), [(30, 5, 5), (3, 8, 3), (1, 8, 1)])
-def test_a_strip_has_as_many_panels_as_asked_for_if_it_has_the_frames(
-    figures, tmp_path, num_frames, asked, expected
-):
-    draw_strip(signing(num_frames), tmp_path / "strip.png", num_panels=asked)
+@pytest.mark.parametrize(("num_frames", "expected"), [(30, 8), (3, 3), (1, 1)])
+def test_a_strip_has_eight_panels_if_it_has_the_frames(figures, tmp_path, num_frames, expected):
+    draw_strip(signing(num_frames), tmp_path / "strip.png")
 
     shown = panels(figures["strip"])
     assert len(shown) == expected
@@ -212,10 +210,10 @@ def test_an_animation_has_every_frame_at_the_speed_of_the_clip(tmp_path):
 def test_sheets_hold_nine_strips_a_page(figures, tmp_path):
     clips = [signing(10, gloss=str(number)) for number in range(10)]
 
-    pages = draw_sheets(clips, tmp_path, num_panels=2)
+    pages = draw_sheets(clips, tmp_path)
 
     assert [page.name for page in pages] == ["sheet-1.png", "sheet-2.png"]
-    assert [len(panels(figures[page.stem])) for page in pages] == [9 * 2, 2]
+    assert [len(panels(figures[page.stem])) for page in pages] == [9 * 8, 8]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """Studies on a real Ray cluster of two nodes on loopback, one of which is killed."""
 
-import csv
 import importlib.util
 import os
 import re
@@ -14,12 +13,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from slrctl.errors import SlrctlError
+from slrctl.runs.folder import read_settings
+from slrctl.settings import Settings
 from slrctl.studies.ablation.on_ray import LOCAL, run_on_node
-from slrctl.studies.ablation.running import run_trials
-from slrctl.studies.ablation.trials import code_digest
+from slrctl.studies.ablation.running import run_trial, run_trials
+from slrctl.studies.ablation.trials import Trial, code_digest, read_result
 
 BIN = Path(sys.executable).parent
 SECONDS = 300
@@ -59,15 +61,15 @@ def start(environment, tmp_path):
     """Start a program with its output in a file; what still runs at the end is killed."""
     started = []
 
-    def call(name: str, *arguments: object, folder: Path = tmp_path):
-        folder.mkdir(exist_ok=True)
-        with (folder / f"{name}.txt").open("w") as output:
+    def call(name: str, *arguments: object):
+        path = tmp_path / f"{name}.txt"
+        with path.open("w") as output:
             process = subprocess.Popen(
-                list(map(str, arguments)), cwd=folder, env=environment,
+                list(map(str, arguments)), cwd=tmp_path, env=environment,
                 stdout=output, stderr=subprocess.STDOUT,
             )  # fmt: skip
         started.append(process)
-        return process, folder / f"{name}.txt"
+        return process, path
 
     yield call
     for process in reversed(started):
@@ -112,13 +114,9 @@ def free_port() -> int:
         return one.getsockname()[1]
 
 
-def rows_of(folder: Path) -> list[dict[str, str]]:
+def statuses_of(folder: Path) -> list[str]:
     (path,) = folder.glob("studies/*/results.csv")
-    with path.open() as file:
-        return [
-            {name: value for name, value in row.items() if name != "train_seconds"}
-            for row in csv.DictReader(file)
-        ]
+    return pd.read_csv(path)["status"].to_list()
 
 
 @needs_ray
@@ -140,8 +138,8 @@ def test_a_node_killed_in_the_middle_of_a_study_changes_no_digit_of_it(start, ti
         wait_until(lambda: "Ray runtime started" in output.read_text(), output)
 
         command = BIN / "slrctl", "ablate", "--train", tiny_path, *OPTIONS
-        study, output = start("study", *command, f"--ray={address}", folder=tmp_path / "ray")
-        trials = tmp_path / "ray" / "studies" / "trials"
+        study, output = start("study", *command, f"--ray={address}")
+        trials = tmp_path / "studies" / "trials"
         wait_until(
             lambda: (
                 len(list(trials.glob("*/metrics.jsonl"))) >= 2
@@ -157,10 +155,18 @@ def test_a_node_killed_in_the_middle_of_a_study_changes_no_digit_of_it(start, ti
     assert any("run_on_node" in line for line in killed)
     assert done < 4
     assert "4/4" in output.read_text()
-    local, output = start("study", *command, "--jobs=1", folder=tmp_path / "local")
-    assert local.wait(SECONDS) == 0, output.read_text()
-    assert rows_of(tmp_path / "ray") == rows_of(tmp_path / "local")
-    assert [row["status"] for row in rows_of(tmp_path / "ray")] == ["done"] * 4
+    assert statuses_of(tmp_path) == ["done"] * 4
+    keys = [path.parent.name for path in trials.glob("*/summary.json")]
+    for key in keys:
+        settings = Settings.model_validate(read_settings(trials / key))
+        again = Trial("again", settings.seed, None, settings, key)
+        assert run_trial(again, tmp_path / "local", threads=1) is None
+    here, there = (
+        {key: read_result(folder / key)._replace(seconds=0) for key in keys}
+        for folder in (tmp_path / "local", trials)
+    )
+    assert len(here) == 4
+    assert here == there
 
 
 @needs_ray
@@ -168,12 +174,11 @@ def test_a_node_killed_in_the_middle_of_a_study_changes_no_digit_of_it(start, ti
 def test_without_an_address_a_cluster_is_started_and_ended(start, tiny_path, tmp_path):
     study, output = start(
         "study", BIN / "slrctl", "ablate", "--train", tiny_path, *OPTIONS, "--epochs=1",
-        "--jobs=1", "--ray",
+        "--seeds=1", "--jobs=1", "--ray",
     )  # fmt: skip
 
     assert study.wait(SECONDS) == 0, output.read_text()
-    assert "4/4" in output.read_text()
-    assert [row["status"] for row in rows_of(tmp_path)] == ["done"] * 4
+    assert statuses_of(tmp_path) == ["done"] * 2
     assert not re.findall("raylet|gcs_server", _commands_in(tmp_path))
 
 

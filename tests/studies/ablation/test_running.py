@@ -10,7 +10,6 @@ import time
 import pytest
 
 from slrctl.core.data.splits import load_splits
-from slrctl.layers import Layer
 from slrctl.studies.ablation import running
 from slrctl.studies.ablation.running import (
     TrialDone,
@@ -70,7 +69,8 @@ def test_a_trial_that_diverges_is_reported_and_the_others_run(plan, tmp_path):
 
 @pytest.mark.slow
 def test_a_trial_whose_process_is_killed_resumes_from_its_state(plan, tmp_path):
-    trials = plan(below=[Layer("longer", {"train": {"epochs": 60}})])
+    long, short = ({"train": {"epochs": epochs}} for epochs in (40, 1))
+    trials = plan(Study("s", {"narrow": long, "wide": short}, "wide"))
     events, killed = [], False
     for event in run_trials(trials, tmp_path / "trials", jobs=1, threads=1):
         events.append(event)

@@ -11,7 +11,6 @@ from numpy.testing import assert_allclose
 from slrctl.core.data.synthetic import SynthesisParameters, synthesise
 from slrctl.core.model.siformer import build_model
 from slrctl.runs.checkpoint import LoadedRun
-from slrctl.settings import Settings
 from slrctl.studies.attention.inspect import inspect_clips
 from slrctl.studies.attention.summary import (
     Bootstrap,
@@ -55,22 +54,19 @@ def test_cells_without_the_hand_are_unknown():
 
 @pytest.fixture
 def summary_of(tiny_dataset, tiny_settings):
-    def make(seed=3):
-        model = build_model(tiny_settings.model, len(tiny_dataset.classes), seed=seed).eval()
-        run = LoadedRun(model, tiny_settings, tiny_dataset.classes)
-        found = inspect_clips(run, tiny_dataset, tiny_settings, torch.device("cpu"), {"fusion"})
+    def make(seed=3, dataset=tiny_dataset):
+        model = build_model(tiny_settings.model, len(dataset.classes), seed=seed).eval()
+        run = LoadedRun(model, tiny_settings, dataset.classes)
+        found = inspect_clips(run, dataset, tiny_settings, torch.device("cpu"), {"fusion"})
         return summarise(found, tiny_settings.cmcl, resamples=200, seed=0)
 
     return make
 
 
-def test_no_attention_lies_on_missing_or_padded_frames(summary_of):
-    assert summary_of().misplaced == 0.0
-
-
 def test_means_are_those_of_a_plain_loop_and_lie_in_their_intervals(summary_of):
     summary = summary_of()
 
+    assert summary.misplaced == 0.0
     assert len(summary.overall) == 14
     for name, found in summary.overall.items():
         values = [one.values[name] for one in summary.clips if not np.isnan(one.values[name])]
@@ -79,16 +75,13 @@ def test_means_are_those_of_a_plain_loop_and_lie_in_their_intervals(summary_of):
         assert found.low <= found.mean <= found.high
 
 
-def test_one_and_two_handed_signs_are_told_apart():
+def test_one_and_two_handed_signs_are_told_apart(summary_of):
     parameters = SynthesisParameters(
         num_glosses=8, num_train_signers=1, num_val_signers=0, num_test_signers=0, repetitions=2
     )
     demo = synthesise(parameters)
-    settings = Settings()
-    model = build_model(settings.model, 8, seed=0).eval()
-    run = LoadedRun(model, settings, demo.dataset.classes)
-    found = inspect_clips(run, demo.dataset, settings, torch.device("cpu"), {"fusion"})
-    summary = summarise(found, settings.cmcl, resamples=100, seed=0)
+
+    summary = summary_of(dataset=demo.dataset)
 
     agrees = [
         one.is_two_handed == demo.truth[one.inspected.clip.clip_id].is_two_handed
@@ -115,28 +108,22 @@ def test_the_json_is_plain(summary_of):
     assert set(found["correctness"]["divergence"]) == {"wrong", "right", "difference"}
 
 
+BOOTSTRAP = Bootstrap("clip", np.arange(4), 300, 0)
+VALUES = np.array([1.0, 2.0, np.nan, 3.0])
+
+
 def test_an_interval_covers_the_mean_of_known_values():
-    values = np.array([1.0, 2.0, np.nan, 3.0])
+    found = BOOTSTRAP.mean(VALUES)
 
-    found = Bootstrap("clip", np.arange(4), 300, 0).mean(values)
-
-    assert found.mean == 2.0
-    assert found.clips == 3
+    assert (found.mean, found.clips) == (2.0, 3)
     assert 1.0 <= found.low < 2.0 < found.high <= 3.0
-
-
-def test_nothing_known_has_no_interval():
-    found = Bootstrap("clip", np.arange(3), 100, 0).mean(np.full(3, np.nan))
-
-    assert found.to_json() == {"mean": None, "ci95": None, "clips": 0}
+    nothing = BOOTSTRAP.mean(np.full(4, np.nan))
+    assert nothing.to_json() == {"mean": None, "ci95": None, "clips": 0}
 
 
 def test_a_difference_of_groups_is_that_of_their_means():
-    values, is_first = np.array([1.0, 2.0, np.nan, 4.0]), np.array([1, 1, 0, 0], bool)
-    bootstrap = Bootstrap("clip", np.arange(4), 300, 0)
+    found = BOOTSTRAP.difference(VALUES, np.array([1, 1, 0, 0], bool))
 
-    found = bootstrap.difference(values, is_first)
-
-    assert (found.mean, found.clips) == (1.5 - 4.0, 3)
+    assert (found.mean, found.clips) == (1.5 - 3.0, 3)
     assert found.low <= found.mean <= found.high
-    assert bootstrap.difference(values, ~np.isnan(values)).clips == 0
+    assert BOOTSTRAP.difference(VALUES, ~np.isnan(VALUES)).clips == 0
