@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -90,15 +90,6 @@ class Commands:
             # One that was killed at once has written nothing.
             ends.append(Ended(code, *(f.read_text() if f.exists() else "" for f in files)))
         return ends
-
-    def where_they_are(self, processes: Sequence[int]) -> str:
-        """Return the errors that each has written, with the place in the program it is at now."""
-        for process in processes:
-            with suppress(ProcessLookupError):
-                os.kill(process, signal.SIGUSR1)
-        time.sleep(1)
-        files = [self.folder / _streams(rank)[1] for rank in range(len(processes))]
-        return "\n\n".join(f"{f.name}: {f.read_text() if f.exists() else 'none'}" for f in files)
 
     def run(
         self, *arguments: object, die_at: int | None = None, largest_file: int | None = None
@@ -189,7 +180,6 @@ def _be_the_command(order: dict, rank: int) -> None:
         os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
     # One that hangs tells where, and fails its test.
     faulthandler.dump_traceback_later(300, exit=True)
-    faulthandler.register(signal.SIGUSR1)
     if order["die_at"] is not None:
         _die_at(order["die_at"])
     if order["largest_file"] is not None:

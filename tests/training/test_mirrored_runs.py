@@ -37,10 +37,6 @@ def run_dir(settings, tmp_path):
     return tmp_path / "run"
 
 
-def test_a_saved_run_remembers_which_hand_leads(run_dir):
-    assert load_run(run_dir).settings.prepare.dominant_hand == "right"
-
-
 def test_a_model_of_leading_right_hands_says_the_same_of_a_clip_and_its_mirror_image(
     run_dir, tiny_dataset
 ):
