@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 import signal
 import subprocess
@@ -76,11 +77,13 @@ def logits_of(run_dir, clips):
 
 
 def lines_of(run_dir):
+    """The metrics of every epoch without times; infinite where there is none."""
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k not in TIMES} for line in lines]
-
-
-TIMES = ("seconds", "clips_per_second")
+    times = {"seconds", "clips_per_second"}
+    return [
+        {name: math.inf if line[name] is None else line[name] for name in line.keys() - times}
+        for line in lines
+    ]
 
 
 def assert_same_training(run_dir, expected_dir, clips, largest=1e-6):
