@@ -78,7 +78,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     Raises:
         DataError: it cannot be read, or is not TOML.
     """
-    with _reporting(path, "TOML"):
+    with reporting_text(path, "TOML"):
         return parse_toml(read_text(path))
 
 
@@ -88,12 +88,13 @@ def read_json(path: Path) -> Any:
     Raises:
         DataError: it cannot be read, or is not JSON.
     """
-    with _reporting(path, "JSON"):
+    with reporting_text(path, "JSON"):
         return parse_json(read_text(path))
 
 
 @contextmanager
-def _reporting(path: Path, language: str) -> Iterator[None]:
+def reporting_text(path: Path, language: str) -> Iterator[None]:
+    """Turn a failure to read or to parse a text into a `DataError`."""
     try:
         yield
     except OSError as error:

@@ -211,4 +211,5 @@ def test_a_file_that_cannot_be_read_is_one_line(run):
     result = run("data", "split", "/proc/self/mem", "--by", "random")
 
     assert result.exit_code == 3
-    assert result.stderr == "error: /proc/self/mem: cannot be read (Input/output error)\n"
+    assert result.stderr.startswith("error: /proc/self/mem: ")
+    assert result.stderr.count("\n") == 1

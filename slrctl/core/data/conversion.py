@@ -17,7 +17,7 @@ from slrctl.core.data.splitter import (
 )
 from slrctl.core.data.synthetic import SynthesisParameters, synthesise
 from slrctl.core.data.writers import check_output, write_clips
-from slrctl.errors import DataError, SlrctlError, UsageError
+from slrctl.errors import SlrctlError, UsageError
 from slrctl.files import write_json
 from slrctl.settings import DataSettings
 
@@ -80,16 +80,15 @@ def split_file(
     Raises:
         UsageError: the output cannot hold a split column, or something in it would be lost.
     """
-    target = _target(path, output, force=force)
     read = read_sources([path], settings)
+    target = _target(path, output, force=force)
     if read.dropped and target == path:
         raise UsageError(f"{path}: its bad clips would be lost; write to another --output")
-    val_share, test_share = shares["val"], shares["test"]
     clips = split_clips(
         read.clips,
         by,
-        val_share=val_share,
-        test_share=test_share,
+        val_share=shares["val"],
+        test_share=shares["test"],
         seed=seed,
         unit=unit,
         named=named,
@@ -114,19 +113,12 @@ def _target(path: Path, output: Path | None, *, force: bool) -> Path:
         if not is_source:
             check_output(output, force=force)
             return output
-    if not path.exists():
-        raise DataError(f"{path}: is not there; check the path")
-    try:
-        is_ours = recognises(path)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
-    if not is_ours:
+    if not recognises(path):
         raise UsageError(
             f"{path}: is not our Parquet, so it has no split column to write; name a file with "
             "--output"
         )
-    others = other_columns(path)
-    if others:
+    if others := other_columns(path):
         raise UsageError(
             f"{path}: has columns that would be lost ({', '.join(others)}); write to another file "
             "with --output"
@@ -185,9 +177,9 @@ def write_synthetic(
         clips = spread_over_glosses(clips, num_clips, seed)
     notes = write_clips(clips, output)
     if truth_path is not None:
+        truth = {clip.clip_id: asdict(generated.truth[clip.clip_id]) for clip in clips}
         try:
             truth_path.parent.mkdir(parents=True, exist_ok=True)
-            truth = {clip.clip_id: asdict(generated.truth[clip.clip_id]) for clip in clips}
             write_json(truth_path, truth)
         except OSError as error:
             raise SlrctlError(f"{truth_path}: cannot be written ({error.strerror})") from None

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from slrctl.errors import DataError, quote
-from slrctl.files import parse_json, read_text
+from slrctl.files import parse_json, read_text, reporting_text
 
 
 def _base(labels: Sequence[int] | dict[int, str]) -> int:
@@ -55,13 +55,10 @@ def glosses_of(
     return [names.get(integer) for integer in integers], note
 
 
-def _pairs_in(path: Path, text: str) -> list[tuple[str, Any]]:
+def _pairs_in(text: str) -> list[tuple[str, Any]]:
     """Return the labels and names of a JSON object, a JSON list or a CSV, unchecked."""
     if text.lstrip().startswith(("{", "[")):
-        try:
-            content = parse_json(text)
-        except ValueError as error:
-            raise DataError(f"{path}: is not JSON ({error}); correct it") from error
+        content = parse_json(text)
         pairs = content.items() if isinstance(content, dict) else enumerate(content)
         return [(str(label), name) for label, name in pairs]
     lines = [line for line in csv.reader(text.splitlines()) if any(cell.strip() for cell in line)]
@@ -80,15 +77,8 @@ def read_gloss_names(path: Path) -> dict[int, str]:
     Raises:
         DataError: the file is none of these, or names a label twice or two labels alike.
     """
-    try:
-        text = read_text(path)
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot be read: {error.strerror}; check data.gloss_names"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: is not UTF-8 text; save it again as UTF-8") from error
-    pairs = _pairs_in(path, text)
+    with reporting_text(path, "JSON or CSV"):
+        pairs = _pairs_in(read_text(path))
     if not pairs:
         raise DataError(f"{path}: names no label; expected lines such as 0,book")
     names: dict[int, str] = {}

@@ -286,11 +286,8 @@ class _LazyClips:
 
 
 def other_columns(path: Path) -> list[str]:
-    """List the columns of a Parquet file that clips do not have; none if it cannot be read."""
-    try:
-        return [name for name in pq.read_schema(path).names if name not in SCHEMA.names]
-    except (pa.ArrowException, OSError):
-        return []
+    """List the columns of a Parquet file that clips do not have."""
+    return [name for name in pq.read_schema(path).names if name not in SCHEMA.names]
 
 
 def table_of(clips: Sequence[Clip]) -> pa.Table:

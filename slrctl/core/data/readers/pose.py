@@ -139,13 +139,11 @@ LAYOUTS: dict[str, Layout] = {
 
 
 class _PoseFile(NamedTuple):
-    """A file, by its path in a folder, and the facts that stand beside it."""
+    """The path of a file below a folder, and its facts: clip_id, gloss, ..., as `Clip` has them."""
 
     folder: Path
     path: str
-    clip_id: str
-    gloss: str
-    facts: dict[str, str | None]
+    facts: dict[str, Any]
 
 
 class _PoseClip(NamedTuple):
@@ -162,20 +160,7 @@ class _PoseClip(NamedTuple):
 def _named(path: Path) -> _PoseFile:
     numbered = _NUMBER_AT_END.fullmatch(path.stem)
     gloss = numbered[1] if numbered else path.stem
-    return _PoseFile(path.parent, path.name, path.stem, gloss, {})
-
-
-def _read_labels(path: Path) -> list[_PoseFile]:
-    return [
-        _PoseFile(
-            path.parent,
-            row["path"],
-            row["path"].removesuffix(_SUFFIX),
-            row["gloss"],
-            {name: row.get(name) or None for name in ("signer", "session", "split")},
-        )
-        for row in read_small_table(path, ("path", "gloss"))
-    ]
+    return _PoseFile(path.parent, path.name, {"clip_id": path.stem, "gloss": gloss})
 
 
 def _files_in(path: Path) -> tuple[list[_PoseFile], list[str]]:
@@ -183,18 +168,29 @@ def _files_in(path: Path) -> tuple[list[_PoseFile], list[str]]:
     if path.is_file():
         return [_named(path)], []
     if (path / _LABELS).is_file():
-        return _read_labels(path / _LABELS), [f"glosses taken from {_LABELS}"]
+        labelled = [
+            _PoseFile(
+                path,
+                row["path"],
+                {"clip_id": row["path"].removesuffix(_SUFFIX)}
+                | {name: row.get(name) or None for name in ("gloss", "signer", "session", "split")},
+            )
+            for row in read_small_table(path / _LABELS, ("path", "gloss"))
+        ]
+        return labelled, [f"glosses taken from {_LABELS}"]
     if not holds_file(path, _SUFFIX):
         return [
-            _PoseFile(gloss, file.name, f"{gloss.name}/{file.stem}", gloss.name, {})
+            _PoseFile(
+                gloss, file.name, {"clip_id": f"{gloss.name}/{file.stem}", "gloss": gloss.name}
+            )
             for gloss in folders_of(path)
             for file in files_of(gloss, _SUFFIX)
         ], []
     files = [_named(file) for file in files_of(path, _SUFFIX)]
-    example = next((file for file in files if file.gloss != file.clip_id), files[0])
+    example = next((f for f in files if f.facts["gloss"] != f.facts["clip_id"]), files[0])
     return files, [
         f"a flat folder: glosses taken from the names of the files "
-        f"({quote(example.gloss)} from {quote(example.path)}), or say them in {_LABELS}"
+        f"({quote(example.facts['gloss'])} from {quote(example.path)}), or say them in {_LABELS}"
     ]
 
 
@@ -353,22 +349,14 @@ def read(path: Path, settings: DataSettings, classes: Sequence[str] | None) -> R
     poses: list[_PoseClip] = []
     for index, file in enumerate(files):
         try:
-            if not file.gloss:
+            if not file.facts["gloss"]:
                 raise ClipProblem("no gloss", f"{_LABELS}, column 'gloss': found an empty cell")
             pose = _read_pose(file_inside(file.folder, file.path), settings.frame_size)
         except ClipProblem as problem:
-            findings.add(index, problem, where=f"clip {quote(file.clip_id)}")
+            findings.add(index, problem, where=f"clip {quote(file.facts['clip_id'])}")
             continue
         poses.append(pose)
-        clips.append(
-            Clip(
-                file.clip_id,
-                file.gloss,
-                findings.trimmed(pose.landmarks),
-                fps=pose.fps,
-                aspect=pose.aspect,
-                **file.facts,
-            )
-        )
+        landmarks = findings.trimmed(pose.landmarks)
+        clips.append(Clip(landmarks=landmarks, fps=pose.fps, aspect=pose.aspect, **file.facts))
     drop_notes, dropped = findings.settle(len(files), skip=settings.skip_bad_clips)
     return Reading(clips, [*drop_notes, *notes, *_notes_on(poses)], dropped)

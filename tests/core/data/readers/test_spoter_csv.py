@@ -229,7 +229,7 @@ def test_names_are_found_for_an_evaluation_file_that_counts_otherwise(tmp_path):
     ("content", "message"),
     [
         ('{"0": "book"}', r"row 2, column 'labels': found 1, .*names"),
-        ("{0: book}", "names: is not JSON"),
+        ("{0: book}", "names: not a JSON"),
         ('{"zero": "book"}', "names: row 1: found 'zero': 'book'"),
         ('{"0": 3}', "names: row 1: found '0': 3"),
         ("0,book\n1;drink\n", "names: row 2: found '1;drink'"),
