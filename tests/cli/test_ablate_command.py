@@ -178,28 +178,6 @@ def test_each_signer_tests_once_when_folds_are_asked_for(run, tiny_path, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "named"),
-    [
-        (["--study=cmlc"], 2, "cmcl"),
-        (["--variant=x"], 2, "NAME:section.key=value"),
-        (["--grid=cmcl.temperature=1,2", "--variant=a:seed=1"], 2, "--grid"),
-        (["--folds=session"], 2, "signer"),
-        (["--plan=0"], 2, "--plan 0"),
-        (["--plan=nan"], 2, "--plan nan"),
-        (["--set=train.lr=1"], 2, "train.learning_rate"),
-        (["--set=cmcl.preset=balanced", "--dry-run"], 2, "cmcl.preset"),
-        (["--train-signers=nobody", "--dry-run"], 3, "nobody"),
-    ],
-)
-def test_what_is_wrong_is_named_on_one_line(run, tiny_path, arguments, code, named):
-    result = run("--train", tiny_path, *TINY, *arguments)
-
-    assert result.exit_code == code
-    assert named in result.stderr
-    assert len(result.stderr.strip().splitlines()) == 1
-
-
-@pytest.mark.parametrize(
     ("arguments", "address"),
     [
         (["--ray", "--dry-run"], "local"),

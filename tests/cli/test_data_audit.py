@@ -117,28 +117,3 @@ def test_glosses_that_a_part_lacks_are_told_and_no_leak(run, tiny_dataset, tmp_p
 
     assert result.exit_code == 0
     assert f"val lacks 1: {lost!r}" in plain(result)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "message"),
-    [
-        (["none.parquet"], 3, "none.parquet: is not there"),
-        (["train=leaking.parquet"], 3, "is one split; name a file for another"),
-        (["unmarked.parquet"], 3, "column 'split': found nothing"),
-        (["leaking.parquet", "leaking.parquet"], 2, "2 files would be the split 'leaking'"),
-        (["leaking.parquet", "--allow", "gloss"], 2, "--allow gloss"),
-        (["leaking.parquet", "--fix", "out.csv"], 2, "name a .parquet file"),
-        (["leaking.parquet", "--fix", "unmarked.parquet"], 2, "--force"),
-        (["=leaking.parquet"], 2, "expected PATH or SPLIT=PATH"),
-    ],
-)
-def test_what_is_wrong_is_said_on_one_line(
-    run, leaking_path, tiny_dataset, tmp_path, arguments, code, message
-):
-    write_parquet([replace(c, split=None) for c in tiny_dataset], tmp_path / "unmarked.parquet")
-
-    result = run("data", "audit", *arguments)
-
-    assert result.exit_code == code, result.output
-    assert message in result.stderr
-    assert result.stderr.count("\n") == 1

@@ -1,7 +1,6 @@
 """`slrctl data convert` as a user meets it."""
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -27,18 +26,6 @@ def test_a_csv_becomes_our_parquet_with_the_same_clips(run, csv_path):
         assert_array_equal(written.landmarks, clip.landmarks)
     assert "2 clips (9 frames) of 2 glosses written to words.parquet" in result.output
     assert "labels count from 0" in result.output
-
-
-@pytest.mark.parametrize("name", ["pipe.parquet", "pipe.csv"])
-def test_a_pipe_is_not_replaced_by_the_result(run, csv_path, tmp_path, name):
-    os.mkfifo(tmp_path / name)
-
-    result = run("data", "convert", csv_path, tmp_path / name)
-
-    assert result.exit_code != 0
-    assert (tmp_path / name).is_fifo()
-    assert result.stderr.count("\n") == 1
-    assert "pipe" in result.stderr
 
 
 def test_our_parquet_becomes_a_csv_that_reads_back_to_rounding(run, tiny_path, tiny_dataset):
@@ -107,16 +94,6 @@ def test_bad_clips_are_counted_by_reason_and_listed(run, tmp_path):
     assert "row 2, column 'nose_X'" in result.stderr
 
 
-def test_a_bad_clip_stops_the_conversion_and_nothing_is_written(run, tmp_path):
-    write_csv(tmp_path / "bad.csv", [person(3)], changes={(0, "labels"): "one"})
-
-    result = run("data", "convert", "bad.csv", "good.parquet")
-
-    assert result.exit_code == 3
-    assert "row 1, column 'labels'" in result.stderr
-    assert not Path("good.parquet").exists()
-
-
 def test_a_file_is_overwritten_only_with_force(run, csv_path, tmp_path):
     (tmp_path / "words.parquet").write_text("precious")
 
@@ -127,32 +104,6 @@ def test_a_file_is_overwritten_only_with_force(run, csv_path, tmp_path):
     assert (tmp_path / "words.parquet").read_text() == "precious"
     assert run("data", "convert", csv_path, "words.parquet", "--force").exit_code == 0
     assert len(load_dataset("words.parquet")) == 2
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "words"),
-    [
-        (["words.csv", "words.npz"], 2, "says no format we write"),
-        (["words.csv", "words.csv", "--force"], 2, "is the source itself"),
-        (["nowhere.csv", "x.parquet"], 3, "nowhere.csv: is not there"),
-        (["words.csv", "x.parquet", "--split", "training2"], 2, "name train, val or test"),
-        (["words.csv", "words.csv", "x.parquet"], 3, "is in two of the files"),
-        (
-            ["words.csv", "words.csv", "words.csv", "x.parquet", *["--split=val"] * 2],
-            2,
-            "2 splits for 3 files",
-        ),
-        (["words.csv", "x.parquet", "--frame-size", "640"], 2, "such as 640x480"),
-        (["words.csv", "x.parquet", "--set", "model.ffn_dim=3"], 2, "takes data.*"),
-        (["words.csv"], 2, "OUT"),
-    ],
-)
-def test_what_cannot_be_done_is_said_in_one_line(run, csv_path, arguments, code, words):
-    result = run("data", "convert", *arguments)
-
-    assert result.exit_code == code
-    assert words in result.stderr
-    assert not Path("x.parquet").exists()
 
 
 def test_a_folder_for_the_output_is_made(run, csv_path):

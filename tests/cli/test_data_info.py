@@ -1,7 +1,6 @@
 """`slrctl data info` as a user meets it."""
 
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -92,38 +91,9 @@ def test_the_text_of_a_gloss_reaches_neither_the_folder_above_nor_the_terminal(
     assert "\x1b" not in result.output
 
 
-def test_a_folder_that_cannot_be_made_is_an_expected_failure(run, tiny_path, tmp_path):
-    (tmp_path / "file").touch()
-
-    result = run("data", "info", tiny_path, "--output", "file/pictures")
-
-    assert result.exit_code == 1
-    assert "cannot be written" in result.stderr
-
-
-def test_a_file_that_cannot_be_read_is_bad_data(run):
-    assert run("data", "info", "nowhere.csv").exit_code == 3
-
-
 def test_bad_clips_are_left_out_and_counted(run, tmp_path):
     write_csv(tmp_path / "bad.csv", [person(3), person(3)], changes={(0, "labels"): "one"})
 
     result = run("data", "info", "bad.csv", "--skip-bad-clips", "--json")
 
     assert json.loads(result.stdout)["dropped_by_reason"] == {"label that is no integer": 1}
-
-
-def test_a_pipe_is_no_data(run, tmp_path):
-    os.mkfifo(tmp_path / "pipe.csv")
-
-    result = run("data", "info", "pipe.csv")
-
-    assert result.exit_code == 3
-    assert "a pipe or a socket; write its content into a file" in result.stderr
-
-
-def test_names_of_glosses_that_are_not_there_are_told_of_where_none_is_needed(run, tiny_path):
-    result = run("data", "info", tiny_path, "--gloss-names", "nope.json")
-
-    assert result.exit_code == 3
-    assert result.stderr.startswith("error: nope.json: cannot be read")

@@ -4,7 +4,6 @@ import io
 import json
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from matplotlib.image import imread
@@ -118,36 +117,3 @@ def test_json_is_one_object_of_facts(run, tiny_path):
     assert result.stdout.count("\n") == 1
     assert {"clip_id", "gloss", "frames", "fps", "left_hand_present", "output"} <= set(facts)
     assert facts["output"] is None
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "words"),
-    [
-        (["train1-flat"], 3, "the nearest are 'train1-flat"),
-        (["0"], 3, "numbered from 1 to 16"),
-        (["17"], 3, "numbered from 1 to 16"),
-        (["--gloss", "flatt"], 3, "the nearest are 'flat"),
-        (["--output", "clip.mp4"], 2, "end in .gif"),
-        (["--output", "there.gif"], 2, "is there already"),
-        (["--output", "there.gif/clip.gif"], 1, "cannot be written"),
-        (["--fps", "0"], 2, "--fps"),
-    ],
-)
-def test_what_cannot_be_shown_is_said(run, tiny_path, tmp_path, arguments, code, words):
-    Path("there.gif").touch()
-
-    result = run("data", "show", tiny_path, *arguments)
-
-    assert result.exit_code == code
-    assert words in " ".join(result.stderr.split())
-    assert Path("there.gif").read_bytes() == b""
-
-
-def test_a_strangers_text_commands_no_terminal(run, tmp_path, tiny_dataset):
-    evil = "[red]\x1b]0;x\x07"
-    write_parquet([replace(tiny_dataset[0], gloss=evil, clip_id=evil)], tmp_path / "evil.parquet")
-
-    result = run("data", "show", "evil.parquet")
-
-    assert "\x1b" not in result.output
-    assert r"[red]\x1b]0;x\x07" in result.output

@@ -2,7 +2,6 @@
 
 import json
 from collections import Counter, defaultdict
-from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -130,40 +129,6 @@ def test_a_gloss_that_a_part_lacks_and_a_part_of_the_wrong_size_are_warned_of(ru
     assert "warning: test has 30 % of the clips where 15 % were wanted" in result.output
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code", "words"),
-    [
-        (["--force"], 2, "say how to divide"),
-        (["--by=signer"], 2, "pass --force"),
-        (["--by=signer", "--output=x.csv"], 2, "has no split column"),
-        (["--test-signers=anna", "--force"], 3, "the nearest are 'ann'"),
-        (["--test-signers=ann", "--val-signers=ann,bob", "--force"], 2, "belongs to one split"),
-        (["--train-signers=ann", "--test-signers=bob", "--force"], 2, "are in no split"),
-        (["--test-signers=ann", "--val-sessions=bob-0", "--force"], 2, "one or the other"),
-        (["--test-signers=,", "--force"], 2, "names nobody"),
-        (["--by=random", "--val-share=0.6", "--test-share=0.5", "--force"], 2, "must be below 1"),
-        (["--by=person", "--force"], 2, "person"),
-    ],
-)
-def test_what_cannot_be_done_is_said_and_changes_nothing(run, path, arguments, code, words):
-    before = path.read_bytes()
-
-    result = run("data", "split", path, *arguments)
-
-    assert result.exit_code == code
-    assert words in " ".join(result.stderr.split())
-    assert path.read_bytes() == before
-
-
-def test_clips_without_a_signer_cannot_be_split_by_signer(run, tmp_path):
-    write_parquet([replace(clip, signer=None) for clip in made_clips()], tmp_path / "x.parquet")
-
-    result = run("data", "split", "x.parquet", "--by", "signer", "--force")
-
-    assert result.exit_code == 3
-    assert "192 clips of 192 without a signer" in result.stderr
-
-
 def test_too_few_people_for_the_parts_are_refused(run, tmp_path):
     clips = [clip for clip in made_clips() if clip.signer in ("ann", "bob")]
     write_parquet(clips, tmp_path / "x.parquet")
@@ -204,12 +169,3 @@ def test_training_takes_the_parts_as_they_were_written(run, path):
     assert [len(part) for part in (parts.train, parts.val, parts.test or ())] == [
         sum(clip.split == name for clip in train) for name in ("train", "val", "test")
     ]
-
-
-@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs a file that nobody can read")
-def test_a_file_that_cannot_be_read_is_one_line(run):
-    result = run("data", "split", "/proc/self/mem", "--by", "random")
-
-    assert result.exit_code == 3
-    assert result.stderr.startswith("error: /proc/self/mem: ")
-    assert result.stderr.count("\n") == 1

@@ -80,27 +80,6 @@ def test_the_truth_is_written_beside_if_asked_for(run):
     }
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["x.parquet", "--glosses=1"], "num_glosses (1) must be from 2"),
-        (["x.parquet", "--clips=0", *SMALL], "--clips 0: must be from 1 to 24"),
-        (["x.parquet", "--clips=25", *SMALL], "--clips 25: must be from 1 to 24"),
-        (["x.txt"], "says no format we write"),
-        (["there.parquet"], "is there already"),
-        (["x.parquet", "--truth", "there.parquet"], "is there already"),
-    ],
-)
-def test_what_cannot_be_made_is_refused(run, tmp_path, arguments, words):
-    (tmp_path / "there.parquet").touch()
-
-    result = run("data", "synth", *arguments)
-
-    assert result.exit_code == 2
-    assert words in result.stderr
-    assert not Path("x.parquet").exists()
-
-
 def test_the_sample_is_what_its_command_makes_to_the_byte(run):
     lines = (DATASETS / "README.md").read_text(encoding="utf-8").splitlines()
     (command,) = (line for line in lines if line.startswith("slrctl data synth"))

@@ -44,13 +44,6 @@ def test_json_is_one_object_and_says_what_failed(monkeypatch: pytest.MonkeyPatch
     assert report["versions"]["slrctl"]
 
 
-def test_an_unknown_device_is_wrong_usage():
-    result = CliRunner().invoke(app, ["doctor", "--device", "quantum"])
-
-    assert result.exit_code == 2
-    assert "quantum" in result.stderr
-
-
 @pytest.mark.slow
 def test_this_installation_passes(tmp_path: Path):
     result = subprocess.run(

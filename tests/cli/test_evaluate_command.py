@@ -55,43 +55,6 @@ def test_an_evaluation_is_written_over_by_itself_and_by_another_only_with_force(
     assert Path("out/predictions.parquet").read_bytes() != before
 
 
-def test_a_file_of_somebody_elses_stays(run, trained, tmp_path):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "predictions.parquet").write_text("a thesis")
-
-    result = run("evaluate", trained, "--output", "out")
-
-    assert result.exit_code == 2
-    assert "predictions.parquet" in result.stderr
-    assert (tmp_path / "out" / "predictions.parquet").read_text() == "a thesis"
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "named"),
-    [
-        (["nowhere"], 1, "nowhere"),
-        (["runs/one", "--split", "holdout"], 2, "train, val, test"),
-        (["runs/one", "--data", "tiny.parquet", "--split", "x"], 2, "test, train, val"),
-        (["runs/one", "--set", "model.max_frames=300"], 2, "model.max_frames"),
-        (["runs/one", "--set", "prepare.hand_box=3"], 2, "prepare.hand_box"),
-        (["runs/one", "--data", "none.csv"], 3, "none.csv"),
-    ],
-)
-def test_what_is_wrong_is_named_on_one_line(run, trained, tiny_path, arguments, code, named):
-    result = run("evaluate", *arguments)
-
-    assert result.exit_code == code
-    assert named in result.stderr
-    assert result.stderr.count("\n") == 1
-
-
-def test_without_any_run_it_says_how_to_make_one(run):
-    result = run("evaluate")
-
-    assert result.exit_code == 1
-    assert "slrctl train" in result.stderr
-
-
 def test_another_seed_finds_the_same_clips(run, tiny_path, tiny_dataset):
     write_parquet([replace(clip, split=None, signer=None) for clip in tiny_dataset], tiny_path)
     run("train", "--train", tiny_path, "--name", "one", *TINY)
@@ -127,15 +90,3 @@ def test_a_run_finds_its_data_from_another_folder(run, tmp_path, tiny_path, monk
     monkeypatch.chdir(tmp_path / "elsewhere")
 
     assert run("evaluate", "../runs/one").exit_code == 0
-
-
-def test_a_gloss_that_is_markup_is_shown_as_text(run, tiny_dataset, tmp_path):
-    names = dict(zip(tiny_dataset.classes, ("[red]x[/red]", "$a_b$", "=1", "<i>"), strict=True))
-    clips = [replace(clip, gloss=names[clip.gloss]) for clip in tiny_dataset]
-    write_parquet(clips, tmp_path / "odd.parquet")
-    run("train", "--train", "odd.parquet", "--name", "odd", *TINY)
-
-    result = run("evaluate", "runs/odd", "--split", "train")
-
-    assert result.exit_code == 0
-    assert "[red]x[/red]" in plain(result)

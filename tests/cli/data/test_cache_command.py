@@ -106,16 +106,6 @@ def test_a_cache_that_is_off_writes_nothing(run, tiny_path):
     assert not Path("user").exists()
 
 
-def test_a_name_from_a_stranger_reaches_the_terminal_as_text(run, tiny_path):
-    strange = tiny_path.rename(tiny_path.with_name("\x1b[31m[red]é.parquet"))
-    run("train", "--train", strange, "--dry-run", *TINY)
-
-    output = run("data", "cache").output
-
-    assert "\x1b[31m" not in output
-    assert "[red]é" in output.replace("\n", "")
-
-
 def test_a_full_cache_folder_costs_one_warning(run, tiny_path, tmp_path):
     (tmp_path / "file").write_text("in the way")
     option = f"--set=data.cache_dir={tmp_path / 'file'}"
@@ -124,10 +114,3 @@ def test_a_full_cache_folder_costs_one_warning(run, tiny_path, tmp_path):
 
     assert result.exit_code == 0, result.output
     assert plain(result).count("warning: not cached") == 1
-
-
-def test_showing_and_clearing_at_once_is_refused(run):
-    result = run("data", "cache", "--info", "--clear")
-
-    assert result.exit_code == 2
-    assert "give one" in result.output
