@@ -6,9 +6,11 @@ import torch
 from slrctl.core.data.splits import choose_splits
 from slrctl.errors import SlrctlError, UsageError
 from slrctl.settings import DataSettings, Settings
+from slrctl.training import profile
 from slrctl.training.loop import PHASES
-from slrctl.training.profile import MOST_OPERATORS, STEPS, ProfileReport, profile_training
+from slrctl.training.profile import MOST_OPERATORS, ProfileReport, profile_training
 
+STEPS = 2
 SMALL = Settings.layered(
     {
         "model": {"num_encoder_layers": 1, "num_decoder_layers": 1, "ffn_dim": 16},
@@ -23,7 +25,9 @@ def profiled(tiny_dataset, tmp_path_factory) -> tuple[ProfileReport, dict]:
     torch.set_num_threads(2)  # phases in other threads would be missed
     trace = tmp_path_factory.mktemp("profile") / "trace.json"
     splits = choose_splits(tiny_dataset, None, None, DataSettings(), seed=0)
-    report = profile_training(SMALL, splits, trace)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(profile, "STEPS", STEPS)
+        report = profile_training(SMALL, splits, trace)
     torch.set_num_threads(before)
     return report, json.loads(trace.read_text(encoding="utf-8"))
 
