@@ -106,14 +106,11 @@ def one_voice() -> Iterator[None]:
     """
     try:
         yield
-    except (UsageError, Interrupted, TrainingDiverged) as error:
+    except (UsageError, Interrupted, TrainingDiverged, KeyboardInterrupt) as error:
         if launched_rank() == 0:
             raise
-        raise ReportedElsewhere(error.exit_code) from None
-    except KeyboardInterrupt:
-        if launched_rank() == 0:
-            raise
-        raise ReportedElsewhere(Interrupted.exit_code) from None
+        code = error.exit_code if isinstance(error, SlrctlError) else Interrupted.exit_code
+        raise ReportedElsewhere(code) from None
 
 
 def _number(name: str, absent: int) -> int:
