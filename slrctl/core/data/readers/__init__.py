@@ -15,7 +15,7 @@ import numpy as np
 from slrctl.core import skeleton
 from slrctl.core.clip import Clip
 from slrctl.core.data.readers import competition, mediapipe, parquet, pose, spoter_csv
-from slrctl.core.data.readers.labels import read_gloss_names
+from slrctl.core.data.readers.cleaning import read_gloss_names
 from slrctl.core.data.readers.reading import ClipProblem, Reading
 from slrctl.errors import DataError, quote
 from slrctl.settings import DataSettings

@@ -19,8 +19,12 @@ from jaxtyping import Float, Float32, Int64
 
 from slrctl.core import skeleton
 from slrctl.core.clip import Clip
-from slrctl.core.data.readers.cleaning import clean_frames, neck_between_shoulders
-from slrctl.core.data.readers.labels import glosses_of, read_gloss_names
+from slrctl.core.data.readers.cleaning import (
+    clean_frames,
+    glosses_of,
+    neck_between_shoulders,
+    read_gloss_names,
+)
 from slrctl.core.data.readers.number_lists import parse_lists
 from slrctl.core.data.readers.reading import ClipProblem, Findings, Reading
 from slrctl.errors import DataError, count_of, quote, some_of
