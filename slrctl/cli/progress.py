@@ -383,7 +383,7 @@ def _show_results(display: Display, finished: RunReport, run_dir: Path) -> None:
     display.table(
         f"best epoch {finished.summary['best_epoch']} of {finished.summary['epochs']}",
         ["", *(heading for name, _ in columns for heading in (name, "95 % interval"))],
-        [[row[0].metric, *(text for one in row for text in one[1:])] for row in rows],
+        [[row[0][0], *(text for one in row for text in one[1:])] for row in rows],
     )
     display.lines(
         *(f"{name}: {evaluation.note}" for name, evaluation in columns if evaluation.note),

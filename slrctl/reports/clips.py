@@ -11,7 +11,7 @@ from slrctl.core.clip import Clip
 from slrctl.core.data.overview import Overview, describe_clips
 from slrctl.core.data.rectify import RectificationReport, rectification_report
 from slrctl.core.data.selection import find_clip, read_sources, typical_clips
-from slrctl.errors import SlrctlError
+from slrctl.files import writing_to
 from slrctl.reports.skeletons import (
     STREAMS,
     USUAL_FPS,
@@ -77,9 +77,6 @@ def report_file(
         rectify_alpha: share of the excess by which joints are rectified, for a report on that.
         pictures: folder of pictures to draw.
         most: glosses to draw.
-
-    Raises:
-        SlrctlError: a picture cannot be written.
     """
     read = read_sources([path], settings)
     return FileReport(
@@ -97,18 +94,13 @@ def report_file(
 def _draw_gallery(clips: list[Clip], folder: Path, most: int) -> list[dict[str, str]]:
     """Draw a strip for each of the first glosses, and sheets of all of them."""
     chosen = typical_clips(clips, most)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        pictures = []
+    pictures = []
+    with writing_to(folder):
         for number, clip in enumerate(chosen, start=1):
             path = folder / strip_name(number, clip.gloss)
             draw_strip(clip, path)
             pictures.append({"gloss": clip.gloss, "clip_id": clip.clip_id, "path": str(path)})
         sheets = draw_sheets(chosen, folder)
-    except OSError as error:
-        raise SlrctlError(
-            f"{folder}: cannot be written ({error.strerror}); choose another --output"
-        ) from None
     return [*pictures, *({"path": str(sheet)} for sheet in sheets)]
 
 
@@ -142,21 +134,12 @@ class ShownClip:
         return lines
 
     def draw(self, output: Path, fps: float | None) -> None:
-        """Draw an animation, or a strip of frames, by the suffix of the file.
-
-        Raises:
-            SlrctlError: the file cannot be written.
-        """
-        try:
-            output.parent.mkdir(parents=True, exist_ok=True)
+        """Draw an animation, or a strip of frames, by the suffix of the file."""
+        with writing_to(output.parent):
             if output.suffix.lower() == ".gif":
                 draw_animation(self.clip, output, fps=fps)
             else:
                 draw_strip(self.clip, output)
-        except OSError as error:
-            raise SlrctlError(
-                f"{output}: cannot be written ({error.strerror}); choose another place"
-            ) from None
 
     def to_json(self) -> dict[str, Any]:
         clip = self.clip

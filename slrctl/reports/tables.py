@@ -1,7 +1,7 @@
 """Numbers as text, the rows of an evaluation, and CSV files that are safe in a spreadsheet."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from slrctl.files import replacing
 
@@ -21,14 +21,6 @@ _TITLES = {
 }
 
 
-class OverallRow(NamedTuple):
-    """A metric, its value and its 95 % interval, ready to be shown."""
-
-    metric: str
-    value: str
-    interval: str
-
-
 def percent(fraction: float) -> str:
     """Write 0.8437 as `84.4 %`."""
     return f"{100 * fraction:.1f} %"
@@ -40,16 +32,16 @@ def percent_interval(interval: tuple[float, float]) -> str:
     return f"{100 * low:.1f}-{100 * high:.1f} %"
 
 
-def overall_rows(evaluation: "Evaluation") -> list[OverallRow]:
-    """Give one row a metric: shares in percent with one decimal, NLL and ECE as numbers."""
+def overall_rows(evaluation: "Evaluation") -> list[tuple[str, str, str]]:
+    """Show each metric, its value and its 95 % interval; all but NLL and ECE in percent."""
     rows = []
     for name, value in evaluation.metrics.items():
         low, high = evaluation.intervals[name]
         title = _TITLES.get(name, f"top-{min(5, evaluation.classes)} accuracy")
         if name in ("nll", "ece"):
-            rows.append(OverallRow(title, f"{value:.3f}", f"{low:.3f}-{high:.3f}"))
+            rows.append((title, f"{value:.3f}", f"{low:.3f}-{high:.3f}"))
         else:
-            rows.append(OverallRow(title, percent(value), percent_interval((low, high))))
+            rows.append((title, percent(value), percent_interval((low, high))))
     return rows
 
 
@@ -64,11 +56,7 @@ def worst_classes(evaluation: "Evaluation", count: int = 10) -> "list[ClassResul
 
 
 def spreadsheet_text(text: str) -> str:
-    """Put an apostrophe before text that a spreadsheet would run as a formula.
-
-    Those are the texts that begin with = + - @ or a tab or a carriage return. Glosses come from
-    other people's files, and a CSV file is opened with a double click.
-    """
+    """Put an apostrophe before text that a spreadsheet would run as a formula."""
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 

@@ -40,15 +40,16 @@ def test_overall_rows_show_shares_in_percent_and_the_others_as_numbers():
         ("NLL (nats)", "1.235", "0.617-1.235"),
         ("ECE", "0.042", "0.021-0.042"),
     ]
-    assert overall_rows(evaluation_of(classes=3))[2].metric == "top-3 accuracy"
+    assert overall_rows(evaluation_of(classes=3))[2][0] == "top-3 accuracy"
 
 
 def test_the_worst_classes_come_first_and_of_equals_the_larger_one():
-    results = [
-        *(("half", 4, 0.5), ("never", 3, 0.0), ("perfect", 9, 1.0)),
-        *(("half, larger", 8, 0.5), ("without clips", 0, None)),
+    results: dict[str, tuple[int, float | None]] = {"half": (4, 0.5), "never": (3, 0.0)}
+    results |= {"perfect": (9, 1.0), "half, larger": (8, 0.5), "without clips": (0, None)}
+    per_class = [
+        ClassResult(gloss, clips, accuracy, 0.5, 0.5, None, 0)
+        for gloss, (clips, accuracy) in results.items()
     ]
-    per_class = [ClassResult(*result, 0.5, 0.5, None, 0) for result in results]
 
     worst = worst_classes(evaluation_of(per_class))
 

@@ -21,11 +21,11 @@ from slrctl.core.model.explain import Explanation, explain
 from slrctl.core.model.fusion import CrossModalAttention, Streams
 from slrctl.core.model.siformer import SiFormer, Spoter
 from slrctl.core.seeding import generator_for, stable_seed
+from slrctl.studies.attention.record import STREAM_OF
 from slrctl.studies.attention.summary import Bootstrap, MeanInterval, intervals_json
 
 ATTENTION, QUERY, ROLLOUT, GRADIENT = "attention", "class query", "rollout", "gradient x input"
 RANDOM, HANDS = "random", "hands first"
-_STREAMS = {"left": "left_hand", "right": "right_hand", "body": "body"}
 Scores = Mapping[str, Float[Tensor, "B T"]]
 
 
@@ -73,7 +73,7 @@ def rollout(explained: Explanation) -> Float[Tensor, "B T"]:
     if explained.fusion is not None:
         of_stream = {stream: 0.5 * query for stream in of_stream}
         for name, weights in explained.fusion._asdict().items():
-            read = _STREAMS[name.split("_to_")[1]]
+            read = STREAM_OF[name.split("_to_")[1]]
             of_stream[read] = of_stream[read] + 0.25 * _read(query, weights)
     for layer in reversed(explained.encoders):
         for stream, weights in layer.items():

@@ -27,12 +27,17 @@ from slrctl.layers import Layer
 from slrctl.runs.checkpoint import LoadedRun, RunWithLayers, load_with_layers
 from slrctl.settings import Settings
 from slrctl.studies.attention.faithfulness import Faithfulness, curves_of, judge
-from slrctl.studies.attention.record import FUSION, AttentionMap, InspectedClip, layer_names
+from slrctl.studies.attention.record import (
+    FUSION,
+    STREAM_OF,
+    AttentionMap,
+    InspectedClip,
+    layer_names,
+)
 from slrctl.studies.attention.summary import AttentionSummary, Bootstrap, summarise
 
 BATCH_SIZE = 32
 """Clips inspected at once: at 204 frames their maps take half a gigabyte."""
-_STREAMS = {"left": "left_hand", "right": "right_hand", "body": "body"}
 
 
 @torch.no_grad()
@@ -70,7 +75,7 @@ def inspect_clips(
             maps = _maps(explained, row, is_present)
             messages = explained.messages
             yield InspectedClip(
-                clip=_as_seen(clips[clip_id], settings),
+                clip=_as_seen(clips[clip_id], settings.model.max_frames),
                 classes=run.classes,
                 logits=logits[row],
                 is_present=is_present,
@@ -82,11 +87,11 @@ def inspect_clips(
             )
 
 
-def _as_seen(clip: Clip, settings: Settings) -> Clip:
+def _as_seen(clip: Clip, max_frames: int) -> Clip:
     """Resample a long clip to the frames that the model sees."""
-    if clip.num_frames <= settings.model.max_frames:
+    if clip.num_frames <= max_frames:
         return clip
-    return replace(clip, landmarks=resample_frames(clip.landmarks, settings.model.max_frames))
+    return replace(clip, landmarks=resample_frames(clip.landmarks, max_frames))
 
 
 def _maps(
@@ -101,7 +106,7 @@ def _maps(
     if explained.fusion is not None:
         directed = []
         for name, weights in explained.fusion._asdict().items():
-            reader, read = (_STREAMS[short] for short in name.split("_to_"))
+            reader, read = (STREAM_OF[short] for short in name.split("_to_"))
             masks = is_present[reader], is_present[read]
             directed.append(AttentionMap(name, reader, read, unpadded(weights), *masks))
         layers[FUSION] = tuple(directed)

@@ -17,7 +17,9 @@ from slrctl.settings import ModelSettings
 
 FUSION = "fusion"
 """Name of the layer with the six maps between the streams."""
-STREAMS = ("left_hand", "right_hand", "body")
+STREAM_OF = {"left": "left_hand", "right": "right_hand", "body": "body"}
+"""Streams by their names in those of the maps, such as `left_to_right`."""
+STREAMS = tuple(STREAM_OF.values())
 """Streams in the order of the rows and columns of an exchange table."""
 
 
@@ -38,7 +40,6 @@ class AttentionMap(NamedTuple):
 
     @property
     def mean(self) -> Float32[np.ndarray, "Q T"]:
-        """The average of the heads."""
         return self.weights.mean(axis=0)
 
 
@@ -77,7 +78,7 @@ class InspectedClip:
 
     @property
     def confidence(self) -> float:
-        """The probability of the predicted gloss."""
+        """Probability of the predicted gloss."""
         return float(self.probabilities.max())
 
     @property
@@ -98,7 +99,6 @@ class InspectedClip:
         return {found.name: found for found in self.layers.get(FUSION, ())}
 
     def with_layers(self, names: Collection[str]) -> "InspectedClip":
-        """Return the same clip without the maps of other layers."""
         kept = {name: maps for name, maps in self.layers.items() if name in names}
         return replace(self, layers=kept)
 

@@ -113,7 +113,7 @@ def test_received_attention_is_a_plain_sum_of_column_means(model, batch):
     found = received(fusion, batch)
 
     masks = (batch.left_is_present, batch.right_is_present, batch.is_valid)
-    present = dict(zip(("left", "right", "body"), masks, strict=True))
+    present: dict[str, torch.Tensor] = dict(zip(("left", "right", "body"), masks, strict=True))
     for row in range(3):
         for frame in range(batch.is_valid.shape[1]):
             total = 0.0
