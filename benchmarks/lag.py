@@ -118,7 +118,7 @@ def lag_shares(hits: Sequence[LagHits]) -> LagShares:
 
 
 def best_shift(hits: Sequence[LagHits]) -> int:
-    """The shift that hits most frames if all clips are given it; the smallest one of several."""
+    """Return the shift that hits most frames if all clips have it; the smallest of several."""
     largest = max(abs(one.lag) for one in hits)
     shifts = sorted(range(-largest, largest + 1), key=abs)
     return max(shifts, key=lambda shift: int(_hit_by(hits, shift).sum()))
@@ -127,7 +127,7 @@ def best_shift(hits: Sequence[LagHits]) -> int:
 def margin_95(
     runs: Sequence[Sequence[LagHits]], *, resamples: int, seed: int
 ) -> tuple[float, float]:
-    """The middle 95 % of the share hit by attention minus that by the best shift.
+    """Return the middle 95 % of the share hit by attention minus that by the best shift.
 
     Clips are resampled, each with all its runs; the shift stays that of all clips.
 
@@ -148,7 +148,7 @@ def margin_95(
 
 
 def _hit_by(hits: Sequence[LagHits], shift: int) -> Float[np.ndarray, " N"]:
-    """The counted frames of each clip that one shift hits: all of them, or none."""
+    """Return the counted frames of each clip that one shift hits: all of them, or none."""
     return np.array([one.frames * (abs(shift - one.lag) <= TOLERANCE) for one in hits], np.float64)
 
 

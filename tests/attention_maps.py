@@ -19,14 +19,14 @@ STREAMS = {"left": "left_hand", "right": "right_hand", "body": "body"}
 
 
 def softmax_rows(scores, keys):
-    """Plain softmax over the keys that count; rows of zeros where there is none."""
+    """Compute a plain softmax over the keys that count; rows of zeros where there is none."""
     weights = np.where(keys, np.exp(scores - scores.max()), 0.0)
     total = weights.sum(axis=-1, keepdims=True)
     return np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
 
 
 def directed(name, weights, rows=None, keys=None):
-    """A map between hands; all frames are there unless said otherwise."""
+    """Make a map between hands; all frames are there unless said otherwise."""
     weights = np.asarray(weights, np.float32)
     if weights.ndim == 2:
         weights = weights[None]
@@ -42,7 +42,7 @@ def directed(name, weights, rows=None, keys=None):
 
 
 def shifted(num_frames, shift):
-    """Every frame attends to the one `shift` later, where there is one."""
+    """Let every frame attend to the one `shift` later, where there is one."""
     weights = np.zeros((num_frames, num_frames))
     for frame in range(num_frames):
         if 0 <= frame + shift < num_frames:
@@ -51,7 +51,7 @@ def shifted(num_frames, shift):
 
 
 def inspected_clip(clip_id, seed=0, *, num_frames=9, gloss="sign", signer=None):
-    """A clip with peaked random maps; the left hand is missing in its first two frames."""
+    """Make a clip with peaked random maps; the left hand is missing in its first two frames."""
     generator = np.random.default_rng(seed)
     landmarks = generator.uniform(0.2, 0.8, (num_frames, 54, 2)).astype(np.float32)
     landmarks[:2, 12:33] = np.nan

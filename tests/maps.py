@@ -4,7 +4,7 @@ import torch
 
 
 def permutation_map(shift: int, size: int) -> torch.Tensor:
-    """One clip: frame i attends to frame i + shift alone."""
+    """Make one clip: frame i attends to frame i + shift alone."""
     return torch.eye(size).roll(shift, dims=1)[None]
 
 
@@ -15,7 +15,7 @@ def present(*rows: list[int]) -> torch.Tensor:
 def random_maps(
     rng: torch.Generator, keys_present: torch.Tensor, dtype: torch.dtype = torch.float32
 ) -> torch.Tensor:
-    """Two heads whose rows sum to 1 over the present keys; all 0 where there is none."""
+    """Draw two heads whose rows sum to 1 over the present keys; all 0 where there is none."""
     num_clips, num_frames = keys_present.shape
     weights = torch.rand(num_clips, 2, num_frames, num_frames, generator=rng, dtype=dtype)
     weights = weights * keys_present[:, None, None]

@@ -192,7 +192,7 @@ def write_clips(
 
 
 def _file_names(clips: Sequence[MeasuredClip]) -> list[str]:
-    """A name for each clip's files: its id as far as any file system takes it, numbered."""
+    """Name each clip's files: its id as far as any file system takes it, numbered."""
     width = len(str(len(clips)))
     names = []
     for number, one in enumerate(clips, start=1):

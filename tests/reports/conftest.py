@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 @pytest.fixture
 def figures(monkeypatch):
-    """The figures that were drawn, by the names of their files, which stay empty."""
+    """Return the figures that were drawn, by the names of their files, which stay empty."""
     drawn: dict[str, Figure] = {}
 
     def savefig(figure, path, **_):

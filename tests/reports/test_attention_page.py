@@ -41,7 +41,7 @@ def browser():
 
 @pytest.fixture
 def watched(browser, page_path):
-    """The opened page; no test may make it complain or ask for anything."""
+    """Open the page; no test may make it complain or ask for anything."""
     context = browser.new_context(color_scheme="light", viewport={"width": 1400, "height": 1000})
     opened = Watched(context.new_page())
     opened.page.goto(page_path.as_uri())
@@ -87,7 +87,7 @@ def until(page, condition):
 
 @pytest.fixture
 def pointed(page):
-    """The page while the mouse is on the cell of the left hand's frame 5 and the right's 7."""
+    """Point at the cell of the left hand's frame 5 and the right's 7."""
     box = page.locator("#map .nsewdrag").first.bounding_box()
     page.mouse.move(box["x"] + 1, box["y"] + 1)
     x, y = box["width"] * 6.5 / T, box["height"] * 4.5 / T
@@ -104,12 +104,12 @@ def number_in(text, pattern):
 
 
 def drawn(page, chart):
-    """The traces that the chart shows now."""
+    """Return the traces that the chart shows now."""
     return page.evaluate(f"document.getElementById('{chart}').data")
 
 
 def x_values(trace):
-    """The places of a trace's points, gaps left out, as exact as the page has landmarks."""
+    """Return the places of a trace's points, gaps left out, as exact as the page has landmarks."""
     return {round(float(value), 3) for value in trace["x"] if value is not None}
 
 

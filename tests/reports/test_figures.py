@@ -45,7 +45,7 @@ def test_a_character_that_no_font_has_is_an_empty_square():
 
 
 def answers(classes, pairs):
-    """Predictions from (truth, predicted) pairs, with probability 0.7 on the predicted label."""
+    """Make predictions from (truth, predicted) pairs, with probability 0.7 on the latter."""
     probabilities = np.full((len(pairs), len(classes)), 0.3 / max(len(classes) - 1, 1))
     for row, (_, predicted) in enumerate(pairs):
         probabilities[row, predicted] = 0.7

@@ -12,7 +12,7 @@ CROSS = "\N{MULTIPLICATION SIGN}"
 
 @pytest.fixture
 def maps():
-    """Both maps between the hands of a long clip; the left hand enters late."""
+    """Return both maps between the hands of a long clip; the left hand enters late."""
     generator = np.random.default_rng(0)
     left, right = np.arange(204) >= 30, np.ones(204, bool)
     forth = softmax_rows(generator.normal(size=(3, 204, 204)), right)

@@ -102,7 +102,7 @@ def test_the_bootstrap_interval_comes_from_twenty_seeds_up(generator):
 
 
 def study(generator, shifts, num_seeds, spread=0.01):
-    """Paired samples: the part of a seed is common to all variants."""
+    """Draw paired samples: the part of a seed is common to all variants."""
     common = generator.normal(0.9, 0.03, num_seeds)
     baseline = common + generator.normal(0, spread, num_seeds)
     return baseline, {
@@ -162,7 +162,7 @@ def test_p_values_are_adjusted_for_the_comparisons_planned_and_never_for_the_pri
 
 
 def pilot(spread: float, count: int = 5) -> np.ndarray:
-    """Differences with exactly this standard deviation."""
+    """Return differences with exactly this standard deviation."""
     values = np.random.default_rng(1).normal(size=count)
     return values / values.std(ddof=1) * spread
 

@@ -4,7 +4,6 @@ import logging
 import os
 import signal
 import socket
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -144,9 +143,6 @@ def _check_listening(address: str) -> None:
 @contextmanager
 def _own_sigterm() -> Iterator[None]:
     """Keep our handler of SIGTERM, which Ray replaces by one that exits without a message."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may set handlers
-        return
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield

@@ -172,7 +172,7 @@ def estimate_seconds(
 
 
 def _step_seconds(settings: Settings, splits: Splits, threads: int) -> float | None:
-    """Median time of a step, without the first where there are more; None without any step."""
+    """Return the median time of a step, without the first of several; None without any."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     times: list[float] = []

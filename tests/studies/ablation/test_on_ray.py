@@ -46,7 +46,7 @@ needs_ray = pytest.mark.skipif(
 
 @pytest.fixture
 def environment() -> dict[str, str]:
-    """A token for this test's cluster alone, in the environment of its processes."""
+    """Give a token to this test's cluster alone, in the environment of its processes."""
     return {
         **os.environ,
         "OMP_NUM_THREADS": "1",
@@ -86,7 +86,7 @@ def kill_tree(process: subprocess.Popen[bytes]) -> list[str]:
 
 
 def command_lines(pid: int, *, kill: bool = False) -> list[str]:
-    """List the command lines of a process and of all that it started."""
+    """Return the command lines of a process and of all that it started."""
     try:
         if kill:
             os.kill(pid, signal.SIGSTOP)  # so that it starts no other while its children are listed
@@ -183,7 +183,7 @@ def test_without_an_address_a_cluster_is_started_and_ended(start, tiny_path, tmp
 
 
 def _commands_in(folder: Path) -> str:
-    """The command lines of processes whose current folder is this one."""
+    """Return the command lines of processes whose current folder is this one."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:

@@ -31,7 +31,7 @@ AB = Study("s", {"a": {}, "b": {"seed": 2}}, "b")
 
 
 def changed(table, change) -> pd.DataFrame:
-    """The table with every row as `change` makes it."""
+    """Lay `change` of each row over it."""
     return pd.DataFrame([{**row, **change(row)} for row in table.to_dict("records")])
 
 

@@ -119,10 +119,7 @@ def test_a_trial_whose_process_is_always_killed_fails_in_the_end(plan, tmp_path,
 def test_a_variant_that_diverges_is_timed_by_the_steps_it_took(plan, tiny_splits):
     trials = plan(Study("s", {"ill": DIVERGING}, None))
 
-    seconds = estimate_seconds(trials, tiny_splits, jobs=1, threads=1)
-
-    assert seconds is not None
-    assert seconds > 0
+    assert (estimate_seconds(trials, tiny_splits, jobs=1, threads=1) or 0) > 0
 
 
 @pytest.mark.parametrize(

@@ -37,17 +37,14 @@ def test_a_trials_key_is_its_content_and_not_its_name_or_place(plan, tiny_datase
         ({"augment": {"mirror": 0.5}}, False),
     ],
 )
-def test_another_setting_is_another_trial(plan, change, is_same):
+def test_another_setting_or_another_clip_is_another_trial(
+    plan, tiny_dataset, tiny_path, change, is_same
+):
     one, other = plan(), plan(below=[Layer("change", change)])
 
     assert [a.key == b.key for a, b in zip(one, other, strict=True)] == [is_same] * 2
-
-
-def test_changed_clips_are_another_trial(plan, tiny_dataset, tiny_path):
-    before = plan()
     write_parquet(tiny_dataset[:-1], tiny_path)
-
-    assert before[0].key != plan()[0].key
+    assert one[0].key != plan()[0].key
 
 
 @pytest.mark.parametrize(("has_bf16", "precision"), [(True, "bf16"), (False, "fp32")])
@@ -71,11 +68,9 @@ def test_trials_of_a_named_precision_are_planned_where_their_device_is_not(plan)
     assert {trial.settings.train.device for trial in trials} == {"cuda:99"}
 
 
-def test_variants_that_come_out_the_same_are_refused_without_blaming_an_option(plan):
-    with pytest.raises(UsageError, match="'narrow' and 'twin' come out the same") as refused:
+def test_variants_that_come_out_the_same_are_refused(plan):
+    with pytest.raises(UsageError, match="'narrow' and 'twin' come out the same"):
         plan(Study("s", {"narrow": NARROW, "twin": NARROW}, None))
-
-    assert "--set" not in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -119,15 +114,17 @@ def whole_plan(tiny_settings, tiny_path, tmp_path):
     return planned
 
 
-def test_a_study_has_a_trial_for_each_variant_and_seed_and_says_what_was_set(whole_plan):
-    plan = whole_plan(STUDY, Layer("--set", {"seed": 5}))
+def test_a_study_has_a_trial_for_each_variant_and_seed_in_a_folder_that_was_asked_for(
+    whole_plan, tmp_path
+):
+    plan = whole_plan(STUDY, Layer("--set", {"seed": 5}), output=tmp_path / "mine")
 
     assert [(trial.variant, trial.seed) for trial in plan.trials] == [
         *(("narrow", 5), ("wide", 5), ("narrow", 6), ("wide", 6)),
     ]
     assert plan.given["seed"] == 5
     assert "data" not in plan.given
-    assert plan.trials_dir.name == "trials"
+    assert (plan.report_dir, plan.trials_dir) == (tmp_path / "mine", tmp_path / "mine" / "trials")
 
 
 def test_another_question_has_another_folder_and_the_same_trials_folder(whole_plan, tmp_path):
@@ -144,21 +141,14 @@ def test_another_question_has_another_folder_and_the_same_trials_folder(whole_pl
     assert whole_plan().report_dir == others[0].report_dir
 
 
-def test_a_folder_that_was_asked_for_holds_report_and_trials(whole_plan, tmp_path):
-    plan = whole_plan(STUDY, output=tmp_path / "mine")
-
-    assert (plan.report_dir, plan.trials_dir) == (tmp_path / "mine", tmp_path / "mine" / "trials")
-
-
-def test_by_signer_each_signer_tests_once_in_every_seed(whole_plan, tiny_dataset):
+def test_by_signer_each_of_several_signers_tests_once_in_every_seed(
+    whole_plan, tiny_dataset, tiny_path
+):
     plan = whole_plan(STUDY, by_signer=True)
 
     signers = sorted({clip.signer for clip in tiny_dataset})
     assert [trial.fold for trial in plan.trials[::2]] == signers * 2
     assert plan.trials[0].settings.data.test_signers == (signers[0],)
-
-
-def test_folds_of_one_signer_are_refused(whole_plan, tiny_dataset, tiny_path):
     write_parquet([replace(clip, signer="ann") for clip in tiny_dataset], tiny_path)
 
     with pytest.raises(DataError, match="1 signers known"):

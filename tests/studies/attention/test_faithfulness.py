@@ -208,7 +208,7 @@ def test_the_verdict_says_whether_attention_beats_chance(attention, hands, kept,
 
 @pytest.mark.slow
 def test_a_planted_explanation_ranks_above_random_on_the_demo_set(tmp_path):
-    """The stroke of a synthetic clip is known; signs differ in it alone."""
+    # The stroke of a synthetic clip is known; signs differ in it alone.
     parameters = SynthesisParameters(num_glosses=8, num_train_signers=4, max_frames=32)
     demo = synthesise(parameters)
     settings = Settings.layered(
