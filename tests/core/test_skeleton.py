@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 
@@ -27,22 +29,13 @@ def test_the_landmarks_have_the_order_of_the_published_files():
 
 
 @pytest.mark.parametrize(
-    ("index", "name"),
-    [
-        (skeleton.NOSE, "nose"),
-        (skeleton.NECK, "neck"),
-        (skeleton.RIGHT_SHOULDER, "rightShoulder"),
-        (skeleton.LEFT_SHOULDER, "leftShoulder"),
-        (skeleton.RIGHT_EYE, "rightEye"),
-        (skeleton.LEFT_EYE, "leftEye"),
-        (skeleton.RIGHT_ELBOW, "rightElbow"),
-        (skeleton.LEFT_ELBOW, "leftElbow"),
-        (skeleton.RIGHT_WRIST, "rightWrist"),
-        (skeleton.LEFT_WRIST, "leftWrist"),
-    ],
-)
-def test_an_index_points_at_its_name(index, name):
-    assert NAMES[index] == name
+    "name", ["nose", "neck", *(f"{side}{joint}" for side in ("left", "right")
+                               for joint in ("Eye", "Shoulder", "Elbow", "Wrist"))]
+)  # fmt: skip
+def test_an_index_points_at_its_name(name):
+    constant = re.sub("([A-Z])", r"_\1", name).upper()
+
+    assert NAMES[getattr(skeleton, constant)] == name
 
 
 def test_the_mirror_swaps_left_and_right():

@@ -42,21 +42,23 @@ def is_missing(clip: Clip, frame: int, landmark: int) -> bool:
     return math.isnan(x) or math.isnan(y)
 
 
-def test_missing_shares_are_those_a_loop_counts():
-    clips = random_clips()
+def test_missing_shares_and_shares_of_hands_are_those_a_loop_counts():
+    clips, frames = random_clips(), 1 + 2 + 3 + 4 + 5 + 6
     counts = [0] * 54
+    hands = dict.fromkeys(("both", "left_only", "right_only", "neither"), 0)
     for clip in clips:
         for frame in range(clip.num_frames):
-            for landmark in range(54):
-                counts[landmark] += is_missing(clip, frame, landmark)
-    frames = 1 + 2 + 3 + 4 + 5 + 6
+            missing = [is_missing(clip, frame, landmark) for landmark in range(54)]
+            counts = [count + lost for count, lost in zip(counts, missing, strict=True)]
+            if all(missing[12:33]):
+                hands["neither" if all(missing[33:]) else "right_only"] += 1
+            else:
+                hands["left_only" if all(missing[33:]) else "both"] += 1
 
     overview = describe_clips(clips)
 
     assert overview.frames == frames
-    assert list(overview.missing_landmarks.values()) == pytest.approx(
-        [count / frames for count in counts]
-    )
+    assert list(overview.missing_landmarks.values()) == pytest.approx([n / frames for n in counts])
     assert overview.missing == pytest.approx(
         {
             "body": sum(counts[:12]) / (12 * frames),
@@ -64,23 +66,8 @@ def test_missing_shares_are_those_a_loop_counts():
             "right_hand": sum(counts[33:]) / (21 * frames),
         }
     )
-
-
-def test_shares_of_hands_are_those_a_loop_counts():
-    clips = random_clips()
-    tally = {(True, True): 0, (True, False): 0, (False, True): 0, (False, False): 0}
-    for clip in clips:
-        for frame in range(clip.num_frames):
-            left = any(not is_missing(clip, frame, landmark) for landmark in range(12, 33))
-            right = any(not is_missing(clip, frame, landmark) for landmark in range(33, 54))
-            tally[left, right] += 1
-
-    hands = describe_clips(clips).hands
-
-    keys = {"both": (True, True), "left_only": (True, False), "right_only": (False, True),
-            "neither": (False, False)}  # fmt: skip
-    assert hands == pytest.approx({name: tally[key] / 21 for name, key in keys.items()})
-    assert min(tally.values()) > 0  # or the test would say little
+    assert overview.hands == pytest.approx({name: n / frames for name, n in hands.items()})
+    assert min(hands.values()) > 0  # or the test would say little
 
 
 def test_groups_count_clips_and_what_is_in_them():
