@@ -26,7 +26,7 @@ from slrctl.training.validation import validate
 
 
 def learning_rate(settings: TrainSettings, epoch: int, share_of_epoch: float) -> float:
-    """Return the learning rate of a step; epochs count from 0, the share of this one is behind."""
+    """Return the learning rate after a share, 0 to 1, of an epoch, counted from 0."""
     position = epoch + share_of_epoch
     if position < settings.warmup_epochs:
         # The first step of a warm-up must not be idle, so it counts a hundredth of an epoch.

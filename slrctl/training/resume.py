@@ -1,4 +1,4 @@
-"""The state of a training in its run's folder: written as it goes, read to go on from it.
+"""The state of a training in its run's folder: saved during the run, restored to resume it.
 
 `last.safetensors` is the newest state and `previous.safetensors` the one before it. What else
 the folder holds follows from the newest state: lines of later epochs are cut off, and a best model
@@ -73,7 +73,7 @@ def _save_best(state: TrainingState, run_dir: Path) -> None:
 
 
 class SavedRun(NamedTuple):
-    """A run as it lies in its folder.
+    """A run read from its folder.
 
     `state` was read from `state_path`; both are None where the run was stopped before it wrote one.
     """
@@ -218,7 +218,7 @@ def bring_back_folder(state: TrainingState, run_dir: Path) -> None:
 
 
 def _cut_metrics(path: Path, epochs: int) -> None:
-    """Leave the lines of the epochs that the state has behind it."""
+    """Keep the lines of the epochs before the state, and remove those after it."""
     if path.exists() and not path.is_file():
         raise DataError(f"{path}: is no file any more; put it back as it was")
     lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []

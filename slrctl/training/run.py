@@ -135,7 +135,7 @@ def resume_training(
     stop: StopRequest | None = None,
     group: ProcessGroup = SINGLE,
 ) -> Reports:
-    """Go on with a run from its saved state, as if it had never been interrupted.
+    """Resume a run from its saved state, bit-identically.
 
     The number of processes may be another than before.
 
@@ -243,7 +243,7 @@ class _Run:
             tracker.finish()
 
     def _train(self, data: TrainingData, track: Track) -> Reports:
-        """Train, and save the state after every epoch and every so often within one."""
+        """Train, and save the state after every epoch and every `train.save_seconds` within one."""
         state, run_dir, saved = self.state, self.run_dir, time.monotonic()
         try:
             for report in train_epochs(state, data, self.group):

@@ -1,4 +1,4 @@
-"""A run that is killed, interrupted or cut off goes on as if nothing had happened."""
+"""A run that is killed, interrupted or cut off resumes bit-identically."""
 
 import json
 import os
@@ -199,7 +199,7 @@ def again(commands, name, arguments):
 
 
 @pytest.mark.slow
-def test_a_run_killed_at_touches_of_its_files_goes_on_to_the_same_bits(commands, train, reference):
+def test_a_run_killed_at_touches_of_its_files_resumes_bit_identically(commands, train, reference):
     """Every seventh of them, from the first to the last."""
     expected, kills = reference(2), 0
     while True:
@@ -218,7 +218,7 @@ def test_a_run_killed_at_touches_of_its_files_goes_on_to_the_same_bits(commands,
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("num_processes", "num_kills"), [(1, 25), (2, 15)])
-def test_a_run_killed_at_random_moments_goes_on_to_the_same_bits(
+def test_a_run_killed_at_random_moments_resumes_bit_identically(
     commands, train, num_processes, num_kills
 ):
     """Of two processes one or both are killed; the one that is left ends by itself."""

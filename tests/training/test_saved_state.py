@@ -1,4 +1,4 @@
-"""A run that stops anywhere goes on to the same files, or says what is missing."""
+"""A run that stops anywhere resumes to the same files, or says what is missing."""
 
 import json
 import os
@@ -77,7 +77,7 @@ def with_the_rest_of_a_killed_writer(run_dir):
         (4, with_the_rest_of_a_killed_writer),
     ],
 )
-def test_a_run_that_stopped_anywhere_goes_on_to_the_same_files(
+def test_a_run_that_stopped_anywhere_resumes_to_the_same_files(
     settings, tiny_splits, tmp_path, whole, num_reports, change
 ):
     run_dir = stopped_run(settings, tiny_splits, tmp_path / "run", num_reports)
