@@ -98,7 +98,7 @@ def read_sources(
     Integer labels of all files are counted as in the first, the training file.
 
     Args:
-        paths: at least one, in any format of `formats.READERS`.
+        paths: at least one, in any format of `readers.READERS`.
         settings: how to read them.
         splits: replace the split column: nothing to leave it, one name for all clips, or a name
             for each file.

@@ -24,13 +24,13 @@ def clip_of(gloss: str, seed: int = 0, **facts) -> Clip:
     return Clip(f"clip{seed}", gloss, landmarks, **facts)
 
 
-def test_made_clips_come_back_to_the_sixth_decimal(tmp_path):
+def test_synthetic_clips_come_back_to_the_sixth_decimal(tmp_path):
     parameters = SynthesisParameters(num_glosses=12, num_train_signers=1, repetitions=1)
     clips = list(synthesise(parameters).dataset)[:12]
 
-    write_csv(clips, tmp_path / "made.csv")
-    settings = DataSettings(gloss_names=tmp_path / "made.glosses.json")
-    again = load_dataset(tmp_path / "made.csv", settings)
+    write_csv(clips, tmp_path / "synthetic.csv")
+    settings = DataSettings(gloss_names=tmp_path / "synthetic.glosses.json")
+    again = load_dataset(tmp_path / "synthetic.csv", settings)
 
     assert [clip.gloss for clip in again] == [clip.gloss for clip in clips]
     for clip, written in zip(again, clips, strict=True):

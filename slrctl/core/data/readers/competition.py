@@ -193,15 +193,14 @@ def read(path: Path, settings: DataSettings, classes: Sequence[str] | None) -> R
             findings.add(number, problem)
             continue
         num_with_gaps += has_gaps
-        clips.append(
-            Clip(
-                clip_id=ids[number] if has_own_ids else row["path"],
-                gloss=row["sign"],
-                landmarks=findings.trimmed(landmarks),
-                signer=row["participant_id"] or None,
-                aspect=aspect,
-            )
+        clip = Clip(
+            clip_id=ids[number] if has_own_ids else row["path"],
+            gloss=row["sign"],
+            landmarks=landmarks,
+            signer=row["participant_id"] or None,
+            aspect=aspect,
         )
+        clips.append(findings.trimmed(clip))
     notes, dropped = findings.settle(len(rows), skip=settings.skip_bad_clips)
     if num_with_gaps:
         notes.append(

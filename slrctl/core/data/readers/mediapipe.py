@@ -176,12 +176,13 @@ def read(path: Path, settings: DataSettings, classes: Sequence[str] | None) -> R
         clip_id = f"{source.parent.name}/{source.name.removesuffix(_SUFFIX)}"
         try:
             vectors = _read_array(source) if source.is_file() else _read_frames(source)
-            landmarks = findings.trimmed(_landmarks(vectors))
+            landmarks = _landmarks(vectors)
         except ClipProblem as problem:
             findings.add(index, problem, where=f"clip {quote(clip_id)}")
             continue
         sizes[vectors.shape[1]] += 1
-        clips.append(Clip(clip_id, source.parent.name, landmarks, aspect=aspect))
+        clip = Clip(clip_id, source.parent.name, landmarks, aspect=aspect)
+        clips.append(findings.trimmed(clip))
     notes, dropped = findings.settle(len(sources), skip=settings.skip_bad_clips)
     kinds = [f"{count_of(count, 'clip')} of {size} values" for size, count in sizes.most_common()]
     notes.append(f"MediaPipe Holistic vectors: {' and '.join(kinds)} a frame, zeros are missing")

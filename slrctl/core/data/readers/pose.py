@@ -356,7 +356,7 @@ def read(path: Path, settings: DataSettings, classes: Sequence[str] | None) -> R
             findings.add(index, problem, where=f"clip {quote(file.facts['clip_id'])}")
             continue
         poses.append(pose)
-        landmarks = findings.trimmed(pose.landmarks)
-        clips.append(Clip(landmarks=landmarks, fps=pose.fps, aspect=pose.aspect, **file.facts))
+        clip = Clip(landmarks=pose.landmarks, fps=pose.fps, aspect=pose.aspect, **file.facts)
+        clips.append(findings.trimmed(clip))
     drop_notes, dropped = findings.settle(len(files), skip=settings.skip_bad_clips)
     return Reading(clips, [*drop_notes, *notes, *_notes_on(poses)], dropped)

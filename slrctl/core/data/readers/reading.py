@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -93,10 +93,11 @@ class Findings:
         where = where or f"row {row + 1}{column}"
         self.bad.setdefault(row, BadClip(where, problem.kind, str(problem)))
 
-    def trimmed(self, landmarks: Float32[np.ndarray, "T 54 2"]) -> Float32[np.ndarray, "_ 54 2"]:
-        """Cut the padding off a good clip."""
-        self._padding.append(padding_length(landmarks))
-        return landmarks[: len(landmarks) - self._padding[-1]]
+    def trimmed(self, clip: Clip) -> Clip:
+        """Cut the padding off a good clip, and count it for the notes."""
+        cut = padding_length(clip.landmarks)
+        self._padding.append(cut)
+        return replace(clip, landmarks=clip.landmarks[: clip.num_frames - cut])
 
     def settle(self, num_clips: int, *, skip: bool) -> tuple[list[str], list[BadClip]]:
         """Stop at the first bad clip, or leave all of them out and report them.

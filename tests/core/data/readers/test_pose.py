@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from pose_files import HOLISTIC, random_points, write_pose
 
 from slrctl.core import skeleton
-from slrctl.core.data.dataset import load_dataset
+from slrctl.core.data.dataset import SignDataset, load_dataset
 from slrctl.errors import SlrctlError
 from slrctl.settings import DataSettings
 
@@ -56,6 +56,11 @@ def landmark(clip, name: str) -> np.ndarray:
     return clip.landmarks[:, skeleton.LANDMARK_NAMES.index(name)]
 
 
+def read_points(folder: Path, components, xy, confidence=None, **options) -> SignDataset:
+    write_pose(folder / "book.pose", components, xy, confidence, **options)
+    return load_dataset(folder / "book.pose")
+
+
 def test_every_holistic_landmark_is_the_one_of_its_name(tmp_path):
     xy = random_points(5, total(HOLISTIC))
     write_pose(tmp_path / "set" / "book" / "a.pose", HOLISTIC, xy, fps=29.97)
@@ -77,9 +82,8 @@ def test_every_holistic_landmark_is_the_one_of_its_name(tmp_path):
 
 def test_every_openpose_landmark_is_the_one_of_its_name(tmp_path):
     xy = random_points(5, total(OPENPOSE))
-    write_pose(tmp_path / "book.pose", OPENPOSE, xy, axes="XYC")
 
-    (clip,) = load_dataset(tmp_path / "book.pose")
+    (clip,) = read_points(tmp_path, OPENPOSE, xy, axes="XYC")
 
     for index, name in enumerate(OPENPOSE_BODY):
         side = {"R": "right", "L": "left"}.get(name[0], "")
@@ -106,9 +110,8 @@ def test_openpose_of_135_points_takes_the_wrists_of_the_body(tmp_path):
     body = ["Nose", "LWrist", "RWrist", "LShoulder", "RShoulder"]
     points = [*body, *(side + name for side in "LR" for name in hand)]
     xy = random_points(3, len(points))
-    write_pose(tmp_path / "book.pose", {"BODY_135": points}, xy, axes="XYC")
 
-    (clip,) = load_dataset(tmp_path / "book.pose")
+    (clip,) = read_points(tmp_path, {"BODY_135": points}, xy, axes="XYC")
 
     assert_array_equal(landmark(clip, "wrist_left"), landmark(clip, "leftWrist"))
     for ours, index in (("thumbCMC_left", 5), ("littleTip_left", 24), ("thumbCMC_right", 25)):
@@ -119,9 +122,8 @@ def test_openpose_of_135_points_takes_the_wrists_of_the_body(tmp_path):
 def test_the_face_mesh_stands_in_for_points_the_pose_lacks(tmp_path):
     reduced = HOLISTIC | {"POSE_LANDMARKS": HOLISTIC["POSE_LANDMARKS"][11:17]}
     xy = random_points(3, total(reduced))
-    write_pose(tmp_path / "book.pose", reduced, xy)
 
-    (clip,) = load_dataset(tmp_path / "book.pose")
+    (clip,) = read_points(tmp_path, reduced, xy)
 
     def face(*numbers: int) -> np.ndarray:
         places = [place(reduced, "FACE_LANDMARKS", str(number)) for number in numbers]
@@ -137,9 +139,8 @@ def test_the_face_mesh_stands_in_for_points_the_pose_lacks(tmp_path):
 def test_points_that_are_nowhere_are_missing_and_named(tmp_path):
     reduced = {name: HOLISTIC[name] for name in ("LEFT_HAND_LANDMARKS", "RIGHT_HAND_LANDMARKS")}
     reduced["POSE_LANDMARKS"] = HOLISTIC["POSE_LANDMARKS"][11:17]
-    write_pose(tmp_path / "book.pose", reduced, random_points(3, total(reduced)))
 
-    dataset = load_dataset(tmp_path / "book.pose")
+    dataset = read_points(tmp_path, reduced, random_points(3, total(reduced)))
 
     assert np.isnan(landmark(dataset[0], "nose")).all()
     assert dataset.notes == (
@@ -154,9 +155,8 @@ def test_points_without_confidence_are_missing(tmp_path):
     confidence = np.ones(xy.shape[:3], np.float32)
     confidence[1, 0, -21:] = 0
     xy[2, 0, 0] = np.nan
-    write_pose(tmp_path / "book.pose", HOLISTIC, xy, confidence)
 
-    (clip,) = load_dataset(tmp_path / "book.pose")
+    (clip,) = read_points(tmp_path, HOLISTIC, xy, confidence)
 
     is_missing = np.isnan(clip.landmarks[..., 0])
     assert is_missing[1, skeleton.RIGHT_HAND].all()
@@ -168,9 +168,8 @@ def test_a_hand_that_is_never_there_is_told_to_be_no_fault(tmp_path):
     xy = random_points(4, total(HOLISTIC))
     confidence = np.ones(xy.shape[:3], np.float32)
     confidence[..., -42:-21] = 0
-    write_pose(tmp_path / "book.pose", HOLISTIC, xy, confidence)
 
-    notes = load_dataset(tmp_path / "book.pose").notes
+    notes = read_points(tmp_path, HOLISTIC, xy, confidence).notes
 
     assert notes[-1].startswith("no left hand in any frame: it counts as absent, which needs no")
 
@@ -178,9 +177,8 @@ def test_a_hand_that_is_never_there_is_told_to_be_no_fault(tmp_path):
 def test_of_several_people_the_first_is_taken_with_a_warning(tmp_path):
     xy = np.repeat(random_points(4, total(HOLISTIC)), 2, axis=1)
     xy[:, 1] += 5
-    write_pose(tmp_path / "book.pose", HOLISTIC, xy)
 
-    dataset = load_dataset(tmp_path / "book.pose")
+    dataset = read_points(tmp_path, HOLISTIC, xy)
 
     assert_allclose(landmark(dataset[0], "nose"), xy[:, 0, 0] / SIZE, rtol=1e-6)
     assert dataset.notes[-1] == "warning: 1 file with several people: the first one is taken"
