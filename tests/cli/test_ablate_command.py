@@ -29,14 +29,8 @@ TINY = [
 ]
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 TWO = ["--variant=warm:cmcl.preset=balanced,cmcl.temperature=2"]
+SMALL = ["--seeds=1", *TWO, *TINY]
 STUDY = ["--train=tiny.parquet", "--seeds=2", *TWO, *TINY, "--plan=0.02"]
-
-
-@pytest.fixture
-def run(tmp_path, monkeypatch):
-    """Call `slrctl ablate` in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    return partial(call, "ablate")
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +52,7 @@ def whole(tmp_path_factory, tiny_dataset):
 def again(run, whole, tmp_path):
     """Repeat that study in a copy of its folder."""
     shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
-    return partial(run, *STUDY, "--output=study")
+    return partial(run, "ablate", *STUDY, "--output=study")
 
 
 def rows_of(folder: Path) -> list[dict[str, str]]:
@@ -156,7 +150,7 @@ def test_a_study_whose_folder_was_damaged_says_so(again, tmp_path, damage, code,
 def test_a_variant_that_diverges_is_reported_and_the_study_goes_on(run, tiny_path, tmp_path):
     ill = "--variant=ill:cmcl.preset=balanced,train.learning_rate=1e30,train.warmup_epochs=0"
 
-    result = run("--train", tiny_path, "--seeds=2", ill, *TINY, "--output=study")
+    result = run("ablate", "--train", tiny_path, "--seeds=2", ill, *TINY, "--output=study")
 
     assert result.exit_code == 0, result.output
     assert "failed: ill, seed 379: epoch 1" in plain(result)
@@ -169,7 +163,9 @@ def test_a_variant_that_diverges_is_reported_and_the_study_goes_on(run, tiny_pat
 
 @pytest.mark.slow
 def test_each_signer_tests_once_when_folds_are_asked_for(run, tiny_path, tmp_path):
-    result = run("--train", tiny_path, "--seeds=1", *TWO, *TINY, "--folds=signer", "--output=study")
+    result = run(
+        "ablate", "--train", tiny_path, "--seeds=1", *TWO, *TINY, "--folds=signer", "--output=study"
+    )
 
     assert result.exit_code == 0, result.output
     rows = rows_of(tmp_path / "study")
@@ -189,7 +185,9 @@ def test_each_signer_tests_once_when_folds_are_asked_for(run, tiny_path, tmp_pat
 def test_a_dry_run_says_what_would_run_on_a_cluster_with_or_without_an_address(
     run, tiny_path, tmp_path, arguments, address
 ):
-    result = run("--train", tiny_path, "--seeds=1", *TWO, *TINY, "--jobs=3", "--json", *arguments)
+    result = run(
+        "ablate", "--train", tiny_path, "--seeds=1", *TWO, *TINY, "--jobs=3", "--json", *arguments
+    )
 
     assert json.loads(result.stdout) == {"trials": 2, "remaining": 2}
     assert f"3 at a time on Ray, {address}" in " ".join(result.stderr.split())
@@ -201,7 +199,7 @@ def start(still_path, commands):
     """Start a study of one process for each of two trials, too long to end by itself."""
 
     def start(folder: str) -> int:
-        arguments = ["--train", still_path, "--seeds=1", *TWO, *TINY, "--jobs=2", "--epochs=5000"]
+        arguments = ["--train", still_path, *SMALL, "--jobs=2", "--epochs=5000"]
         return commands.start("ablate", *arguments, f"--output={folder}")
 
     return start
@@ -218,6 +216,11 @@ def children_of(process: int) -> dict[int, str]:
 
 def workers_of(process: int) -> list[int]:
     return [child for child, line in children_of(process).items() if "spawn_main" in line]
+
+
+def epochs_in(folder: Path) -> list[Path]:
+    """Files of the trials that have ended an epoch."""
+    return list(folder.glob("trials/*/metrics.jsonl"))
 
 
 def is_alive(process: int) -> bool:
@@ -237,27 +240,16 @@ def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:
 @pytest.mark.slow
 @on_linux
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_workers_that_are_still_importing_leave_with_their_study(start, commands, number):
-    study = start(f"importing-{number}")
-    wait_until(lambda: len(workers_of(study)) == 2)
-    started = list(children_of(study))  # the process that cleans up for multiprocessing is one
-    time.sleep(0.3)
-
-    os.kill(study, number)
-    commands.wait()
-
-    assert len(started) == 3
-    wait_until(lambda: not any(map(is_alive, started)), seconds=60)
-
-
-@pytest.mark.slow
-@on_linux
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_workers_at_work_and_waiting_leave_with_their_study(start, commands, number):
-    folder = f"working-{number}"
+@pytest.mark.parametrize("state", ["importing", "working"])
+def test_workers_leave_with_their_study(start, commands, state, number):
+    folder = f"{state}-{number}"
     study = start(folder)
-    wait_until(lambda: len(list((commands.folder / folder).glob("trials/*/metrics.jsonl"))) == 2)
-    started = list(children_of(study))
+    if state == "importing":
+        wait_until(lambda: len(workers_of(study)) == 2)
+        time.sleep(0.3)
+    else:
+        wait_until(lambda: len(epochs_in(commands.folder / folder)) == 2)
+    started = list(children_of(study))  # the process that cleans up for multiprocessing is one
 
     os.kill(study, number)
     commands.wait()
@@ -272,7 +264,7 @@ def test_workers_at_work_and_waiting_leave_with_their_study(start, commands, num
 def test_a_study_that_is_told_to_end_says_what_is_finished_on_one_line(start, commands, number):
     folder = f"told-{number}"
     study = start(folder)
-    wait_until(lambda: len(list((commands.folder / folder).glob("trials/*/metrics.jsonl"))) == 2)
+    wait_until(lambda: len(epochs_in(commands.folder / folder)) == 2)
 
     # As a terminal does it: all processes of the study hear of it, the workers first.
     for process in [*(workers_of(study) if number != signal.SIGTERM else []), study]:
@@ -299,7 +291,7 @@ def test_a_study_told_to_end_at_any_moment_says_so(run, tiny_path, monkeypatch, 
 
     monkeypatch.setattr(f"slrctl.cli.ablate_view.{moment}", stop)
 
-    result = run("--train", tiny_path, "--seeds=1", *TWO, *TINY)
+    result = run("ablate", "--train", tiny_path, *SMALL)
 
     assert result.exit_code == 130
     assert result.stderr == f"interrupted{told}\n"

@@ -17,9 +17,12 @@ def csv_path(tmp_path):
 
 
 def test_a_csv_becomes_our_parquet_with_the_same_clips(run, csv_path):
-    result = run("data", "convert", csv_path, "words.parquet")
+    Path("words.parquet").write_text("in the way")
+    result = run("data", "convert", csv_path, "words.parquet", "--force")
+    run("data", "convert", csv_path, "a/b/again.parquet")
 
     assert result.exit_code == 0, result.output
+    assert Path("a/b/again.parquet").read_bytes() == Path("words.parquet").read_bytes()
     before, after = load_dataset(csv_path), load_dataset("words.parquet")
     assert [clip.clip_id for clip in after] == ["words:0", "words:1"]
     for clip, written in zip(before, after, strict=True):
@@ -92,30 +95,6 @@ def test_bad_clips_are_counted_by_reason_and_listed(run, tmp_path):
     assert {"source", "where", "reason", "message"} == set(summary["dropped"][0])
     assert "left out 3 of 5 clips" in result.stderr
     assert "row 2, column 'nose_X'" in result.stderr
-
-
-def test_a_file_is_overwritten_only_with_force(run, csv_path, tmp_path):
-    (tmp_path / "words.parquet").write_text("precious")
-
-    refused = run("data", "convert", csv_path, "words.parquet")
-
-    assert refused.exit_code == 2
-    assert "words.parquet: is there already" in refused.stderr
-    assert (tmp_path / "words.parquet").read_text() == "precious"
-    assert run("data", "convert", csv_path, "words.parquet", "--force").exit_code == 0
-    assert len(load_dataset("words.parquet")) == 2
-
-
-def test_a_folder_for_the_output_is_made(run, csv_path):
-    assert run("data", "convert", csv_path, "a/b/words.parquet").exit_code == 0
-    assert len(load_dataset("a/b/words.parquet")) == 2
-
-
-def test_the_same_source_gives_the_same_bytes(run, csv_path):
-    for name in ("a.parquet", "b.parquet"):
-        run("data", "convert", csv_path, name)
-
-    assert Path("a.parquet").read_bytes() == Path("b.parquet").read_bytes()
 
 
 def test_real_pixels_that_point_up_become_the_clips_they_were(run, shared_data):

@@ -4,10 +4,13 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from matplotlib.image import imread
 from spoter_files import person, write_csv
 
+from slrctl.core import skeleton
+from slrctl.core.clip import Clip
 from slrctl.core.data.readers.parquet import write_parquet
 
 
@@ -41,15 +44,6 @@ def test_the_tables_tell_of_parts_glosses_people_and_landmarks(run, tiny_path):
     assert "\x1b" not in output
 
 
-def test_how_the_file_was_read_is_said(run, tmp_path):
-    turned = person(4) * [1, -1] + [0, 1]
-    write_csv(tmp_path / "up.csv", [turned, turned])
-
-    result = run("data", "info", "up.csv", "--json")
-
-    assert "y axis points up: turned round, y becomes 1 - y" in json.loads(result.stdout)["notes"]
-
-
 def test_clips_of_our_own_that_stand_on_their_head_are_warned_of(run, tiny_dataset):
     turned = [
         replace(clip, landmarks=(clip.landmarks * [1, -1] + [0, 1]).astype("f4"))
@@ -77,23 +71,36 @@ def test_a_strip_is_drawn_of_a_clip_of_each_gloss_and_a_sheet_of_all(run, tiny_p
     assert len(list(Path("pictures").iterdir())) == 3
 
 
-@pytest.mark.parametrize("gloss", ["../../evil", "[red]\x1b[31m" + 300 * "책"])
-def test_the_text_of_a_gloss_reaches_neither_the_folder_above_nor_the_terminal(
-    run, tiny_dataset, tmp_path, gloss
-):
-    write_parquet([replace(tiny_dataset[0], gloss=gloss)], tmp_path / "odd.parquet")
-
-    result = run("data", "info", "odd.parquet", "--output", "a/b/pictures")
-
-    assert result.exit_code == 0, result.output
-    assert len(list(Path("a/b/pictures").iterdir())) == 2
-    assert {path.name for path in tmp_path.iterdir()} == {"odd.parquet", "a"}
-    assert "\x1b" not in result.output
-
-
 def test_bad_clips_are_left_out_and_counted(run, tmp_path):
     write_csv(tmp_path / "bad.csv", [person(3), person(3)], changes={(0, "labels"): "one"})
 
     result = run("data", "info", "bad.csv", "--skip-bad-clips", "--json")
 
     assert json.loads(result.stdout)["dropped_by_reason"] == {"label that is no integer": 1}
+
+
+def write_bent_finger(path):
+    """A left index finger of two frames: the last joint straight, then bent by 100 degrees."""
+    frames = np.full((2, 54, 2), np.nan, np.float32)
+    names = [skeleton.LANDMARK_NAMES.index(f"index{joint}_left") for joint in ("PIP", "DIP", "Tip")]
+    for frame, angle in zip(frames, np.radians([0, 100]), strict=True):
+        tip = (0.5 + 0.1 * np.sin(angle), 0.5 - 0.1 * np.cos(angle))
+        frame[names] = [(0.5, 0.6), (0.5, 0.5), tip]
+    write_parquet([Clip("one", "a", frames)], path)
+
+
+@pytest.mark.parametrize(("alpha", "left_over"), [([], 6), (["--rectify-alpha", "1"], None)])
+def test_joints_out_of_range_are_reported_before_and_after(run, tmp_path, alpha, left_over):
+    write_bent_finger(tmp_path / "clips.parquet")
+
+    result = run("data", "info", "clips.parquet", "--rectify", "--json", *alpha)
+
+    report = json.loads(result.stdout)["rectification"]
+    (joint,) = [joint for joint in report["joints"] if joint["num_frames"]]
+    assert (joint["hand"], joint["joint"], joint["num_frames"]) == ("left", "index DIP flexion", 2)
+    assert joint["before"]["share"] == 0.5
+    assert joint["before"]["mean_degrees"] == pytest.approx(10, abs=1e-3)
+    assert joint["after"]["share"] == (0.5 if left_over else 0)
+    assert joint["after"]["mean_degrees"] == pytest.approx(left_over, abs=1e-3)
+    row = next(line for line in result.stderr.splitlines() if "index DIP flexion" in line)
+    assert row.replace("│", " ").split()[3:8] == ["2", "50.0", "%", "10.0", "10.0"]

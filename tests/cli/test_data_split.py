@@ -8,13 +8,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from numpy.testing import assert_array_equal
-from spoter_files import person, write_csv
+from spoter_files import person
 
 from slrctl.core.clip import Clip
 from slrctl.core.data.dataset import load_dataset
 from slrctl.core.data.readers.parquet import write_parquet
-from slrctl.core.data.splits import choose_splits
-from slrctl.settings import DataSettings
 
 
 def made_clips() -> list[Clip]:
@@ -48,6 +46,9 @@ def test_groups_are_kept_whole_and_every_gloss_is_in_every_part(run, path, unit)
 
     assert result.exit_code == 0, result.output
     clips = load_dataset("out.parquet")
+    for clip, old in zip(clips, load_dataset(path), strict=True):
+        assert (clip.clip_id, clip.gloss, clip.signer) == (old.clip_id, old.gloss, old.signer)
+        assert_array_equal(clip.landmarks, old.landmarks)
     groups = members(clips, unit)
     assert set(groups) == {"train", "val", "test"}
     assert sum(len(names) for names in groups.values()) == len({getattr(c, unit) for c in clips})
@@ -60,16 +61,6 @@ def test_a_random_split_has_the_shares_of_every_gloss(run, path):
     counts = Counter((clip.gloss, clip.split) for clip in load_dataset(path))
     assert {counts[gloss, "val"] for gloss in ("book", "drink", "eat", "go")} == {12}
     assert {counts[gloss, "test"] for gloss in ("book", "drink", "eat", "go")} == {6}
-
-
-def test_nothing_but_the_split_column_is_changed(run, path):
-    before = load_dataset(path)
-
-    run("data", "split", path, "--by", "signer", "--force")
-
-    for clip, old in zip(load_dataset(path), before, strict=True):
-        assert (clip.clip_id, clip.gloss, clip.signer) == (old.clip_id, old.gloss, old.signer)
-        assert_array_equal(clip.landmarks, old.landmarks)
 
 
 @pytest.mark.parametrize("by", ["signer", "session", "random"])
@@ -141,14 +132,6 @@ def test_too_few_people_for_the_parts_are_refused(run, tmp_path):
     assert two_parts.exit_code == 0
 
 
-def test_a_csv_is_split_into_a_parquet(run, tmp_path):
-    write_csv(tmp_path / "c.csv", [person(2, n) for n in range(8)], [0, 1] * 4)
-
-    assert run("data", "split", "c.csv", "--by=random", "--force").exit_code == 2
-    assert run("data", "split", "c.csv", "--by=random", "--output=o.parquet").exit_code == 0
-    assert all(clip.split for clip in load_dataset("o.parquet"))
-
-
 def test_columns_that_would_be_lost_are_not_written_over(run, path):
     table = pq.read_table(path)
     pq.write_table(table.append_column("age", pa.array([30] * len(table))), path)
@@ -158,14 +141,3 @@ def test_columns_that_would_be_lost_are_not_written_over(run, path):
     assert result.exit_code == 2
     assert "would be lost (age)" in result.stderr
     assert run("data", "split", path, "--by=random", "--output=o.parquet").exit_code == 0
-
-
-def test_training_takes_the_parts_as_they_were_written(run, path):
-    run("data", "split", path, "--by", "signer", "--force")
-
-    train = load_dataset(path)
-    parts = choose_splits(train, None, None, DataSettings(), seed=0)
-
-    assert [len(part) for part in (parts.train, parts.val, parts.test or ())] == [
-        sum(clip.split == name for clip in train) for name in ("train", "val", "test")
-    ]

@@ -5,14 +5,8 @@ import subprocess
 import sys
 
 import pytest
+from calls import TINY
 
-TINY = [
-    "--set=model.ffn_dim=16",
-    "--set=model.num_encoder_layers=1",
-    "--set=evaluate.resamples=100",
-    "--batch-size=4",
-    "--epochs=2",
-]
 # In a process of its own, for tensorboard's imports warn.
 READ = """
 import json, sys
