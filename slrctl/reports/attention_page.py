@@ -111,22 +111,6 @@ def _packed_clip(
     }
 
 
-def _packed_runs(
-    runs: Sequence[PageRun], num_encoders: int | None = None, *, has_heads: bool = True
-) -> list[dict[str, Any]]:
-    return [
-        {
-            "name": run.name,
-            "cmcl": {"temperature": run.cmcl.temperature, "divergence": run.cmcl.divergence},
-            "clips": [
-                _packed_clip(measured, num_encoders, has_heads=has_heads)
-                for measured in run.clips[:MAX_CLIPS]
-            ],
-        }
-        for run in runs
-    ]
-
-
 def write_page(path: Path, runs: Sequence[PageRun]) -> None:
     """Write the page; of one run, or of several on the same clips.
 
@@ -136,14 +120,27 @@ def write_page(path: Path, runs: Sequence[PageRun]) -> None:
     """
     library = (resources.files("plotly") / "package_data" / "plotly.min.js").read_text("utf-8")
     room = MAX_BYTES - len(_page({}, library))
-    packed, losses = _packed_runs(runs), []
-    for num_encoders, loss in (
+    packed: list[dict[str, Any]] = []
+    losses: list[str] = []
+    for num_encoders, *losses in (
+        (None,),
         (None, "the encoders' maps are means of their heads"),
         (1, "only the last encoders' maps are here, as means of their heads"),
         (0, "the encoders' maps are left out"),
     ):
-        if len(_json(packed)) > room:
-            packed, losses = _packed_runs(runs, num_encoders, has_heads=False), [loss]
+        packed = [
+            {
+                "name": run.name,
+                "cmcl": {"temperature": run.cmcl.temperature, "divergence": run.cmcl.divergence},
+                "clips": [
+                    _packed_clip(measured, num_encoders, has_heads=not losses)
+                    for measured in run.clips[:MAX_CLIPS]
+                ],
+            }
+            for run in runs
+        ]
+        if len(_json(packed)) <= room:
+            break
     clips = packed[0]["clips"]
     num_clips = len(clips)
     while len(_json(packed)) > room and len(clips) > 1:

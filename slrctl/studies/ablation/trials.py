@@ -135,11 +135,11 @@ def plan_whole_study(
         below: layers under the variants; the first is the study's own schedule.
         above: layers over them.
         by_signer: leave one signer out, each in turn.
-        studies_dir: holds all trials, and a folder for each report, named after the study and its
-            data. If the study, its settings or its variants are not as built in, the name ends in
-            a short hash of them, so that no report replaces that of another question.
+        studies_dir: holds all trials, and a folder for each report, named after study, data and
+            `name_ending`; if not all is as built in, with a short hash of what differs, so that no
+            report replaces that of another question.
         output: a folder of its own instead.
-        name_ending: put at the end of the name.
+        name_ending: such as `-quick`.
 
     Raises:
         UsageError: as in `plan_trials`.
