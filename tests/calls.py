@@ -24,5 +24,5 @@ def call(*arguments: object) -> Result:
 
 
 def plain(result: Result) -> str:
-    """What a terminal would show, without colours."""
+    """The text that a terminal would show, without colours."""
     return Text.from_ansi(result.output).plain

@@ -19,7 +19,7 @@ from slrctl.reports.clips import ShownClip
 
 @pytest.fixture
 def terminal(monkeypatch):
-    """What is printed to a terminal of 60 x 20 characters in which no time passes."""
+    """The output to a terminal of 60 x 20 characters in which no time passes."""
     screen, display = io.StringIO(), Display()
     slept = []
     monkeypatch.setattr(time, "sleep", slept.append)

@@ -1,4 +1,4 @@
-"""What cannot be done ends in one line, with the exit code of its kind, and changes no file."""
+"""Refusals end in one line, with the exit code of their kind, and change no file."""
 
 import os
 import shutil

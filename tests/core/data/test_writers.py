@@ -1,4 +1,4 @@
-"""What is written as CSV is read back the same, as far as the layout can hold it."""
+"""Clips written as CSV are read back the same, as far as the layout can hold them."""
 
 import csv
 import os
