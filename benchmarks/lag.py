@@ -70,21 +70,21 @@ class LagShares(NamedTuple):
     shift: int
 
 
-def count_hits(there: AttentionMap, lag: int) -> LagHits:
+def count_hits(left_to_right: AttentionMap, lag: int) -> LagHits:
     """Count the frames of one clip in which its true counterpart could be attended to.
 
     Those are the frames with both hands present whose frame i + lag is in the clip, with the right
     hand present.
 
     Args:
-        there: left to right; its heads are averaged.
+        left_to_right: its heads are averaged.
         lag: the known one, in frames.
     """
-    keys = np.flatnonzero(there.keys_count)
-    rows = _countable(there.rows_count, there.keys_count, lag)
+    keys = np.flatnonzero(left_to_right.keys_count)
+    rows = _countable(left_to_right.rows_count, left_to_right.keys_count, lag)
     if not len(rows):
         return LagHits(lag, 0, 0.0, 0.0)
-    weights = there.mean[np.ix_(rows, keys)]
+    weights = left_to_right.mean[np.ix_(rows, keys)]
     is_near = np.abs(keys - (rows + lag)[:, None]) <= TOLERANCE
     is_strongest = weights == weights.max(axis=1, keepdims=True)
     attention = (is_near & is_strongest).sum(axis=1) / is_strongest.sum(axis=1)
@@ -210,9 +210,9 @@ def look(trial: Trial, trials_dir: Path) -> Looked:
     for seen in inspect_clips(load_run(run_dir), splits.test, trial.settings, CPU, {FUSION}):
         lag = truth[seen.clip.clip_id].lag
         if lag is not None:
-            there = seen.fusion["left_to_right"]
-            hits[seen.clip.clip_id] = count_hits(there, lag)
-            entropies.append(relative_entropy(there).mean())
+            found = seen.fusion["left_to_right"]
+            hits[seen.clip.clip_id] = count_hits(found, lag)
+            entropies.append(relative_entropy(found).mean())
     return Looked(
         hits=[hits[clip_id] for clip_id in sorted(hits)],
         entropy=float(np.nanmean(entropies)),

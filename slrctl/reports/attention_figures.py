@@ -249,8 +249,8 @@ def draw_consistency(measured: MeasuredClip, cmcl: CMCLSettings, *paths: Path) -
     size = (PAGE_WIDTH, 1.2 + 2.25 * len(rows))
     with saved_figure(size, *paths, layout="compressed", style=STYLE) as figure:
         grid = figure.subplots(len(rows), 3, squeeze=False)
-        for panels, (title, forth, back, divergence) in zip(grid, rows, strict=True):
-            pair = compared_distributions(forth, back, found.keys_count, cmcl.temperature)
+        for panels, (title, own, other, divergence) in zip(grid, rows, strict=True):
+            pair = compared_distributions(own, other, found.keys_count, cmcl.temperature)
             pictures = [relative(found, weights) for weights in pair]
             _draw_pair(figure, panels, pictures, found)
             number = "-" if math.isnan(divergence) else f"{divergence:.3g} nats"

@@ -91,15 +91,15 @@ def measure(inspected: InspectedClip, cmcl: CMCLSettings) -> ClipMeasures:
     if not maps:
         nothing = np.full((3, 3), np.nan)
         return ClipMeasures(nothing, {}, math.nan, np.full(0, np.nan), {}, None)
-    there, back = maps["left_to_right"], maps["right_to_left"]
-    of_average, *of_heads = divergences(there, back, cmcl)
+    hands = maps["left_to_right"], maps["right_to_left"]
+    of_average, *of_heads = divergences(*hands, cmcl)
     return ClipMeasures(
         exchange=exchange_table(inspected),
         entropy={name: relative_entropy(found) for name, found in maps.items()},
         divergence=float(of_average),
         head_divergence=np.array(of_heads),
         redundancy={name: redundancy(found) for name, found in maps.items()},
-        lag=read_lag(there, back),
+        lag=read_lag(*hands),
     )
 
 
@@ -154,23 +154,25 @@ def _entropy(rows: Float[np.ndarray, "*R T"]) -> Float[np.ndarray, "*R"]:
 
 
 def divergences(
-    there: AttentionMap, back: AttentionMap, cmcl: CMCLSettings
+    left_to_right: AttentionMap, right_to_left: AttentionMap, cmcl: CMCLSettings
 ) -> Float[np.ndarray, " 1+H"]:
     """Return the consistency term of the heads' average, as in the loss, and of each head.
 
-    `there` is left to right, `back` right to left. NaN where a hand is never present.
+    NaN where a hand is never present.
     """
-    maps = [np.concatenate([found.mean[None], found.weights]) for found in (there, back)]
-    if not (there.rows_count.any() and there.keys_count.any()):
+    hands = left_to_right, right_to_left
+    maps = [np.concatenate([found.mean[None], found.weights]) for found in hands]
+    presence = left_to_right.rows_count, left_to_right.keys_count
+    if not all(mask.any() for mask in presence):
         return np.full(len(maps[0]), np.nan)
-    masks = [np.tile(mask, (len(maps[0]), 1)) for mask in (there.rows_count, there.keys_count)]
+    masks = [np.tile(mask, (len(maps[0]), 1)) for mask in presence]
     as_clips = HandMaps(*(torch.from_numpy(array) for array in (*maps, *masks)))
     return consistency_per_clip(as_clips, cmcl.temperature, cmcl.divergence).double().numpy()
 
 
 def compared_distributions(
-    there: Float[np.ndarray, "T T"],
-    back: Float[np.ndarray, "T T"],
+    left_to_right: Float[np.ndarray, "T T"],
+    right_to_left: Float[np.ndarray, "T T"],
     keys_count: Bool[np.ndarray, " T"],
     temperature: float,
 ) -> list[Float[np.ndarray, "T T"]]:
@@ -180,28 +182,25 @@ def compared_distributions(
     to 1 over `keys_count`, the frames where the right hand is present, and are 0 beside it.
     """
     support = torch.from_numpy(keys_count)[None]
-    weights = [torch.from_numpy(one.astype(np.float64))[None] for one in (there, back.T)]
+    maps = left_to_right, right_to_left.T
+    weights = [torch.from_numpy(one.astype(np.float64))[None] for one in maps]
     return [log_distribution(one, support, temperature)[0].exp().numpy() for one in weights]
 
 
-def read_lag(there: AttentionMap, back: AttentionMap) -> Lag | None:
+def read_lag(left_to_right: AttentionMap, right_to_left: AttentionMap) -> Lag | None:
     """Find the shift of the strongest diagonal, both directions taken together.
 
     Only shifts that at least a third of the shorter hand's frames can take are compared, so that a
     corner of the map, where a diagonal has few cells, does not win by chance.
 
-    Args:
-        there: left to right.
-        back: right to left.
-
     Returns:
         None where the hands share too few frames.
     """
-    left, right = there.rows_count, there.keys_count
+    left, right = left_to_right.rows_count, left_to_right.keys_count
     needed = max(MIN_PAIRS, -(-int(min(left.sum(), right.sum())) // 3))
-    forward = there.mean.astype(np.float64) * right.sum()
-    backward = back.mean.astype(np.float64) * left.sum()
-    both, counts = (forward + backward.T) / 2, np.outer(left, right)
+    relative = left_to_right.mean.astype(np.float64) * right.sum()
+    reverse = right_to_left.mean.astype(np.float64) * left.sum()
+    both, counts = (relative + reverse.T) / 2, np.outer(left, right)
     num_frames = len(left)
     strengths = {
         shift: float(both.diagonal(shift)[counts.diagonal(shift)].mean())
