@@ -8,7 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -85,15 +84,3 @@ def test_csv_files_train_and_evaluate_without_any_option_but_the_paths(tmp_path,
     assert ("warning: pixel coordinates without a frame size" in trained.stdout) == (
         "nosize" in name
     )
-
-
-def test_a_stated_frame_size_makes_the_sizeless_file_the_sized_one(shared_data):
-    from slrctl import load_dataset
-    from slrctl.settings import DataSettings
-
-    folder = shared_data / "csv"
-    sized = load_dataset(folder / "ksl_pixels_yup.csv")
-    given = load_dataset(folder / "ksl_pixels_yup_nosize.csv", DataSettings(frame_size=(640, 480)))
-
-    for clip, other in zip(sized, given, strict=True):
-        np.testing.assert_allclose(clip.landmarks, other.landmarks, atol=1e-6)

@@ -48,13 +48,11 @@ def train(
     seed: opt.Seed = None,
     device: opt.Device = None,
     name: Annotated[
-        str | None,
-        opt.option("Name of the run's folder under runs/.", opt.OUTPUT),
+        str | None, opt.option("Name of the run's folder under runs/.", opt.OUTPUT)
     ] = None,
     run_dir: Annotated[Path | None, opt.option("Folder the run is saved in.", opt.OUTPUT)] = None,
     force: Annotated[
-        bool,
-        opt.option("Overwrite the run that is in the folder.", opt.OUTPUT, "--force"),
+        bool, opt.option("Overwrite the run that is in the folder.", opt.OUTPUT, "--force")
     ] = False,
     as_json: opt.Json = False,
     quiet: opt.Quiet = False,
@@ -63,16 +61,13 @@ def train(
         opt.option("Go on with an interrupted run; it decides every setting.", INSTEAD, "--resume"),
     ] = False,
     show_only: Annotated[
-        bool,
-        opt.option("Print every setting and its origin.", INSTEAD, "--show-settings"),
+        bool, opt.option("Print every setting and its origin.", INSTEAD, "--show-settings")
     ] = False,
     dry_run: Annotated[
-        bool,
-        opt.option("Read the data and take one step.", INSTEAD, "--dry-run"),
+        bool, opt.option("Read the data and take one step.", INSTEAD, "--dry-run")
     ] = False,
     find_lambdas: Annotated[
-        bool,
-        opt.option("Train 200 steps and say which lambdas matter.", INSTEAD, "--find-lambdas"),
+        bool, opt.option("Train 200 steps and say which lambdas matter.", INSTEAD, "--find-lambdas")
     ] = False,
     profile: Annotated[
         Path | None,

@@ -56,13 +56,6 @@ def test_the_seed_decides(run):
     assert same != other
 
 
-def test_few_clips_are_spread_over_the_glosses(run):
-    run("data", "synth", "made.parquet", "--clips=7", *SMALL)
-
-    counts = Counter(clip.gloss for clip in load_dataset("made.parquet"))
-    assert sorted(counts.values()) == [2, 2, 3]
-
-
 def test_the_choice_of_clips_does_not_hang_on_their_order(tiny_dataset):
     forwards = spread_over_glosses(tiny_dataset.clips, 6, 0)
     backwards = spread_over_glosses(tiny_dataset.clips[::-1], 6, 0)
@@ -70,41 +63,33 @@ def test_the_choice_of_clips_does_not_hang_on_their_order(tiny_dataset):
     assert [clip.clip_id for clip in forwards] == [clip.clip_id for clip in backwards[::-1]]
 
 
-def test_the_truth_is_written_beside_if_asked_for(run):
-    run("data", "synth", "made.parquet", "--truth", "truth.json", "--clips=5", *SMALL)
+def test_few_clips_are_spread_over_the_glosses_and_their_truth_written_beside(run):
+    run("data", "synth", "made.parquet", "--truth", "truth.json", "--clips=7", *SMALL)
 
+    clips = load_dataset("made.parquet")
+    assert sorted(Counter(clip.gloss for clip in clips).values()) == [2, 2, 3]
     truth = json.loads(Path("truth.json").read_text())
-    assert list(truth) == [clip.clip_id for clip in load_dataset("made.parquet")]
+    assert list(truth) == [clip.clip_id for clip in clips]
     assert set(truth[next(iter(truth))]) == {
         *("dominant_hand", "leading_hand", "lag", "kind", "is_two_handed", "stroke"),
     }
 
 
-def test_the_sample_is_what_its_command_makes_to_the_byte(run):
+def test_the_sample_is_what_its_command_makes_to_the_byte_and_reads_back_as_its_clips(run):
     lines = (DATASETS / "README.md").read_text(encoding="utf-8").splitlines()
     (command,) = (line for line in lines if line.startswith("slrctl data synth"))
+    settings = DataSettings(gloss_names=DATASETS / "sample.glosses.json")
 
     result = run(*shlex.split(command)[1:])
+    run(*shlex.split(command.replace("sample.csv", "sample.parquet"))[1:])
 
     assert result.exit_code == 0, result.output
     for name in ("sample.csv", "sample.glosses.json"):
         assert Path("datasets", name).read_bytes() == (DATASETS / name).read_bytes()
-
-
-def test_the_sample_reads_back_as_the_clips_it_was_made_of(run):
-    lines = (DATASETS / "README.md").read_text(encoding="utf-8").splitlines()
-    (command,) = (line for line in lines if line.startswith("slrctl data synth"))
-    run(*shlex.split(command.replace("sample.csv", "sample.parquet"))[1:])
-    made = load_dataset("datasets/sample.parquet")
-
-    settings = DataSettings(gloss_names=DATASETS / "sample.glosses.json")
     sample = load_dataset(DATASETS / "sample.csv", settings)
-
     assert len(sample) == 12
-    for clip, original in zip(sample, made, strict=True):
-        assert (clip.gloss, clip.fps, clip.aspect) == (
-            *(original.gloss, original.fps),
-            pytest.approx(original.aspect),
-        )
+    for clip, original in zip(sample, load_dataset("datasets/sample.parquet"), strict=True):
+        assert (clip.gloss, clip.fps) == (original.gloss, original.fps)
+        assert clip.aspect == pytest.approx(original.aspect)
         # The generator rounds to five decimals, the file holds six.
         assert_array_equal(clip.landmarks, original.landmarks)
