@@ -8,6 +8,7 @@ import os
 import struct
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,22 @@ def message_of(path: Path, classes: list[str] | None = None) -> str:
     return message
 
 
+def written(name: str, content: bytes) -> Make:
+    """A file of this content."""
+    return changed(lambda folder: folder / name, name, lambda _: content)
+
+
+def changed(make: Make, name: str, change: Callable[[bytes], bytes]) -> Make:
+    """A set of which one file is changed, or written where it is not there."""
+
+    def make_changed(folder: Path) -> Path:
+        path, target = make(folder), folder / name
+        target.write_bytes(change(target.read_bytes() if target.exists() else b""))
+        return path
+
+    return make_changed
+
+
 # --- bad clips ----------------------------------------------------------------------------------
 
 
@@ -61,14 +78,12 @@ def cell(column: str, text: str) -> Make:
 def line(change: Callable[[bytes], bytes]) -> Make:
     """Change the line of the second clip of a CSV."""
 
-    def make(folder: Path) -> Path:
-        path = write_csv(folder / "a.csv", [person(3, seed) for seed in range(3)])
-        content = path.read_bytes().split(b"\r\n")
-        content[2] = change(content[2])
-        path.write_bytes(b"\r\n".join(content))
-        return path
+    def change_second(content: bytes) -> bytes:
+        lines = content.split(b"\r\n")
+        return b"\r\n".join([*lines[:2], change(lines[2]), *lines[3:]])
 
-    return make
+    clips = [person(3, seed) for seed in range(3)]
+    return changed(lambda folder: write_csv(folder / "a.csv", clips), "a.csv", change_second)
 
 
 NUMBERS = person(2).ravel().tolist()
@@ -115,7 +130,7 @@ def one_value(index: int, value: float) -> Make:
 
 
 def frame_bytes(change: Callable[[bytes], bytes]) -> Make:
-    return frames(lambda clip: (clip / "2.npy").write_bytes(change((clip / "2.npy").read_bytes())))
+    return changed(frames(lambda clip: None), "bye/1/2.npy", change)
 
 
 NUM_POINTS = sum(map(len, HOLISTIC.values()))
@@ -126,13 +141,12 @@ def pose(change: Callable[[bytes], bytes]) -> Make:
     """Two `.pose` files; the bytes of the second one are changed."""
 
     def make(folder: Path) -> Path:
-        first, second = (folder / "book" / f"{clip}.pose" for clip in "01")
-        for path in (first, second):
-            write_pose(path, HOLISTIC, random_points(3, NUM_POINTS))
-        second.write_bytes(change(second.read_bytes()))
+        for clip in "01":
+            points = random_points(3, NUM_POINTS)
+            write_pose(folder / "book" / f"{clip}.pose", HOLISTIC, points)
         return folder
 
-    return make
+    return changed(make, "book/1.pose", change)
 
 
 def patched(place: int, content: bytes) -> Make:
@@ -413,34 +427,22 @@ def test_an_old_pose_file_that_was_cut_off_is_not_read_with_its_points_in_wrong_
 # --- bad files ----------------------------------------------------------------------------------
 
 
-def csv_header(change: Callable[[str], str]) -> Make:
-    def make(folder: Path) -> Path:
-        path = write_csv(folder / "a.csv", [person(3)])
-        header, rest = path.read_text(encoding="utf-8").split("\n", 1)
-        path.write_text(f"{change(header)}\n{rest}", encoding="utf-8")
-        return path
-
-    return make
-
-
 def content(name: str, change: Callable[[bytes], bytes]) -> Make:
     """A CSV whose bytes are changed, under any name."""
-
-    def make(folder: Path) -> Path:
-        path = write_csv(folder / name, [person(3)])
-        path.write_bytes(change(path.read_bytes()))
-        return path
-
-    return make
+    return changed(lambda folder: write_csv(folder / name, [person(3)]), name, change)
 
 
-def parquet_bytes(change: Callable[[bytes], bytes]) -> Make:
-    def make(folder: Path) -> Path:
-        path = columns()(folder)
-        path.write_bytes(change(path.read_bytes()))
-        return path
+def csv_header(old: str, new: str, *more: str) -> Make:
+    """A CSV of which words in the header are replaced."""
+    pairs = dict(zip((old, *more[::2]), (new, *more[1::2]), strict=True))
 
-    return make
+    def change(csv: bytes) -> bytes:
+        header, rest = csv.decode().split("\n", 1)
+        for word, other in pairs.items():
+            header = header.replace(word, other)
+        return f"{header}\n{rest}".encode()
+
+    return content("a.csv", change)
 
 
 def zip_file(folder: Path) -> Path:
@@ -459,14 +461,6 @@ def no_rows(folder: Path) -> Path:
     return folder / "a.parquet"
 
 
-def write_bytes(name: str, content: bytes) -> Make:
-    def make(folder: Path) -> Path:
-        (folder / name).write_bytes(content)
-        return folder / name
-
-    return make
-
-
 def vectors_at(place: str) -> Make:
     def make(folder: Path) -> Path:
         (folder / place).parent.mkdir(parents=True, exist_ok=True)
@@ -476,30 +470,23 @@ def vectors_at(place: str) -> Make:
     return make
 
 
-def labels_file(content: bytes) -> Make:
-    def make(folder: Path) -> Path:
-        labels("")(folder)
-        (folder / "labels.csv").write_bytes(content)
-        return folder
-
-    return make
-
-
+a_parquet = partial(changed, columns(), "a.parquet")
+a_labels_csv = partial(changed, labels(""), "labels.csv")
 BAD_FILES: dict[str, tuple[Make, tuple[str, ...]]] = {
     # the header of a CSV
-    "no labels": (csv_header(lambda h: h.replace("labels", "label")), ("column 'labels'",)),
-    "no nose_Y": (csv_header(lambda h: h.replace("nose_Y", "nose_Z")),
+    "no labels": (csv_header("labels", "label"), ("column 'labels'",)),
+    "no nose_Y": (csv_header("nose_Y", "nose_Z"),
                   ("column 'nose_Y'", "107 columns of 108")),
-    "no left hand": (csv_header(lambda h: h.replace("_left_", "_l_")),
+    "no left hand": (csv_header("_left_", "_l_"),
                      ("column 'wrist_left_X'", "41 more", "66 columns of 108")),
-    "half a neck": (csv_header(lambda h: h.replace("neck_Y", "other")), ("column 'neck_Y'",)),
-    "lower case": (csv_header(str.lower), ("'nose_x'", "<landmark>_X")),
-    "semicolons": (csv_header(lambda h: h.replace(",", ";")), ("'labels;", "commas")),
+    "half a neck": (csv_header("neck_Y", "other"), ("column 'neck_Y'",)),
+    "lower case": (csv_header("_X", "_x", "_Y", "_y"), ("'nose_x'", "<landmark>_X")),
+    "semicolons": (csv_header(",", ";"), ("'labels;", "commas")),
     "column twice": (
-        csv_header(lambda h: h.replace("neck_X", "nose_X").replace("neck_Y", "other")),
+        csv_header("neck_X", "nose_X", "neck_Y", "other"),
         ("'nose_X', 'nose_X'",)),
     "landmark twice": (
-        csv_header(lambda h: h.replace("neck_X", "wrist_0_X").replace("neck_Y", "other")),
+        csv_header("neck_X", "wrist_0_X", "neck_Y", "other"),
         ("'wrist_0_X', 'wrist_left_X'",)),
     "a million columns": (
         content("a.csv", lambda csv: b"nose_X" + b",a" * 1_000_000 + b"\n"), ("line 1",)),
@@ -517,10 +504,10 @@ BAD_FILES: dict[str, tuple[Make, tuple[str, ...]]] = {
                 ("line 2", "0xfc", "UTF-8")),
     "gzip": (content("a.csv", gzip.compress), ("gzip", "unpack")),
     "Excel": (zip_file, ("zip", "Excel")),
-    "Git LFS": (write_bytes("a.parquet", b"version https://git-lfs.github.com/spec/v1\noid 0\n"),
+    "Git LFS": (written("a.parquet", b"version https://git-lfs.github.com/spec/v1\noid 0\n"),
                 ("git lfs pull",)),
-    "video": (write_bytes("a.mp4", b"\0\0\0\x18ftypmp42"), ("ftyp",)),
-    "text named Parquet": (write_bytes("a.parquet", b"hello there"), ("'hello th'", "PAR1")),
+    "video": (written("a.mp4", b"\0\0\0\x18ftypmp42"), ("ftyp",)),
+    "text named Parquet": (written("a.parquet", b"hello there"), ("'hello th'", "PAR1")),
     "open quotation": (content("a.csv", lambda csv: csv[: csv.rindex(b'"') - 3]),
                        ("row 1, column 'thumbCMC_right_Y'", "'[0")),
     "no file": (lambda folder: folder / "absent.csv", ("not there",)),
@@ -539,24 +526,25 @@ BAD_FILES: dict[str, tuple[Make, tuple[str, ...]]] = {
     "fps of text": (columns(fps=["fast"] * 3), ("'fps'", "string", "numbers")),
     "gloss in Latin-1": (latin_gloss, ("'gloss'", "UTF8")),
     "no rows": (no_rows, ("empty", "no row")),
-    **{f"Parquet cut after {n} bytes": (parquet_bytes(lambda file, n=n: file[:n]), ("cut off",))
+    **{f"Parquet cut after {n} bytes": (a_parquet(lambda file, n=n: file[:n]), ("cut off",))
        for n in (4, 12, 100, 2000)},
     "overwritten Parquet": (
-        parquet_bytes(lambda file: file[:4] + bytes(1000) + file[1004:]), ("damaged",)),
+        a_parquet(lambda file: file[:4] + bytes(1000) + file[1004:]), ("damaged",)),
     # tables beside the clips
     "one clip of the competition": (
         lambda folder: long()(folder).with_name("1000.parquet"), ("train.csv",)),
     "train.csv without rows": (lambda folder: write_index(folder, []), ("0 rows",)),
     "train.csv with a carriage return": (
-        write_bytes("train.csv", b"path,participant_id\r,sequence_id,sign\na,1,2,blow\n"),
+        written("train.csv", b"path,participant_id\r,sequence_id,sign\na,1,2,blow\n"),
         ("'path', 'participant_id'", "sign")),
     "train.csv in Latin-1": (
-        write_bytes("train.csv", b"path,participant_id,sequence_id,sign\na,1,2,fr\xfch\n"),
+        written("train.csv", b"path,participant_id,sequence_id,sign\na,1,2,fr\xfch\n"),
         ("UTF-8",)),
-    "labels.csv without rows": (labels_file(b""), ("labels.csv", "0 rows")),
+    "labels.csv without rows": (a_labels_csv(lambda _: b""), ("labels.csv", "0 rows")),
     "labels.csv of other columns": (
-        labels_file(b"name,sign\n1.pose,book\n"), ("labels.csv", "'name'")),
-    "labels.csv in Latin-1": (labels_file(b"path,gloss\n\xff\xfe,\xfc"), ("labels.csv", "UTF-8")),
+        a_labels_csv(lambda _: b"name,sign\n1.pose,book\n"), ("labels.csv", "'name'")),
+    "labels.csv in Latin-1": (
+        a_labels_csv(lambda _: b"path,gloss\n\xff\xfe,\xfc"), ("labels.csv", "UTF-8")),
 }  # fmt: skip
 
 
