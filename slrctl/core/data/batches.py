@@ -18,7 +18,7 @@ from slrctl.core.clip import (
     target_indices,
 )
 from slrctl.core.data.augment import add_noise, augment
-from slrctl.core.data.cache import StoredClips, key_of
+from slrctl.core.data.cache import key_of
 from slrctl.core.data.dataset import SignDataset
 from slrctl.core.data.prepare import canonical_clips, canonical_settings, normalise, resample_frames
 from slrctl.core.seeding import stable_seed
@@ -183,28 +183,15 @@ def training_micro_batches(
         yield micro_batches
 
 
-@dataclass(frozen=True, eq=False)
-class PreparedClips:
-    """Clips as the model takes them, normalised once for many evaluations, in order of length.
-
-    `clips` hold coordinates in their boxes; `classes` is in the order of a model's logits.
-    """
-
-    clips: tuple[Clip, ...] | StoredClips
-    classes: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.clips)
-
-
-def prepare_clips(dataset: SignDataset, settings: Settings) -> PreparedClips:
+def prepare_clips(dataset: SignDataset, settings: Settings) -> SignDataset:
     """Resample and normalise every clip, without augmentation, and sort them by length.
 
-    The result is stored in the cache of the data set, if it has one.
+    Their landmarks then hold coordinates in the boxes of body and hands. The result is stored in
+    the cache of the data set, if it has one.
     """
     cache = dataset.cache
     if cache is None:
-        return PreparedClips(tuple(_prepared(dataset, settings)), dataset.classes)
+        return dataset.with_clips(_prepared(dataset, settings))
     key = key_of(
         fingerprint=dataset.fingerprint(),
         prepare=settings.prepare.model_dump(mode="json"),
@@ -216,8 +203,8 @@ def prepare_clips(dataset: SignDataset, settings: Settings) -> PreparedClips:
         try:
             stored = cache.store(key, _prepared(dataset, settings), about)
         except OSError:  # a full disk costs memory, but no result
-            stored = tuple(_prepared(dataset, settings))
-    return PreparedClips(stored, dataset.classes)
+            return dataset.with_clips(_prepared(dataset, settings))
+    return replace(dataset, clips=stored)
 
 
 def _prepared(dataset: SignDataset, settings: Settings) -> Iterator[Clip]:
@@ -233,12 +220,12 @@ def _prepared(dataset: SignDataset, settings: Settings) -> Iterator[Clip]:
 
 
 def evaluation_batches(
-    prepared: PreparedClips, batch_size: int, *, start: int = 0, step: int = 1
+    prepared: SignDataset, batch_size: int, *, start: int = 0, step: int = 1
 ) -> Iterator[ClipBatch]:
     """Yield prepared clips, each once, shortest first; `clip_ids` say whose row is whose.
 
     Args:
-        prepared: the clips.
+        prepared: clips as `prepare_clips` returns them.
         batch_size: clips in each batch but the last.
         start: the batch to begin with.
         step: from one batch to the next, for several processes that take turns.
@@ -247,4 +234,4 @@ def evaluation_batches(
         ValueError: a clip's gloss is not among the classes.
     """
     for first in range(start * batch_size, len(prepared), step * batch_size):
-        yield collate(prepared.clips[first : first + batch_size], prepared.classes)
+        yield collate(prepared[first : first + batch_size], prepared.classes)
