@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,15 +58,13 @@ class Commands:
     def __init__(self, server: subprocess.Popen[str], folder: Path) -> None:
         self.server, self.folder = server, folder
 
-    def start(
-        self, *arguments: object, die_at: int | None = None, largest_file: int | None = None
-    ) -> int:
+    def start(self, *arguments: object, **limits: int) -> int:
         """Start `slrctl ARGUMENTS` and return its process.
 
         With `die_at` it kills itself just before it touches a file of a run for the n-th time;
         `largest_file` is what it may write into one file, in bytes.
         """
-        (process,) = self._start(arguments, [{}], die_at, largest_file)
+        (process,) = self._start(arguments, [{}], limits)
         return process
 
     def start_together(self, count: int, *arguments: object) -> list[int]:
@@ -76,7 +75,7 @@ class Commands:
         shared = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_PORT": port}
         shared |= {"MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
         places = [shared | {"RANK": rank, "LOCAL_RANK": rank} for rank in range(count)]
-        return self._start(arguments, places)
+        return self._start(arguments, places, {})
 
     def wait(self) -> Ended:
         (ended,) = self.wait_together()
@@ -91,10 +90,8 @@ class Commands:
             ends.append(Ended(code, *(f.read_text() if f.exists() else "" for f in files)))
         return ends
 
-    def run(
-        self, *arguments: object, die_at: int | None = None, largest_file: int | None = None
-    ) -> Ended:
-        self.start(*arguments, die_at=die_at, largest_file=largest_file)
+    def run(self, *arguments: object, **limits: int) -> Ended:
+        self.start(*arguments, **limits)
         return self.wait()
 
     def run_together(self, count: int, *arguments: object) -> list[Ended]:
@@ -102,18 +99,9 @@ class Commands:
         return self.wait_together()
 
     def _start(
-        self,
-        arguments: Sequence[object],
-        places: list[dict[str, Any]],
-        die_at: int | None = None,
-        largest_file: int | None = None,
+        self, arguments: Sequence[object], places: list[dict[str, Any]], limits: dict[str, int]
     ) -> list[int]:
-        order = {
-            "arguments": [str(argument) for argument in arguments],
-            "places": places,
-            "die_at": die_at,
-            "largest_file": largest_file,
-        }
+        order = {"arguments": [*map(str, arguments)], "places": places, "limits": limits}
         assert self.server.stdin is not None
         self.server.stdin.write(json.dumps(order) + "\n")
         self.server.stdin.flush()
@@ -180,22 +168,24 @@ def _be_the_command(order: dict, rank: int) -> None:
         os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
     # One that hangs tells where, and fails its test.
     faulthandler.dump_traceback_later(300, exit=True)
-    if order["die_at"] is not None:
-        _die_at(order["die_at"])
-    if order["largest_file"] is not None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (order["largest_file"], resource.RLIM_INFINITY))
+    limits = order["limits"]
+    if "die_at" in limits:
+        _die_at(limits["die_at"])
+    if "largest_file" in limits:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limits["largest_file"], resource.RLIM_INFINITY))
     code = 70  # a bug
     try:
         app(order["arguments"])
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else 0
     except BaseException:
-        import traceback
-
         traceback.print_exc()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+_TOUCHES = ("open", "os.rename", "os.link", "os.remove", "os.mkdir", "os.truncate")
 
 
 def _die_at(count: int) -> None:
@@ -209,18 +199,8 @@ def _die_at(count: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def audit(event: str, arguments: tuple) -> None:
-        if event in (
-            "open",
-            "os.rename",
-            "os.link",
-            "os.remove",
-            "os.mkdir",
-            "os.truncate",
-        ) and any(
-            "runs/" in os.fsdecode(argument)
-            for argument in arguments
-            if isinstance(argument, str | bytes | os.PathLike)
-        ):
+        paths = [one for one in arguments if isinstance(one, str | bytes | os.PathLike)]
+        if event in _TOUCHES and any("runs/" in os.fsdecode(path) for path in paths):
             touch()
 
     def fsync(descriptor: int) -> None:
