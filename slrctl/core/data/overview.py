@@ -165,7 +165,7 @@ def _coordinates(
     points = frames[~is_missing]
     names: tuple[str, ...] = ("minimum", "percentile_1", "percentile_99", "maximum")
     quantiles = np.quantile(points, [0, 0.01, 0.99, 1], axis=0)
-    x, y = (dict(zip(names, axis, strict=True)) for axis in quantiles.T.tolist())
+    x, y = (dict[str, float](zip(names, axis, strict=True)) for axis in quantiles.T.tolist())
     heights = frames[:, [skeleton.NOSE, skeleton.RIGHT_SHOULDER, skeleton.LEFT_SHOULDER], 1]
     y_axis = None
     if not np.isnan(heights[:, 0]).all() and not np.isnan(heights[:, 1:]).all():
