@@ -16,7 +16,7 @@ TINY = [
 
 
 def call(*arguments: object) -> Result:
-    """The end of `slrctl ARGUMENTS`; what is not an end but a bug is raised."""
+    """Run `slrctl ARGUMENTS` in this process; an exception that is a bug is raised."""
     result = CliRunner().invoke(app, [str(argument) for argument in arguments])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
@@ -24,5 +24,5 @@ def call(*arguments: object) -> Result:
 
 
 def plain(result: Result) -> str:
-    """The text that a terminal would show, without colours."""
+    """Return the text that a terminal would show, without colours."""
     return Text.from_ansi(result.output).plain

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -233,9 +233,10 @@ def _show_exchange(display: Display, measures: ClipMeasures) -> None:
     for place, reader in enumerate(STREAMS):
         row = [reader.replace("_", " ")]
         for column, read in enumerate(STREAMS):
-            share = measures.exchange[place, column]
-            entropy = measures.entropy.get(f"{_SHORT[reader]}_to_{_SHORT[read]}")
-            row.append(_cell(float(share), None if entropy is None else float(entropy.mean())))
+            share = float(measures.exchange[place, column])
+            heads = measures.entropy.get(f"{_SHORT[reader]}_to_{_SHORT[read]}")
+            entropy = "own)  " if heads is None else f"{heads.mean():.2f})".replace("nan", "-")
+            row.append("-" if math.isnan(share) else f"{100 * share:.1f} % ({entropy}")
         rows.append(row)
     display.table(
         "what each stream takes: share (entropy, 1 = uniform)",
@@ -243,15 +244,6 @@ def _show_exchange(display: Display, measures: ClipMeasures) -> None:
         rows,
     )
     display.lines("own features on the diagonal; a row adds up to 100 %")
-
-
-def _cell(share: float, entropy: float | None) -> str:
-    if math.isnan(share):
-        return "-"
-    text = f"{100 * share:.1f} %"
-    if entropy is None:
-        return f"{text} (own)  "
-    return f"{text} ({'-' if math.isnan(entropy) else f'{entropy:.2f}'})"
 
 
 def _line_of(measured: MeasuredClip) -> str:
@@ -354,8 +346,9 @@ def _judge(inspection: Inspection) -> dict[str, Any]:
         datasets = [
             one.select(rows_where(one, lambda clip: clip.clip_id in drawn)) for one in datasets
         ]
-        line = f"faithfulness: {len(drawn)} of {len(every)} clips, drawn by the seed"
-        inspection.display.lines(line)
+        inspection.display.lines(
+            f"faithfulness: {len(drawn)} of {len(every)} clips, drawn by the seed"
+        )
     result = {}
     for number, (opened, dataset) in enumerate(zip(inspection.runs, datasets, strict=True)):
         found = opened.judge(dataset)
@@ -366,31 +359,23 @@ def _judge(inspection: Inspection) -> dict[str, Any]:
 
 
 def _show_faithfulness(display: Display, name: str, found: Faithfulness) -> None:
-    def show(title: str, headings: Sequence[str], table: _Table) -> None:
+    question = f"{name}: do explanations say what the prediction hangs on?"
+    better = {True: "higher", False: "lower"}
+    directed = [f"{one} ({better[HIGHER_IS_BETTER[one]]} is better)" for one in MEASURES]
+    for title, headings, table in (
+        (f"{question} {len(found.clip_ids)} clips", directed, found.measures),
+        ("minus a random order", MEASURES, found.over[RANDOM]),
+        ("minus a random order, frames with hands first", MEASURES, found.over[HANDS]),
+    ):
         rows = [
             [order, *(_with_interval(values[measure]) for measure in MEASURES)]
             for order, values in table.items()
         ]
         display.table(title, ["order of frames", *headings], rows)
-
-    show(
-        f"{name}: do explanations say what the prediction hangs on? {len(found.clip_ids)} clips",
-        [
-            f"{measure} ({'higher' if HIGHER_IS_BETTER[measure] else 'lower'} is better)"
-            for measure in MEASURES
-        ],
-        found.measures,
-    )
-    show("minus a random order", MEASURES, found.over[RANDOM])
-    show("minus a random order, frames with hands first", MEASURES, found.over[HANDS])
-    lines = [
+    display.lines(
         f"{name}: {verdict(found)}.",
         f"95 % intervals by {found.bootstrap.kind}; probabilities of the predicted gloss",
-    ]
-    display.lines(*lines)
-
-
-_Table = Mapping[str, Mapping[str, MeanInterval]]
+    )
 
 
 def _middle_half(lags: tuple[int, ...]) -> str:

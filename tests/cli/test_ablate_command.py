@@ -230,8 +230,8 @@ def is_alive(process: int) -> bool:
         return False
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -255,7 +255,7 @@ def test_workers_leave_with_their_study(start, commands, state, number):
     commands.wait()
 
     assert len(started) == 3
-    wait_until(lambda: not any(map(is_alive, started)), seconds=60)
+    wait_until(lambda: not any(map(is_alive, started)))
 
 
 @pytest.mark.slow

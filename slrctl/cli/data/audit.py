@@ -210,22 +210,19 @@ def _show_distances(display: Display, facts: dict[str, Any]) -> None:
         rows,
         num_texts=2,
     )
-    display.lines(_threshold_line(facts["copy_threshold"], found["within"]))
+    threshold, within = facts["copy_threshold"], found["within"]
+    median, least = within["median"], within["least"]
+    line = "most clips have nothing alike in their own split"
+    if median is not None and least is not None:
+        line = (
+            f"the most alike take in its own split leaves {median:.3f} unexplained in the median, "
+            f"{median / threshold:.0f} times as much, and never less than {least:.3f}"
+        )
+    display.lines(f"below {threshold:g} two clips are copies; {line}")
 
 
 def _bar(count: int, total: int) -> str:
     return "█" * math.ceil(_BAR * count / max(total, 1))
-
-
-def _threshold_line(threshold: float, within: dict[str, Any]) -> str:
-    line = f"below {threshold:g} two clips are copies"
-    if within["median"] is None or within["least"] is None:
-        return f"{line}; most clips have nothing alike in their own split"
-    return (
-        f"{line}; the most alike take in its own split leaves {within['median']:.3f} unexplained "
-        f"in the median, {within['median'] / threshold:.0f} times as much, and never less than "
-        f"{within['least']:.3f}"
-    )
 
 
 def _verdict(audit: "Audit", allowed: Collection[str]) -> str:
