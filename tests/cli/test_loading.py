@@ -49,6 +49,9 @@ def test_no_wrong_setting_loads_torch():
         ["ablate", "--study=nothing"],
         ["data", "info", "x.csv", "--set=model.ffn_dim=3"],
         ["data", "convert", "x.csv", "y.parquet", "--frame-size=6"],
+        ["data", "split", "x.csv", "--by=random", "--set=seed=3"],
+        ["data", "show", "x.csv", "--set=data.nothing=1"],
+        ["data", "audit", "x.csv", "--allow=gloss"],
         ["data", "cache", "--set=data.nothing=1"],
     ]
 
