@@ -20,7 +20,7 @@ from jaxtyping import Float32
 from slrctl.core.clip import Clip, missing_hand_share
 from slrctl.core.data.readers import parquet
 from slrctl.core.data.readers.mediapipe import NUM_HAND, NUM_POSE, landmarks_from_holistic
-from slrctl.core.data.readers.reading import read_small_table
+from slrctl.core.data.readers.reading import ClipProblem, read_small_table
 from slrctl.core.data.writers import check_output, write_clips
 from slrctl.errors import DataError, SlrctlError, count_of, quote, some_of
 from slrctl.pool import Crashed, ProcessPool
@@ -389,6 +389,6 @@ def _read_kept(path: Path) -> Clip | None:
     """Read a kept clip; None where it is missing or damaged, as after a power cut."""
     try:
         (clip,) = parquet.read(path, DataSettings(), None).clips if path.is_file() else (None,)
-    except DataError:
+    except (ClipProblem, DataError):
         return None
     return clip
