@@ -25,6 +25,11 @@ def pytest_report_header(config: pytest.Config) -> str | None:
     return None
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the trainings of minutes: the one that began last would end all tests."""
+    items.sort(key=lambda item: item.path.name != "test_acceptance.py")
+
+
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
