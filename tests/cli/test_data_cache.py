@@ -21,6 +21,7 @@ def info(run, *options: object) -> dict:
     return json.loads(run("data", "cache", "--info", "--json", *options).stdout)
 
 
+@pytest.mark.slow
 def test_a_training_is_the_same_to_the_bit_with_and_without_the_cache(run, tiny_path):
     for name, options in {
         "without": ["--set=data.cache=false"],

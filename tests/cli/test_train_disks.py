@@ -69,6 +69,7 @@ def test_a_state_that_cannot_be_written_stops_the_run_and_keeps_the_last(command
     assert goes_on(commands, run_dir)
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_removed_under_the_run_is_said_to_be_gone(commands, train):
     run_dir = commands.folder / "runs" / "gone"
     process = started(commands, train(run_dir, 500), run_dir)

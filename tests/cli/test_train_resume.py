@@ -57,6 +57,7 @@ def reference(commands, train):
     return whole
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_saves_the_run_and_names_the_command_to_go_on(commands, train, number):
     name = f"stopped-{number}"
@@ -73,6 +74,7 @@ def test_a_signal_saves_the_run_and_names_the_command_to_go_on(commands, train, 
     assert not (run_dir / ".lock").exists()
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_is_found_without_its_name_and_saved_in_mid_epoch(
     commands, train, reference
 ):

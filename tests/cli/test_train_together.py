@@ -119,7 +119,8 @@ def test_so_many_processes_train_what_one_does_in_every_form(trained, tiny_path,
     assert_same_training(trained(count, *form), trained(1, *form), tiny_path, largest)
 
 
-@pytest.mark.parametrize("count", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [1, 2])
 def test_accumulated_gradients_are_those_of_the_whole_batch(trained, tiny_path, count):
     accumulated = trained(count, *CMCL, "--set=train.accumulate=3")
 

@@ -102,6 +102,7 @@ def blended(clean) -> tuple[dict[int, set[int]], dict[float, dict[int, set[int]]
     return {leak.first: set(leak.rows) for leak in leaks if leak.kind == "interpolated"}, families
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", BLENDS)
 def test_a_clip_between_two_others_is_found_with_both(blended, share):
     found, families = blended
@@ -109,6 +110,7 @@ def test_a_clip_between_two_others_is_found_with_both(blended, share):
     assert {row: found.get(row) for row in families[share]} == families[share]
 
 
+@pytest.mark.slow
 def test_no_clip_is_found_between_others_but_the_interpolated_ones(blended):
     found, families = blended
 

@@ -269,6 +269,7 @@ def test_equal_numbers_that_unpack_to_gigabytes_are_refused_unread(tmp_path):
     assert "0.3 GB" in refused(tmp_path / "signs.parquet")
 
 
+@pytest.mark.slow
 def test_one_page_of_gigabytes_is_refused_unread(tmp_path):
     columns = {"clip_id": ["a"], "gloss": ["x"], "n_frames": [1]}
     zeros = pa.array(np.zeros(1 << 27, np.float32))
