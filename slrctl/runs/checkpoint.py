@@ -22,11 +22,13 @@ from slrctl.core.model.siformer import SiFormer, Spoter, build_model
 from slrctl.errors import DataError, SlrctlError
 from slrctl.files import parse_json, replacing
 from slrctl.layers import Layer, resolve
-from slrctl.runs.folder import BEST, LAST, PREVIOUS, SETTINGS, folder_of
+from slrctl.runs.folder import BEST, LAST, PREVIOUS, SETTINGS, folder_of, read_settings
 from slrctl.settings import Settings
 
 # The only entry of the metadata: safetensors writes several in any order.
 _ENTRY = "slrctl"
+# Sections of a run's settings that may be edited: where clips lie, and how they are judged.
+_EDITABLE = ("data", "evaluate")
 _PICKLES = (b"\x80", b"PK\x03\x04")  # a bare pickle, and the archive that torch.save writes
 
 
@@ -200,10 +202,21 @@ def load_run(run_dir: Path | str, device: torch.device | None = None) -> LoadedR
 
 
 def load_with_layers(run: Path, layers: Sequence[Layer]) -> RunWithLayers:
-    """Load a run with settings for its use, such as the device or the way a file is read."""
+    """Load a run with settings for its use, such as the device or the way a file is read.
+
+    Raises:
+        SlrctlError: the folder is not a run, or has no checkpoint yet.
+        DataError: the checkpoint is damaged, or was trained with other settings than the run's.
+    """
     path, checkpoint = _read(run)
-    trained = Layer(f"run {run}", checkpoint.settings.model_dump(exclude_none=True))
-    settings = resolve([trained, *layers]).settings
+    saved = Layer(f"run {run}", read_settings(path.parent))
+    own, settings = resolve([saved]).settings, resolve([saved, *layers]).settings
+    for section, value in own:
+        if section not in _EDITABLE and value != getattr(checkpoint.settings, section):
+            raise DataError(
+                f"{path.parent / SETTINGS}: has another {section} than {path.name} was trained "
+                "with; put the file back as it was"
+            )
     device = choose_device(settings.train.device)
     return RunWithLayers(path.parent, _build(path, checkpoint, device), settings, device)
 

@@ -83,6 +83,28 @@ def test_data_that_changed_after_the_training_is_refused(run, tiny_path, tiny_da
     assert "fingerprint" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "code"),
+    [
+        ("ffn_dim = 16", "ffn_dim = 32", 3),
+        ("seed = 379", "seed = 380", 3),
+        ("resamples = 100", "resamples = 200", 0),
+    ],
+)
+def test_settings_edited_after_the_training_are_refused_unless_they_only_judge(
+    run, trained, before, after, code
+):
+    path = trained / "settings.toml"
+    content = path.read_text()
+    assert before in content
+    path.write_text(content.replace(before, after))
+
+    result = run("evaluate", trained)
+
+    assert result.exit_code == code, result.output
+    assert code == 0 or "settings.toml" in result.stderr
+
+
 def test_a_run_finds_its_data_from_another_folder(run, tmp_path, tiny_path, monkeypatch):
     (tmp_path / "run.toml").write_text('[data]\ntrain = "tiny.parquet"\n')
     run("train", "--config", "run.toml", "--name", "one", *TINY)
