@@ -142,9 +142,8 @@ def steps_of(
 
 
 def flop_of_step(settings: Settings) -> int:
-    """Multiplications and additions of a step's matrix products, counted on the plain path."""
-    plain = settings.train.model_copy(update={"cpu_kernels": False})
-    step = steps_of(settings.model_copy(update={"train": plain}))
+    """Multiplications and additions of a step's matrix products."""
+    step = steps_of(settings)
     step()  # the first one also measures the terms' gradients
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the counter sees one thread

@@ -239,10 +239,8 @@ class TrainSettings(Section):
     device: str = "auto"
     """auto, cpu, cuda or mps; auto takes an accelerator where there is one."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Arithmetic of the training step; auto takes bf16 where the device computes faster in it.
-    A run keeps its precision when it is resumed. Evaluation is always fp32."""
-    cpu_kernels: bool = True
-    """On a CPU, compute attention and feed-forward of a training step with compiled kernels."""
+    """Arithmetic of the training step; auto takes bf16 on a GPU with instructions for it, else
+    fp32. A run keeps its precision when it is resumed. Evaluation is always fp32."""
 
 
 class EvaluateSettings(Section):

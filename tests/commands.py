@@ -140,7 +140,6 @@ def _serve() -> None:
     import torch._dynamo
 
     import slrctl.cli.progress
-    import slrctl.core.model.cpu
     import slrctl.reports.figures  # noqa: F401
 
     torch.set_num_threads(1)

@@ -19,7 +19,7 @@ from slrctl.cli.options import RUNS_DIR
 from slrctl.core.clip import missing_hand_share
 from slrctl.core.data.cache import open_cache
 from slrctl.core.data.splits import Splits, load_splits
-from slrctl.core.devices import choose_device, choose_precision, describe_device, has_cpu_kernels
+from slrctl.core.devices import choose_device, choose_precision, describe_device
 from slrctl.core.model.siformer import num_parameters
 from slrctl.errors import DataError, Interrupted, SlrctlError, UsageError, launched_count
 from slrctl.layers import cmcl_name
@@ -237,7 +237,6 @@ def _resumption(saved: SavedRun, group: ProcessGroup) -> Iterator[str]:
 def _show_header(display: Display, settings: Settings, splits: Splits) -> None:
     device = choose_device(settings.train.device)
     precision = choose_precision(settings.train.precision, device)
-    kernels = ", compiled kernels" if has_cpu_kernels(settings, device) else ""
     parameters = num_parameters(settings.model, len(splits.train.classes))
     counts = ", ".join(f"{len(split)} {name}" for name, split in splits.by_name.items())
     signers = {clip.signer for split in splits.by_name.values() for clip in split} - {None}
@@ -258,7 +257,7 @@ def _show_header(display: Display, settings: Settings, splits: Splits) -> None:
             + (f" or {patience} without a better one" if patience else "")
             + f", batch {train.batch_size}, learning rate {train.learning_rate:g}, recipe "
             f"{settings.recipe}, seed {settings.seed}, {precision} on {device} "
-            f"({describe_device(device)}{kernels})",
+            f"({describe_device(device)})",
         }
     )
     display.lines(*splits.notes)

@@ -3,7 +3,7 @@
 import ctypes
 import platform
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import copy_context
@@ -35,27 +35,11 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_precision(name: str, device: torch.device) -> Literal["fp32", "bf16"]:
-    """Return the named precision, or for `auto` the one the device computes faster in."""
+    """Return the named precision, or for `auto` bf16 on a GPU with instructions for it."""
     if name == "auto":
-        return "bf16" if _is_fast_in_bf16(device) else "fp32"
+        is_fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        return "bf16" if is_fast else "fp32"
     return "bf16" if name == "bf16" else "fp32"
-
-
-def _is_fast_in_bf16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type != "cpu":
-        return False
-    # Matrix units, or AMD's cores with AVX-512: products are twice as fast as in fp32 and more. On
-    # an Intel processor that has the instructions of AVX-512 alone they take twice the time.
-    features = cpu_capabilities()
-    is_amd = "AMD" in str(features.get("cpu_name"))
-    return bool(features.get("amx_bf16") or (features.get("avx512_bf16") and is_amd))
-
-
-def cpu_capabilities() -> Mapping[str, object]:
-    """Return what torch knows of this processor; older versions of it know nothing."""
-    return getattr(torch.cpu, "get_capabilities", dict)()
 
 
 def resolve_precision(settings: Settings, device: torch.device) -> Settings:
@@ -65,14 +49,9 @@ def resolve_precision(settings: Settings, device: torch.device) -> Settings:
     return settings.model_copy(update={"train": train})
 
 
-def has_cpu_kernels(settings: Settings, device: torch.device) -> bool:
-    """True if a training computes with the compiled kernels of `core.model.cpu`."""
-    return settings.train.cpu_kernels and device.type == "cpu" and settings.model.dropout > 0
-
-
 def arithmetic(settings: Settings, device: torch.device) -> AbstractContextManager[object]:
-    """Return the context of a training step: bfloat16 autocast for bf16, but not with kernels."""
-    if settings.train.precision == "bf16" and not has_cpu_kernels(settings, device):
+    """Return the context of a training step: bfloat16 autocast for bf16."""
+    if settings.train.precision == "bf16":
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return nullcontext()
 

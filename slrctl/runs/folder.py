@@ -284,7 +284,7 @@ def folder_of(run: Path) -> Path:
     return run.parent if run.is_file() or run.suffix == Path(BEST).suffix else run
 
 
-_PACKAGES = ("slrctl", "torch", "numba", "numpy", "pandas", "pyarrow", "pydantic", "safetensors")
+_PACKAGES = ("slrctl", "torch", "numpy", "pandas", "pyarrow", "pydantic", "safetensors")
 # Beside the versions, all that may change the last bits of a result.
 _RELEVANT = ("git_revision", "processor", "threads", "device", "device_name", "processes")
 

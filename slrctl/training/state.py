@@ -14,8 +14,7 @@ from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from slrctl.core.cmcl.loss import CrossModalConsistencyLoss, build_loss
-from slrctl.core.devices import has_cpu_kernels, resolve_precision
-from slrctl.core.model.cpu import use_kernels
+from slrctl.core.devices import resolve_precision
 from slrctl.core.model.siformer import SiFormer, Spoter, build_model
 from slrctl.runs.checkpoint import check_tensor, load_module, named_tensors
 from slrctl.settings import Settings
@@ -118,8 +117,6 @@ class TrainingState:
         """Build a training before its first step, with its precision resolved."""
         settings = resolve_precision(settings, device)
         model = build_model(settings.model, len(classes), seed=settings.seed).to(device)
-        if has_cpu_kernels(settings, device):
-            use_kernels(model, settings.train.precision)
         loss = build_loss(settings).to(device)
         optimizer = torch.optim.AdamW(
             [*model.parameters(), *loss.parameters()],

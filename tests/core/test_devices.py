@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Generator
 from contextlib import closing
-from pathlib import Path
 from typing import cast
 
 import pytest
@@ -14,11 +13,9 @@ from slrctl.core import devices
 from slrctl.core.devices import (
     choose_precision,
     deterministic,
-    has_cpu_kernels,
     map_on,
     resolve_precision,
 )
-from slrctl.core.model import cpu
 from slrctl.core.seeding import scoped_generator, scoped_seed
 from slrctl.settings import Settings
 from slrctl.training.loop import TrainingData, train_epochs
@@ -28,13 +25,14 @@ from slrctl.training.run import resume_training, run_training
 from slrctl.training.state import TrainingState
 
 CPU = torch.device("cpu")
-MATRIX_UNITS, NONE = {"amx_bf16": True}, {}
 
 
 @pytest.fixture
-def processor(monkeypatch):
-    """Let the processor have some features."""
-    return lambda features: monkeypatch.setattr(devices, "cpu_capabilities", lambda: features)
+def automatic(monkeypatch):
+    """Let `auto` be this precision here."""
+    return lambda precision: monkeypatch.setattr(
+        devices, "choose_precision", lambda name, _: precision if name == "auto" else name
+    )
 
 
 @pytest.fixture
@@ -43,83 +41,54 @@ def settings(tiny_settings):
 
 
 @pytest.mark.parametrize(
-    ("features", "expected"),
+    ("device", "has_instructions", "expected"),
     [
-        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": True}, "bf16"),
-        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": False}, "fp32"),
-        ({"cpu_name": "AMD EPYC", "avx512_bf16": True}, "bf16"),
-        ({"cpu_name": "AMD EPYC", "avx512_bf16": False}, "fp32"),
-        ({}, "fp32"),
+        ("cuda", True, "bf16"),
+        ("cuda", False, "fp32"),
+        ("cpu", True, "fp32"),
+        ("mps", True, "fp32"),
     ],
 )
-def test_auto_takes_bf16_where_the_processor_is_faster_in_it(processor, features, expected):
-    processor(features)
+def test_auto_takes_bf16_on_a_gpu_with_instructions_for_it(
+    monkeypatch, device, has_instructions, expected
+):
+    # Torch also counts what a GPU emulates, unless told otherwise.
+    monkeypatch.setattr(
+        torch.cuda,
+        "is_bf16_supported",
+        lambda including_emulation=True: including_emulation or has_instructions,
+    )
 
-    assert choose_precision("auto", CPU) == expected
-    assert choose_precision("auto", torch.device("meta")) == "fp32"  # nothing was measured there
-    for name in ("fp32", "bf16"):
-        assert choose_precision(name, CPU) == name
-
-
-@pytest.mark.parametrize("flag", ["avx512_bf16", "amx_bf16"])
-def test_the_processor_says_of_bf16_what_the_system_says(flag):
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        pytest.skip("the system has no /proc/cpuinfo")
-    flags = next((line.split() for line in lines if line.startswith("flags")), None)
-    if flags is None:
-        pytest.skip("the system names no flags of this kind of processor")
-
-    assert bool(devices.cpu_capabilities().get(flag)) == (flag in flags)
+    assert choose_precision("auto", torch.device(device)) == expected
 
 
-def test_resolving_the_precision_changes_nothing_else(processor, settings):
-    processor(MATRIX_UNITS)
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("name", ["fp32", "bf16"])
+def test_a_named_precision_is_taken_on_any_device(name, device):
+    assert choose_precision(name, torch.device(device)) == name
+
+
+def test_resolving_the_precision_changes_nothing_else(automatic, settings):
+    automatic("bf16")
 
     expected = Settings.layered(settings.model_dump(), {"train": {"precision": "bf16"}})
     assert resolve_precision(settings, CPU) == expected
 
 
-@pytest.mark.parametrize(
-    ("cpu_kernels", "dropout", "device", "used"),
-    [
-        (True, 0.1, "cpu", True),
-        (False, 0.1, "cpu", False),
-        (True, 0.0, "cpu", False),
-        (True, 0.1, "meta", False),
-    ],
-)
-def test_kernels_are_for_dropout_on_a_cpu(tiny_settings, cpu_kernels, dropout, device, used):
-    changes = {"train": {"cpu_kernels": cpu_kernels}, "model": {"dropout": dropout}}
-    settings = Settings.layered(tiny_settings.model_dump(), changes)
-
-    assert has_cpu_kernels(settings, torch.device(device)) == used
-
-
-@pytest.mark.parametrize("cpu_kernels", [False, True])
-@pytest.mark.parametrize(
-    ("features", "dtype"), [(MATRIX_UNITS, torch.bfloat16), (NONE, torch.float32)]
-)
-def test_a_step_computes_in_the_resolved_precision(
-    processor, settings, tiny_splits, monkeypatch, features, dtype, cpu_kernels
-):
-    processor(features)
-    settings = Settings.layered(settings.model_dump(), {"train": {"cpu_kernels": cpu_kernels}})
+@pytest.mark.parametrize(("name", "dtype"), [("bf16", torch.bfloat16), ("fp32", torch.float32)])
+def test_a_step_computes_in_the_resolved_precision(automatic, settings, tiny_splits, name, dtype):
+    automatic(name)
     state = TrainingState.initial(settings, tiny_splits.train.classes, CPU)
-    seen, multiply = set(), cpu._multiply
-    if cpu_kernels:
-        monkeypatch.setattr(cpu, "_multiply", lambda *x: seen.add(x[0].dtype) or multiply(*x))
-    else:
-        state.model.classifier.register_forward_hook(lambda *call: seen.add(call[2].dtype))
+    seen = set()
+    state.model.classifier.register_forward_hook(lambda *call: seen.add(call[2].dtype))
 
     next(train_epochs(state, TrainingData.of_splits(tiny_splits, settings, CPU)))
 
     assert seen == {dtype}
 
 
-def test_a_run_goes_on_in_the_precision_it_began_with(processor, settings, tiny_splits, tmp_path):
-    processor(MATRIX_UNITS)
+def test_a_run_goes_on_in_the_precision_it_began_with(automatic, settings, tiny_splits, tmp_path):
+    automatic("bf16")
     for _ in run_training(settings, tiny_splits, tmp_path / "whole"):
         pass
     stopped = run_training(settings, tiny_splits, tmp_path / "stopped")
@@ -127,7 +96,7 @@ def test_a_run_goes_on_in_the_precision_it_began_with(processor, settings, tiny_
         next(stopped)
     stopped.close()
 
-    processor(NONE)
+    automatic("fp32")
     for _ in resume_training(find_saved_run(tmp_path / "stopped"), tiny_splits):
         pass
 
@@ -136,9 +105,9 @@ def test_a_run_goes_on_in_the_precision_it_began_with(processor, settings, tiny_
 
 
 def test_all_processes_take_fp32_where_one_would(
-    processor, settings, tiny_splits, tmp_path, monkeypatch
+    automatic, settings, tiny_splits, tmp_path, monkeypatch
 ):
-    processor(MATRIX_UNITS)
+    automatic("bf16")
     group, others = ProcessGroup(), [True]  # the first question is which precision to take
     monkeypatch.setattr(group, "any", lambda flag: flag or bool(others and others.pop()))
 

@@ -91,7 +91,7 @@ class MultiHeadAttention(nn.Module):
     """Scaled dot-product attention (Vaswani et al. 2017, sec. 3.2).
 
     The key bias is kept, as in the published parameter count, although softmax removes it: it has
-    no gradient. `attend` is the function between the projections; `core.model.cpu` may replace it.
+    no gradient.
     """
 
     def __init__(self, embed_dim: int, num_heads: int, dropout: float) -> None:
@@ -102,7 +102,6 @@ class MultiHeadAttention(nn.Module):
             )
         self.num_heads = num_heads
         self.dropout = dropout
-        self.attend = attend
         self.query_projection = nn.Linear(embed_dim, embed_dim)
         self.key_projection = nn.Linear(embed_dim, embed_dim)
         self.value_projection = nn.Linear(embed_dim, embed_dim)
@@ -124,7 +123,7 @@ class MultiHeadAttention(nn.Module):
         query, key = self.query_projection(queries), self.key_projection(keys)
         value = self.value_projection(keys)
         rate = self.dropout if self.training else 0.0
-        heads = self.attend(query, key, value, key_mask, self.num_heads, rate)
+        heads = attend(query, key, value, key_mask, self.num_heads, rate)
         messages = self.output_projection(heads)
         # The output projection has a bias, which must not speak for a stream that is absent.
         messages = messages * key_mask.any(-1)[:, None, None].to(messages.dtype)

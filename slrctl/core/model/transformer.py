@@ -11,26 +11,18 @@ from slrctl.core.model.attention import MultiHeadAttention, build_self_attention
 from slrctl.settings import ModelSettings
 
 
-def feed_forward(
-    features: Float[Tensor, "B T D"], expand: nn.Linear, contract: nn.Linear, rate: float
-) -> Float[Tensor, "B T D"]:
-    """Apply two linear layers, between them ReLU and dropout of this rate."""
-    return contract(dropout(F.relu(expand(features)), rate, is_training=True))
-
-
 class FeedForward(nn.Module):
-    """The feed-forward of a layer. `core.model.cpu` may replace the function that computes it."""
+    """Two linear layers, between them ReLU and dropout."""
 
     def __init__(self, embed_dim: int, ffn_dim: int, dropout: float) -> None:
         super().__init__()
         self.expand = nn.Linear(embed_dim, ffn_dim)
         self.contract = nn.Linear(ffn_dim, embed_dim)
         self.dropout = dropout
-        self.compute = feed_forward
 
     def forward(self, features: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
-        rate = self.dropout if self.training else 0.0
-        return self.compute(features, self.expand, self.contract, rate)
+        units = F.relu(self.expand(features))
+        return self.contract(dropout(units, self.dropout, self.training))
 
 
 def residual(
