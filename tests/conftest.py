@@ -1,6 +1,10 @@
 """Fixtures that many tests share."""
 
 import os
+
+# Before torch is imported: threads that wait for one another do not spin, as in the command.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 from collections.abc import Iterator
 from pathlib import Path
 
