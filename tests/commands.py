@@ -53,7 +53,10 @@ def _streams(rank: int) -> list[str]:
 
 
 class Commands:
-    """Starts commands one after the other, in a folder; on request as several processes."""
+    """Starts commands one after the other, in a folder; on request as several processes.
+
+    Several of these may share a server, but for a command that is still running.
+    """
 
     def __init__(self, server: subprocess.Popen[str], folder: Path) -> None:
         self.server, self.folder = server, folder
@@ -102,6 +105,7 @@ class Commands:
         self, arguments: Sequence[object], places: list[dict[str, Any]], limits: dict[str, int]
     ) -> list[int]:
         order = {"arguments": [*map(str, arguments)], "places": places, "limits": limits}
+        order["folder"] = str(self.folder)
         assert self.server.stdin is not None
         self.server.stdin.write(json.dumps(order) + "\n")
         self.server.stdin.flush()
@@ -113,12 +117,11 @@ class Commands:
 
 
 @contextmanager
-def commands_in(folder: Path) -> Iterator[Commands]:
-    """Commands that run in this folder."""
+def command_server() -> Iterator[subprocess.Popen[str]]:
+    """A process that has imported everything, and starts what `Commands` asks for."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     server = subprocess.Popen(
         [sys.executable, __file__],
-        cwd=folder,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -126,7 +129,7 @@ def commands_in(folder: Path) -> Iterator[Commands]:
     )
     with server:
         try:
-            yield Commands(server, folder)
+            yield server
         finally:
             server.kill()
 
@@ -163,6 +166,7 @@ def _serve() -> None:
 def _be_the_command(order: dict, rank: int) -> None:
     from slrctl.cli import app
 
+    os.chdir(order["folder"])
     for descriptor, name in enumerate(_streams(rank), start=1):
         os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
     # One that hangs tells where, and fails its test.

@@ -2,12 +2,13 @@
 
 import os
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from calls import TINY, call
-from commands import Commands, commands_in
+from commands import Commands, command_server
 from typer.testing import Result
 
 from slrctl.core.data.dataset import SignDataset
@@ -57,11 +58,16 @@ def trained(run: Run, finished: tuple[Path, Result]) -> Path:
     return Path("runs/one")
 
 
-@pytest.fixture(scope="module")
-def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
-    """Starts slrctl in processes of its own, for the tests of a file in one folder."""
-    with commands_in(tmp_path_factory.mktemp("commands")) as ready:
+@pytest.fixture(scope="session")
+def server() -> Iterator[subprocess.Popen[str]]:
+    with command_server() as ready:
         yield ready
+
+
+@pytest.fixture(scope="module")
+def commands(tmp_path_factory: pytest.TempPathFactory, server: subprocess.Popen[str]) -> Commands:
+    """Starts slrctl in processes of its own, for the tests of a file in one folder."""
+    return Commands(server, tmp_path_factory.mktemp("commands"))
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from calls import call
-from commands import commands_in, num_epochs, wait_until
+from commands import Commands, command_server, num_epochs, wait_until
 from run_contents import contents
 
 from slrctl.runs import folder as run_folder
@@ -140,7 +140,8 @@ def test_two_runs_never_share_a_folder(commands, train):
     wait_until(lambda: num_epochs(run_dir) >= 1)
     os.kill(process, signal.SIGSTOP)
     try:
-        with commands_in(commands.folder) as others:
+        with command_server() as server:
+            others = Commands(server, commands.folder)
             forced = others.run(*train("shared", 2), "--force")
             resumed = others.run("train", "--resume", "runs/shared")
     finally:
