@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -21,6 +22,7 @@ CHANGES = {
     "cmcl": {"preset": "adaptive", "lambda_consistency": 0.2, "lambda_alignment": 0.1}
     | {"adaptive": True},
     "augment": {"mirror": 0.5, "hand_dropout": 0.2},
+    "model": {"num_encoder_layers": 1},
     "train": {"epochs": 3, "save_seconds": 0.0},
 }
 
@@ -37,6 +39,17 @@ def stopped_run(settings, splits, run_dir, num_reports):
         next(reports)
     reports.close()
     return run_dir
+
+
+@pytest.fixture(scope="module")
+def first_epoch(settings, tiny_splits, tmp_path_factory):
+    """A run that stopped at the end of its first epoch, for `stopped` to copy."""
+    return stopped_run(settings, tiny_splits, tmp_path_factory.mktemp("stopped") / "run", 3)
+
+
+@pytest.fixture
+def stopped(first_epoch, tmp_path):
+    return shutil.copytree(first_epoch, tmp_path / "run")
 
 
 def resumed(path, splits):
@@ -128,24 +141,20 @@ def with_other_settings(run_dir):
         (lambda run_dir: (run_dir / run_folder.ENVIRONMENT).write_text("[]"), r"environment\.json"),
     ],
 )
-def test_a_run_that_was_changed_in_between_is_refused(
-    settings, tiny_splits, tmp_path, change, message
-):
-    run_dir = stopped_run(settings, tiny_splits, tmp_path / "run", 3)
-    change(run_dir)
+def test_a_run_that_was_changed_in_between_is_refused(stopped, tiny_splits, change, message):
+    change(stopped)
 
     with pytest.raises(DataError, match=message):
-        resumed(run_dir, tiny_splits)
+        resumed(stopped, tiny_splits)
 
 
-def test_other_clips_and_a_model_without_its_state_are_refused(settings, tiny_splits, tmp_path):
-    run_dir = stopped_run(settings, tiny_splits, tmp_path / "run", 3)
+def test_other_clips_and_a_model_without_its_state_are_refused(stopped, tiny_splits):
     fewer = replace(tiny_splits, train=tiny_splits.train.with_clips(tiny_splits.train[:-1]))
 
     with pytest.raises(DataError, match="the train clips are not those"):
-        resumed(run_dir, fewer)
+        resumed(stopped, fewer)
     with pytest.raises(DataError, match="no state of a training"):
-        find_saved_run(run_dir / run_folder.BEST)
+        find_saved_run(stopped / run_folder.BEST)
 
 
 def test_the_newest_run_that_is_neither_finished_nor_running_is_found(
@@ -231,12 +240,11 @@ def first_moment(tensors):
         lambda tensors, progress: progress.pop("seconds"),
     ],
 )
-def test_a_state_that_somebody_edited_is_refused(settings, tiny_splits, tmp_path, change):
-    run_dir = stopped_run(settings, tiny_splits, tmp_path / "run", 3)
-    edited(run_dir / run_folder.LAST, change)
+def test_a_state_that_somebody_edited_is_refused(stopped, tiny_splits, change):
+    edited(stopped / run_folder.LAST, change)
 
     with pytest.raises(DataError, match=r"last\.safetensors"):
-        resumed(run_dir, tiny_splits)
+        resumed(stopped, tiny_splits)
 
 
 @pytest.mark.parametrize("name", [".lock", run_folder.METRICS])
