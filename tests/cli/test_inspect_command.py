@@ -175,7 +175,7 @@ def test_npz_and_json_hold_the_same(run, tmp_path):
 def test_the_document_names_everything_that_the_files_hold(run, tmp_path):
     run("--format=json", "--output", tmp_path, "--layer=decoder-1")
     run("--summary", "--format=json,npz", "--output", tmp_path)
-    run("--faithfulness", "--format=json", "--output", tmp_path)
+    run("runs/spoter", "--faithfulness", "--format=json", "--output", tmp_path)
 
     (path,) = tmp_path.glob("1-*.json")
     one, summary, faithfulness = (
@@ -186,7 +186,7 @@ def test_the_document_names_everything_that_the_files_hold(run, tmp_path):
     found |= _keys(summary, ("overall", "handedness", "correctness"))
     found |= set(summary["overall"]["divergence"]) | set(summary["handedness"]["divergence"])
     found |= set(summary["correctness"]["divergence"]) | set(summary["glosses"][0])
-    found |= _keys(faithfulness, ()) | set(faithfulness["orders"]["attention"])
+    found |= _keys(faithfulness, ()) | set(faithfulness["orders"]["class query"])
     for name in one["arrays"]:
         layer, _, rest = name.partition(".")
         is_map = layer in one["axes"]
@@ -236,22 +236,24 @@ def test_a_clip_and_a_gloss_can_be_named(run, tiny_dataset):
 
 
 @pytest.mark.parametrize(
-    ("name", "layer", "text"),
+    ("name", "layer", "pictures", "text"),
     [
-        ("full", "encoder-2", "left hand reads itself"),
-        ("full", "decoder-1", "class query reads all streams"),
-        ("alone", None, "class query reads all streams"),
-        ("spoter", None, "class query reads all streams"),
-        ("spoter", "encoder-1", "all streams reads itself"),
+        ("full", "encoder-2", False, "left hand reads itself"),
+        ("full", "decoder-1", False, "class query reads all streams"),
+        ("alone", None, True, "class query reads all streams"),
+        ("spoter", None, False, "class query reads all streams"),
+        ("spoter", "encoder-1", True, "all streams reads itself"),
     ],
 )
-def test_every_layer_of_every_model_can_be_shown(run, tmp_path, name, layer, text):
+def test_every_layer_of_every_model_can_be_shown(run, tmp_path, name, layer, pictures, text):
+    formats = "--format=terminal,npz" + ",png" * pictures
     options = [] if layer is None else ["--layer", layer]
-    result = run(f"runs/{name}", *options, "--format=terminal,png,npz", "--output", tmp_path)
+    result = run(f"runs/{name}", *options, formats, "--output", tmp_path)
 
     assert result.exit_code == 0, result.output
     assert text in plain(result)
     assert len(list(tmp_path.glob("*.npz"))) == 1
+    assert bool(list(tmp_path.glob("*.png"))) == pictures
 
 
 @pytest.mark.parametrize("question", ["--layer=fusion", "--summary", "--set=model.ffn_dim=8"])

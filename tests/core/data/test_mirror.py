@@ -25,6 +25,7 @@ from slrctl.core.data.mirror import (
     original_id,
 )
 from slrctl.core.data.prepare import prepare_clip
+from slrctl.core.data.readers.parquet import write_parquet
 from slrctl.core.data.splits import load_splits, with_mirrored_copies
 from slrctl.core.data.synthetic import SynthesisParameters, synthesise
 from slrctl.errors import DataError
@@ -278,9 +279,13 @@ def test_a_set_that_holds_mirrored_copies_already_gets_no_second_ones(tiny_datas
         with_mirrored_copies(copied)
 
 
-def test_validation_is_mirrored_where_asked_and_nothing_else_is():
-    plain = load_splits(Settings())
-    mirrored = load_splits(Settings.layered({"data": {"val_mirrored": True}}))
+def test_validation_is_mirrored_where_asked_and_nothing_else_is(tiny_dataset, tmp_path):
+    path = tmp_path / "tiny.parquet"
+    write_parquet(tiny_dataset, path)
+    plain, mirrored = (
+        load_splits(Settings.layered({"data": {"train": path, "val_mirrored": is_mirrored}}))
+        for is_mirrored in (False, True)
+    )
 
     assert plain.test is not None
     assert mirrored.test is not None

@@ -12,7 +12,6 @@ from slrctl.core.data.audit.leaks import Audit, audit_splits
 from slrctl.core.data.dataset import load_dataset
 from slrctl.core.data.synthetic import SynthesisParameters, synthesise
 
-COPIES = 2
 KIND_OF = {"exact": "exact"} | {name: "mirrored" for name in CHANGES if "mirrored" in name}
 BLENDS = (0.5, 0.3, 0.15)
 
@@ -20,7 +19,7 @@ BLENDS = (0.5, 0.3, 0.15)
 @pytest.fixture(scope="module")
 def clean() -> list[Clip]:
     parameters = SynthesisParameters(
-        num_glosses=5, num_train_signers=3, num_val_signers=1, num_test_signers=1, repetitions=5
+        num_glosses=5, num_train_signers=3, num_val_signers=1, num_test_signers=1, repetitions=4
     )
     return list(synthesise(parameters, seed=5).dataset)
 
@@ -65,7 +64,7 @@ def with_copies(
 
 @pytest.fixture(scope="module")
 def audited(clean) -> tuple[dict[tuple[int, ...], str], dict[str, set[tuple[int, ...]]]]:
-    audit, pairs = with_copies(clean, COPIES, np.random.default_rng(1))
+    audit, pairs = with_copies(clean, 1, np.random.default_rng(1))
     return {leak.rows: leak.kind for leak in audit.leaks}, pairs
 
 
@@ -73,7 +72,7 @@ def audited(clean) -> tuple[dict[tuple[int, ...], str], dict[str, set[tuple[int,
 def test_a_copy_is_found_whatever_was_done_to_it(audited, change):
     found, pairs = audited
 
-    assert [found.get(pair) for pair in pairs[change]] == [KIND_OF.get(change, "near")] * COPIES
+    assert [found.get(pair) for pair in pairs[change]] == [KIND_OF.get(change, "near")]
 
 
 def test_nothing_is_found_but_what_was_planted(audited):
@@ -135,7 +134,7 @@ NOISY = [pytest.param(seed, jitter, marks=pytest.mark.slow)
 
 @pytest.mark.parametrize(("seed", "jitter"), [(0, 0.012), *NOISY])
 def test_takes_of_the_same_signer_on_the_same_day_are_no_copies(seed, jitter):
-    num_glosses = 4 if jitter < 0.05 else 12
+    num_glosses = 3 if jitter < 0.05 else 12
     parameters = SynthesisParameters(num_glosses=num_glosses, num_train_signers=2,
                                      num_val_signers=0, num_test_signers=0, repetitions=12,
                                      jitter=jitter)  # fmt: skip
