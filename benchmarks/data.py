@@ -25,7 +25,6 @@ from slrctl.core import skeleton
 from slrctl.core.clip import Clip
 from slrctl.core.data.batches import (
     MicroBatch,
-    prepare_clips,
     training_micro_batches,
 )
 from slrctl.core.data.cache import ClipCache
@@ -144,8 +143,8 @@ def cache_rows(folder: Path, clips: Sequence[Clip], settings: Settings) -> Itera
     os.utime(path, (a_minute_ago, a_minute_ago))
 
     def ready(cache: ClipCache | None) -> None:
-        prepared = prepare_clips(load_dataset(path, cache=cache), settings)
-        sum(float(clip.landmarks[0, 0, 0]) for clip in prepared.clips)
+        dataset = load_dataset(path, prepare=settings.prepare, cache=cache)
+        sum(float(clip.landmarks[0, 0, 0]) for clip in dataset)
 
     ready(cache)
     first, later = seconds_of(lambda: ready(None), 1), seconds_of(lambda: ready(cache))

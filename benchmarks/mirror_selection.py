@@ -24,7 +24,6 @@ import torch
 from slrctl.core.data.batches import (
     evaluation_batches,
     num_batches,
-    prepare_clips,
     training_micro_batches,
 )
 from slrctl.core.data.dataset import SignDataset, load_dataset
@@ -115,20 +114,18 @@ def train_and_ask(settings: Settings, fold: Fold) -> dict[str, Any]:
     """Accuracy on the held-out clips as recorded, mirrored, and by both forms together."""
     started = time.process_time()
     asked = with_mirrored_copies(fold.asked)
-    prepared = prepare_clips(asked, settings)
-    watched = replace(prepared, clips=prepared.clips[:8])  # the loop wants something to validate on
+    watched = replace(asked, clips=asked[:8])  # the loop wants something to validate on
     data = TrainingData(
         training=lambda epoch, start: training_micro_batches(
             fold.train, settings, epoch, device=CPU, start=start
         ),
         num_batches=num_batches(len(fold.train), settings.train.batch_size),
-        validation=lambda: evaluation_batches(watched, settings.evaluate.batch_size),
+        validation=lambda: evaluation_batches(watched, settings),
     )
     state = TrainingState.initial(settings, fold.train.classes, CPU)
     for _ in train_epochs(state, data):
         pass
-    batches = evaluation_batches(prepared, settings.evaluate.batch_size)
-    predictions = predict(state.model, asked, batches, CPU)
+    predictions = predict(state.model, asked, evaluation_batches(asked, settings), CPU)
     is_mirrored = np.array([clip_id.endswith(MIRRORED) for clip_id in predictions.clip_ids])
     is_right = predictions.predicted == predictions.target
     # A copy follows its clip, so both halves are in one order.

@@ -15,15 +15,15 @@ import sys
 import time
 
 import torch
-from training import random_micro_batches, settings_with
+from training import CLASSES, clips_of, settings_with
 
-from slrctl.core.data.batches import MicroBatch
+from slrctl.core.data.batches import MicroBatch, clip_batch
 from slrctl.settings import Settings
 from slrctl.training.loop import TrainingData, train_epochs
 from slrctl.training.processes import joined_group
 from slrctl.training.state import TrainingState
 
-CLIPS, NUM_FRAMES, STEPS = 12, 64, 10
+CLIPS, STEPS = 12, 10
 CPU = torch.device("cpu")
 
 
@@ -33,7 +33,7 @@ def main() -> None:
         return
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
     measured = [(together(1), together(2), apart(2)) for _ in range(rounds)]
-    print(f"{CLIPS} clips of {NUM_FRAMES} frames a process and step, CMCL, fp32, a thread each\n")
+    print(f"{CLIPS} clips a process and step, CMCL, fp32, a thread each\n")
     print("| round | one, clips/s | two together | over one | two that do not know each other |")
     print("|---|---|---|---|---|")
     for number, (one, two, strangers) in enumerate(measured, start=1):
@@ -46,11 +46,10 @@ def rate() -> float:
     settings: Settings = settings_with("cmcl.preset=balanced")
     torch.set_num_threads(1)
     with joined_group("cpu") as group:
-        micro_batches = [
-            MicroBatch(one.index * group.size + group.rank, one.clips)
-            for one in random_micro_batches(CLIPS, NUM_FRAMES, group.rank)
-        ]
-        state = TrainingState.initial(settings, tuple(map(str, range(100))), CPU)
+        clips = clips_of(CLIPS)[:]
+        batch = clip_batch(clips, CLASSES, settings, epoch=group.rank)
+        micro_batches = [MicroBatch(group.rank, batch)]
+        state = TrainingState.initial(settings, CLASSES, CPU)
         data = TrainingData(
             lambda epoch, start: (micro_batches for _ in range(STEPS + 2)),
             STEPS + 2,

@@ -4,19 +4,17 @@ Run as `python examples/predict.py RUN CLIPS`.
 """
 
 import sys
-from dataclasses import replace
 
 import torch
 
-from slrctl import collate, load_dataset, load_run, prepare_clip
+from slrctl import clip_batch, load_dataset, load_run
 
 
 def main(run_dir: str, clips_path: str) -> None:
     run = load_run(run_dir)
     dataset = load_dataset(clips_path, run.settings.data, classes=run.classes)
     for clip in dataset:
-        landmarks = prepare_clip(clip.landmarks, run.settings.prepare, aspect=clip.aspect)
-        batch = collate([replace(clip, landmarks=landmarks)])
+        batch = clip_batch([clip], run.classes, run.settings)
         with torch.no_grad():
             probabilities = run.model(batch).logits.softmax(-1)[0]
         label = int(probabilities.argmax())

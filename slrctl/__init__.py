@@ -19,12 +19,14 @@ if TYPE_CHECKING:
     from slrctl.core.cmcl import contrastive_loss as contrastive_loss
     from slrctl.core.cmcl import cycle_loss as cycle_loss
     from slrctl.core.cmcl import temporal_loss as temporal_loss
+    from slrctl.core.data.batches import clip_batch as clip_batch
     from slrctl.core.data.dataset import SignDataset as SignDataset
     from slrctl.core.data.dataset import load_dataset as load_dataset
     from slrctl.core.data.prepare import prepare_clip as prepare_clip
     from slrctl.core.model.fusion import CrossModalAttentionFusion as CrossModalAttentionFusion
     from slrctl.core.model.siformer import SiFormer as SiFormer
     from slrctl.core.model.siformer import SiFormerOutput as SiFormerOutput
+    from slrctl.core.model.streamformer import StreamFormer as StreamFormer
     from slrctl.runs.checkpoint import LoadedRun as LoadedRun
     from slrctl.runs.checkpoint import load_run as load_run
     from slrctl.settings import Settings as Settings
@@ -41,12 +43,14 @@ _PLACES = {
     "contrastive_loss": "slrctl.core.cmcl",
     "cycle_loss": "slrctl.core.cmcl",
     "temporal_loss": "slrctl.core.cmcl",
+    "clip_batch": "slrctl.core.data.batches",
     "SignDataset": "slrctl.core.data.dataset",
     "load_dataset": "slrctl.core.data.dataset",
     "prepare_clip": "slrctl.core.data.prepare",
     "CrossModalAttentionFusion": "slrctl.core.model.fusion",
     "SiFormer": "slrctl.core.model.siformer",
     "SiFormerOutput": "slrctl.core.model.siformer",
+    "StreamFormer": "slrctl.core.model.streamformer",
     "LoadedRun": "slrctl.runs.checkpoint",
     "load_run": "slrctl.runs.checkpoint",
     "Settings": "slrctl.settings",

@@ -38,7 +38,22 @@ RECIPES: dict[str, dict[str, Any]] = {
             "clip_gradient": 0.0,
             "label_smoothing": 0.0,
         },
-        "augment": {"geometric": 0.5, "mirror": 0.0, "speed": 1.0},
+        "augment": {
+            "geometric": 0.5,
+            "mirror": 0.0,
+            "affine": 0.0,
+            "jitter": 0.0,
+            "noise": 0.001,
+            "proportions": 0.0,
+            "hand_size": 0.0,
+            "time_warp": 0.0,
+            "time_cut": 0.0,
+            "speed": 1.0,
+            "frame_dropout": 0.0,
+            "hand_dropout": 0.0,
+        },
+        "prepare": {"letterbox": False, "trim_rest": False, "fill_gaps": 0, "num_frames": 0},
+        "model": {"name": "siformer", "dropout": 0.1},
     },
 }
 

@@ -89,6 +89,14 @@ class PrepareSettings(Section):
     """drop: a hand at the edge of the image counts as missing, because trackers guess there."""
     dominant_hand: Literal["as_signed", "right"] = "as_signed"
     """right: clips whose left hand does more are mirrored, in training and evaluation alike."""
+    letterbox: bool = True
+    """Give x and y one scale where the image is not square."""
+    trim_rest: bool = True
+    """Cut off frames before the first and after the last that shows a hand."""
+    fill_gaps: Annotated[int, Field(strict=True, ge=0, le=1000)] = 5
+    """Longest gap, in frames, in which an undetected landmark is interpolated; 0: none."""
+    num_frames: Annotated[int, Field(strict=True, ge=0, le=10_000)] = 32
+    """Frames that every clip is resampled to; 0: clips keep theirs, up to `model.max_frames`."""
     rectify: bool = False
     """Clamp finger joints to anatomical ranges (kinematic rectification)."""
     rectify_alpha: Probability = 0.4
@@ -98,7 +106,7 @@ class PrepareSettings(Section):
 class AugmentSettings(Section):
     enabled: bool = True
     """Augment training clips; false turns off everything in this section."""
-    geometric: Probability = 0.5
+    geometric: Probability = 0.0
     """Probability that a clip gets one of rotation, shear, squeeze and arm rotation."""
     rotation_degrees: NonNegative = 13.0
     """Largest rotation of the whole clip about the image centre, either way."""
@@ -110,25 +118,54 @@ class AugmentSettings(Section):
     """Largest rotation of an arm joint, either way; the hand follows its wrist."""
     arm_probability: Probability = 0.3
     """Probability that a given arm joint is rotated, once arm rotation was drawn."""
-    mirror: Probability = 0.0
+    mirror: Probability = 0.5
     """Probability that a clip is mirrored, left and right hand swapped."""
+    affine: Annotated[float, Field(ge=0, le=4)] = 1.0
+    """Strength of random rotation, stretching and slant; 1 is up to 13 degrees, 15 % and 0.1."""
+    proportions: Annotated[float, Field(ge=0, le=4)] = 1.0
+    """Strength of random scale and shift of hands and arms beside the shoulders; 1 is up to 15 %
+    and a tenth of their width."""
+    hand_size: Annotated[float, Field(ge=0, le=0.5)] = 0.2
+    """Largest share by which a hand is scaled beside the body."""
+    time_warp: Annotated[float, Field(ge=0, le=1)] = 0.25
+    """How much the speed varies within a clip: up to exp(2 x this) either way. Needs
+    `prepare.num_frames`, as `time_cut` does."""
+    time_cut: Annotated[float, Field(ge=0, le=0.4)] = 0.1
+    """Largest share of a clip cut off at its start and at its end."""
     speed: Annotated[float, Field(ge=1, le=4)] = 1.0
     """Clips are resampled to between 1/speed and speed times their length; 1 is off."""
-    frame_dropout: Share = 0.0
+    frame_dropout: Share = 0.1
     """Probability that a frame loses all its landmarks."""
     joint_dropout: Share = 0.0
     """Probability that a landmark is lost in a frame."""
-    hand_dropout: Share = 0.0
+    hand_dropout: Share = 0.05
     """Probability that one hand is lost in the whole clip."""
-    noise: NonNegative = 0.001
+    jitter: NonNegative = 0.004
+    """Standard deviation of the noise on landmarks before normalisation, in shoulder distances."""
+    noise: NonNegative = 0.0
     """Standard deviation of the noise on present landmarks, in units of their box."""
 
 
 class ModelSettings(Section):
-    name: Literal["siformer", "spoter"] = "siformer"
-    """siformer: an encoder per stream; spoter: one encoder over all features, the comparison."""
+    name: Literal["streamformer", "siformer", "spoter", "gru", "conv"] = "streamformer"
+    """streamformer: an encoder per stream; siformer: the published one; spoter, gru, conv: one
+    network over all features, to compare."""
+    embed_dim: Positive = 96
+    """Features of a stream in streamformer, a multiple of 2 x `num_heads`."""
+    joint_dim: Positive = 192
+    """Features of the joined streams in streamformer; of gru and conv."""
+    num_heads: Positive = 4
+    """Attention heads of streamformer and conv."""
+    num_stream_layers: Layers = 1
+    """Recurrent layers of a stream's encoder in streamformer."""
+    num_joint_layers: Annotated[int, Field(strict=True, ge=0, le=1_000)] = 1
+    """Recurrent layers of the joined streams in streamformer."""
+    kernel_size: Annotated[int, Field(strict=True, ge=1, le=99)] = 5
+    """Frames under a convolution of conv, an odd number."""
+    pooling_dropout: Share = 0.3
+    """Dropout before the classifier of streamformer, gru and conv."""
     attention: Literal["full", "prob", "first_frame"] = "full"
-    """Self-attention of the encoders; first_frame does what the published code does."""
+    """Self-attention of siformer and spoter; first_frame does what the published code does."""
     cross_attention: bool = True
     """Fuse the streams by cross-modal attention after their encoders."""
     num_encoder_layers: Layers = 3
@@ -139,12 +176,19 @@ class ModelSettings(Section):
     decoder_heads: Positive = 9
     ffn_dim: Positive = 2048
     """Width of the feed-forward layers."""
-    dropout: Share = 0.1
+    dropout: Share = 0.2
     max_frames: Positive = 204
     """Longest clip the model takes; longer ones are resampled evenly to this length."""
 
     @model_validator(mode="after")
     def _heads_divide_their_width(self) -> Self:
+        if self.embed_dim % (2 * self.num_heads) or self.joint_dim % (2 * self.num_heads):
+            raise ValueError(
+                f"model.embed_dim ({self.embed_dim}) and model.joint_dim ({self.joint_dim}) must "
+                f"be multiples of 2 * model.num_heads ({2 * self.num_heads})"
+            )
+        if self.kernel_size % 2 == 0:
+            raise ValueError(f"model.kernel_size ({self.kernel_size}) must be odd")
         for key, widths in _WIDTHS_OF_HEADS.items():
             heads, common = getattr(self, key), math.gcd(*widths)
             for width in widths:
@@ -156,6 +200,9 @@ class ModelSettings(Section):
                     )
         return self
 
+
+MODELS_WITH_STREAMS = "streamformer", "siformer"
+"""Models that encode the streams apart, so that CMCL can compare them."""
 
 # Widths of the flattened landmarks of a hand, of the body and of all three streams.
 _WIDTHS_OF_HEADS = {
@@ -209,22 +256,22 @@ CMCL_TERMS = tuple(
 
 
 class TrainSettings(Section):
-    epochs: Positive = 36
+    epochs: Positive = 60
     """Passes over the training clips."""
     patience: Annotated[int, Field(ge=0)] = 0
     """Stop after so many epochs in a row without an improvement: more validation clips right than
     ever, or as many at a lower cross-entropy. 0: train all epochs."""
-    batch_size: Positive = 24
+    batch_size: Positive = 32
     """Clips in a step, of all processes together."""
     accumulate: Positive = 1
     """Shares of a step that each process computes one after the other, to save memory."""
-    learning_rate: Annotated[float, Field(gt=0)] = 3e-4
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     """Highest learning rate of the schedule."""
-    weight_decay: NonNegative = 0.01
+    weight_decay: NonNegative = 0.05
     schedule: Literal["constant", "multistep", "cosine"] = "cosine"
     """Learning rate over the epochs; multistep: times 0.1 at 60 % and at 80 %."""
-    warmup_epochs: NonNegative = 1.0
-    """Epochs over which the learning rate rises from 0."""
+    warmup_epochs: NonNegative | None = None
+    """Epochs over which the learning rate rises from 0; a fifteenth of all if absent."""
     clip_gradient: NonNegative = 1.0
     """Largest norm of the gradient; 0: no limit."""
     label_smoothing: Share = 0.1
@@ -264,7 +311,7 @@ class Settings(Section):
     seed: Annotated[int, Field(strict=True, ge=0)] = 379
     """Everything random in a run follows from this number."""
     recipe: Literal["slrctl", "siformer"] = "slrctl"
-    """siformer: the published optimizer, schedule and augmentation."""
+    """siformer: the published model, preparation, augmentation, optimizer and schedule."""
     data: DataSettings = DataSettings()
     prepare: PrepareSettings = PrepareSettings()
     augment: AugmentSettings = AugmentSettings()
@@ -279,6 +326,15 @@ class Settings(Section):
         return cls.model_validate(reduce(merge, layers, {}))
 
     @model_validator(mode="after")
+    def _frames_fit_the_model(self) -> Self:
+        if self.prepare.num_frames > self.model.max_frames:
+            raise ValueError(
+                f"prepare.num_frames ({self.prepare.num_frames}) must not exceed model.max_frames "
+                f"({self.model.max_frames})"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _cmcl_has_what_it_needs(self) -> Self:
         cmcl = self.cmcl
         if cmcl.adaptive and not cmcl.is_on:
@@ -286,10 +342,10 @@ class Settings(Section):
                 "cmcl.adaptive is true but both lambdas are 0, so there is nothing to schedule; "
                 "pass --cmcl adaptive, or a lambda above 0"
             )
-        if cmcl.is_on and self.model.name != "siformer":
+        if cmcl.is_on and self.model.name not in MODELS_WITH_STREAMS:
             raise ValueError(
                 f"cmcl compares three streams, but model.name {self.model.name!r} has one; set "
-                "model.name to 'siformer', or cmcl.preset to 'off'"
+                "model.name to 'streamformer' or 'siformer', or cmcl.preset to 'off'"
             )
         if cmcl.is_on and not self.model.cross_attention:
             raise ValueError(

@@ -7,8 +7,8 @@ from slrctl.cli import app
 
 # A model that trains in a second: 8 training clips, two steps an epoch.
 TINY = [
-    "--set=model.ffn_dim=16",
-    "--set=model.num_encoder_layers=1",
+    "--set=model.embed_dim=16",
+    "--set=model.joint_dim=16",
     "--set=evaluate.resamples=100",
     "--epochs=2",
     "--batch-size=4",

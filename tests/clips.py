@@ -19,6 +19,19 @@ def prepared_clip(rng: torch.Generator, clip_id: str, num_frames: int, gloss: st
     return Clip(clip_id, gloss, landmarks.astype(np.float32))
 
 
+def signing_clip(seed: int, num_frames: int, gloss: str = "0") -> Clip:
+    """A person in the image; single landmarks are missing, and hands come and go."""
+    rng = np.random.default_rng(seed)
+    landmarks = rng.uniform(0.2, 0.8, (num_frames, 54, 2)).astype(np.float32)
+    trunk = [skeleton.NOSE, skeleton.NECK, skeleton.RIGHT_SHOULDER, skeleton.LEFT_SHOULDER]
+    places = np.array([(0.5, 0.3), (0.5, 0.5), (0.38, 0.5), (0.62, 0.5)])
+    landmarks[:, trunk] = places + rng.normal(0, 0.01, (num_frames, 4, 2))
+    landmarks[rng.random((num_frames, 54)) < 0.1] = np.nan
+    for hand in (skeleton.LEFT_HAND, skeleton.RIGHT_HAND):
+        landmarks[rng.random(num_frames) < 0.3, hand] = np.nan
+    return Clip(f"clip {seed}", gloss, landmarks)
+
+
 def whole_batches(
     dataset: SignDataset, settings: Settings, epoch: int, start: int = 0
 ) -> Iterator[ClipBatch]:

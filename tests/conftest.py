@@ -11,12 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from clips import prepared_clip
+from clips import prepared_clip, signing_clip
 
+from slrctl.core import skeleton
 from slrctl.core.clip import ClipBatch, collate
+from slrctl.core.data.batches import clip_batch
 from slrctl.core.data.dataset import SignDataset
 from slrctl.core.data.splits import Splits, choose_splits
 from slrctl.core.data.synthetic import SynthesisParameters, synthesise
+from slrctl.layers import RECIPES
 from slrctl.settings import DataSettings, Settings
 
 # Tiny tensors gain nothing from a second thread, and parallel test workers lose by it.
@@ -71,8 +74,9 @@ def num_classes() -> int:
 
 @pytest.fixture(scope="session")
 def tiny_settings() -> Settings:
-    """A model of the same structure as the real one, small enough to train in a second."""
+    """The published model and preparation, small enough to train in a second."""
     return Settings.layered(
+        RECIPES["siformer"],
         {
             "model": {
                 "num_encoder_layers": 2,
@@ -84,12 +88,35 @@ def tiny_settings() -> Settings:
                 "epochs": 2,
                 "batch_size": 4,
                 "learning_rate": 1e-3,
+                "weight_decay": 0.01,
+                "schedule": "cosine",
                 "warmup_epochs": 0.5,
+                "clip_gradient": 1.0,
+                "label_smoothing": 0.1,
                 "precision": "fp32",  # whatever the machine
             },
             "evaluate": {"resamples": 100},
+        },
+    )
+
+
+@pytest.fixture(scope="session")
+def small_settings() -> Settings:
+    """The default model, small; clips keep their frames."""
+    return Settings.layered(
+        {
+            "prepare": {"num_frames": 0},
+            "model": {"embed_dim": 16, "joint_dim": 24, "num_heads": 2, "max_frames": 12},
         }
     )
+
+
+@pytest.fixture
+def placed_batch(small_settings: Settings) -> ClipBatch:
+    """Three clips of 12, 9 and 10 frames with placed landmarks; one has no left hand."""
+    clips = [signing_clip(1, 12, "0"), signing_clip(2, 9, "2"), signing_clip(3, 10, "3")]
+    clips[1].landmarks[:, skeleton.LEFT_HAND] = np.nan
+    return clip_batch(clips, ["0", "1", "2", "3"], small_settings, is_canonical=True)
 
 
 @pytest.fixture

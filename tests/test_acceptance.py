@@ -37,7 +37,7 @@ def readme_commands() -> list[list[str]]:
 
 
 @pytest.mark.slow
-def test_the_readmes_commands_train_to_90_percent_on_signers_never_seen(tmp_path):
+def test_the_readmes_commands_train_to_95_percent_on_signers_never_seen(tmp_path):
     commands = readme_commands()
     assert commands[:2] == [["train", "--cmcl", "balanced"], ["evaluate"]]
 
@@ -46,7 +46,7 @@ def test_the_readmes_commands_train_to_90_percent_on_signers_never_seen(tmp_path
 
     (summary_path,) = tmp_path.glob("runs/*/summary.json")
     summary = json.loads(summary_path.read_text())
-    assert summary["test"]["accuracy"] >= 0.90
+    assert summary["test"]["accuracy"] >= 0.95
     evaluated = json.loads((summary_path.parent / "evaluation-test" / "metrics.json").read_text())
     assert evaluated["accuracy"] == summary["test"]["accuracy"]
 
@@ -56,7 +56,7 @@ def test_real_signs_of_a_signer_never_seen_are_recognised_98_times_in_100(tmp_pa
     path = shared_data / "asl14.parquet"
 
     result = slrctl(
-        "train", "--train", path, "--cmcl", "balanced", "--json", folder=tmp_path,
+        "train", "--train", path, "--cmcl", "balanced", "--epochs=20", "--json", folder=tmp_path,
     )  # fmt: skip
 
     assert json.loads(result.stdout)["test"]["accuracy"] >= 0.98

@@ -22,8 +22,8 @@ GLOSSES = (
 )
 IDS = ("../up", "nul\x00", "line\nbreak", "\x1b]0;title\x07", "@sum(1)", "[bold]", "a" * 10_000)
 SMALL = [
-    *("--set", "model.ffn_dim=16", "--set", "model.num_encoder_layers=1"),
-    *("--set", "model.num_decoder_layers=1", "--set", "evaluate.resamples=100"),
+    *("--set", "model.embed_dim=16", "--set", "model.joint_dim=16"),
+    *("--set", "evaluate.resamples=100"),
 ]
 
 

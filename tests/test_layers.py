@@ -90,6 +90,30 @@ def test_the_recipe_lies_under_the_config_file_wherever_it_was_named():
     assert resolved.origins["train.learning_rate"] == "recipe siformer"
 
 
+def test_the_published_recipe_is_that_of_the_paper_whatever_the_defaults_are():
+    settings = resolve(read_overrides(["recipe=siformer"])).settings
+
+    assert settings.prepare.model_dump() == {
+        **{"hand_box": 1.2, "edge_hands": "keep", "dominant_hand": "as_signed"},
+        **{"letterbox": False, "trim_rest": False, "fill_gaps": 0, "num_frames": 0},
+        **{"rectify": False, "rectify_alpha": 0.4},
+    }
+    augment = settings.augment.model_dump()
+    assert {name: value for name, value in augment.items() if value not in (0, 1)} == {
+        **{"geometric": 0.5, "rotation_degrees": 13, "shear": 0.1, "squeeze": 0.15},
+        **{"arm_degrees": 4, "arm_probability": 0.3, "noise": 0.001},
+    }
+    assert [name for name, value in augment.items() if value == 1] == ["enabled", "speed"]
+    train = {**settings.train.model_dump(), **settings.model.model_dump()}
+    published = {
+        **{"epochs": 100, "batch_size": 24, "learning_rate": 1e-4, "weight_decay": 1e-8},
+        **{"schedule": "multistep", "warmup_epochs": 0, "clip_gradient": 0, "label_smoothing": 0},
+        **{"name": "siformer", "attention": "full", "num_encoder_layers": 3, "ffn_dim": 2048},
+        **{"num_decoder_layers": 2, "dropout": 0.1, "max_frames": 204, "cross_attention": True},
+    }
+    assert {name: train[name] for name in published} == published
+
+
 def test_the_saved_tree_resolves_to_itself():
     first = resolve(read_overrides(["recipe=siformer", "cmcl.preset=adaptive", "seed=3"])).settings
 
@@ -141,7 +165,10 @@ def test_a_typo_suggests_the_nearest_key(assignment, nearest):
         ("train.epochs=many", r"train\.epochs: .*integer.*not 'many' \(from --set"),
         ("train.learning_rate=inf", r"train\.learning_rate: .*finite"),
         ("cmcl.lambda_consistency=-1", r"cmcl\.lambda_consistency: .*greater than or equal to 0"),
-        ("model.name=resnet", r"model\.name: .*'siformer' or 'spoter'"),
+        (
+            "model.name=resnet",
+            r"model\.name: .*'streamformer', 'siformer', 'spoter', 'gru' or 'conv'",
+        ),
         ("train=3", r"train is a section"),
         ("train.epochs", r"expected section\.key=value"),
         ("=3", r"expected section\.key=value"),
@@ -154,6 +181,10 @@ def test_a_typo_suggests_the_nearest_key(assignment, nearest):
             r"model\.hand_heads is 5, which must divide .* 42; take one of 1, 2",
         ),
         ("model.fusion_heads=4", r"must divide the stream's width 42; take one of 1, 2, 3, 6"),
+        ("prepare.num_frames=205", r"num_frames \(205\) must not exceed .*max_frames \(204\)"),
+        ("model.embed_dim=100", r"model\.embed_dim \(100\) .* multiples of .* \(8\)"),
+        ("model.joint_dim=100", r"model\.joint_dim \(100\) .* multiples of .* \(8\)"),
+        ("model.kernel_size=4", r"model\.kernel_size \(4\) must be odd"),
         ("modle={}", r"no setting 'modle'"),
         ("cmcl.temperature=1e-38", r"cmcl\.temperature: .*greater than or equal to 0\.001"),
         ("seed=-1", r"seed: .*greater than or equal to 0"),
@@ -177,7 +208,7 @@ def test_a_wrong_value_is_named_with_its_rule(assignment, message):
     ("assignments", "advice"),
     [
         (["cmcl.preset=balanced", "model.cross_attention=false"], "pass --cross-attention"),
-        (["cmcl.preset=balanced", "model.name=spoter"], "set model.name to 'siformer'"),
+        (["cmcl.preset=balanced", "model.name=spoter"], "set model.name to 'streamformer' or "),
         (["cmcl.adaptive=true"], "pass --cmcl adaptive"),
     ],
 )

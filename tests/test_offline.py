@@ -23,8 +23,8 @@ sys.addaudithook(watch)
 """
 RUN = WATCHED + "from slrctl.cli import main; main()"
 SMALL = [
-    *("--epochs", "1", "--set", "model.ffn_dim=16", "--set", "model.num_encoder_layers=1"),
-    *("--set", "model.num_decoder_layers=1", "--set", "evaluate.resamples=100"),
+    *("--epochs", "1", "--set", "model.embed_dim=16", "--set", "model.joint_dim=16"),
+    *("--set", "evaluate.resamples=100"),
 ]
 
 VARIANT = ["--variant", "soft:cmcl.preset=balanced"]

@@ -58,7 +58,7 @@ def _lazy_group(name: str, summary: str, path: str = "") -> typer.Typer:
     return group
 
 
-app = _lazy_group("slrctl", "Train, evaluate and question SiFormer with CMCL on isolated signs.")
+app = _lazy_group("slrctl", "Train, evaluate and question recognisers of isolated signs.")
 app.add_typer(_lazy_group("data", "Read, check, convert and look at landmark clips.", path="data"))
 
 

@@ -20,7 +20,7 @@ from slrctl.core.clip import missing_hand_share
 from slrctl.core.data.cache import open_cache
 from slrctl.core.data.splits import Splits, load_splits
 from slrctl.core.devices import choose_device, choose_precision, describe_device
-from slrctl.core.model.siformer import num_parameters
+from slrctl.core.model.build import num_parameters
 from slrctl.errors import DataError, Interrupted, SlrctlError, UsageError, launched_count
 from slrctl.layers import cmcl_name
 from slrctl.reports.figures import draw_curves
@@ -28,7 +28,7 @@ from slrctl.reports.tables import overall_rows
 from slrctl.runs import folder as run_folder
 from slrctl.runs.checkpoint import is_intact
 from slrctl.runs.folder import changes, describe_machine, resume_command
-from slrctl.settings import CMCL_TERMS, Settings
+from slrctl.settings import CMCL_TERMS, MODELS_WITH_STREAMS, Settings
 from slrctl.training.find_lambdas import SHARES, LambdaReport, find_lambdas
 from slrctl.training.loop import BatchReport, EpochReport
 from slrctl.training.processes import SINGLE, ProcessGroup, StopRequest, joined_group
@@ -242,16 +242,16 @@ def _show_header(display: Display, settings: Settings, splits: Splits) -> None:
     signers = {clip.signer for split in splits.by_name.values() for clip in split} - {None}
     left, right = missing_hand_share(splits.train)
     train, patience = settings.train, settings.train.patience
-    streams = f"cross-attention {'on' if settings.model.cross_attention else 'off'}"
-    streams = "one stream" if settings.model.name == "spoter" else streams
+    streams = "one stream"
+    if settings.model.name in MODELS_WITH_STREAMS:
+        streams = f"cross-attention {'on' if settings.model.cross_attention else 'off'}"
     display.facts(
         {
             "data": f"{splits.train.name}: {counts} clips, {len(splits.train.classes)} glosses, "
             + (f"{len(signers)} signers" if signers else "signers not stated"),
             "hands": f"left missing in {100 * left:.0f} %, right in {100 * right:.0f} % of "
             "training frames",
-            "model": f"{settings.model.name}, {parameters:,} parameters, "
-            f"{settings.model.attention} attention, {streams}",
+            "model": f"{settings.model.name}, {parameters:,} parameters, {streams}",
             "loss": describe_loss(settings),
             "run": f"{train.epochs} epochs"
             + (f" or {patience} without a better one" if patience else "")

@@ -41,6 +41,8 @@ class ClipBatch:
     `is_valid` is True on a real frame and False on padding; `left_is_present` and
     `right_is_present` are True where at least one landmark of that hand was detected. Features are
     0 on padding and on missing landmarks. `target` is None where the glosses are not known.
+    `placed` are all 54 landmarks from the clip's usual neck in its usual shoulder distance; None in
+    a batch that was collated from single clips.
     """
 
     left_hand: Float[Tensor, "B T 42"]
@@ -51,6 +53,7 @@ class ClipBatch:
     right_is_present: Bool[Tensor, "B T"]
     target: Int64[Tensor, " B"] | None
     clip_ids: tuple[str, ...]
+    placed: Float[Tensor, "B T 54 2"] | None = None
 
     def __len__(self) -> int:
         return len(self.is_valid)
@@ -105,6 +108,7 @@ def batch_from_landmarks(
     is_valid: Bool[Tensor, "B T"],
     target: Int64[Tensor, " B"] | None,
     clip_ids: tuple[str, ...],
+    placed: Float[Tensor, "B T 54 2"] | None = None,
 ) -> ClipBatch:
     """Split prepared landmarks into the three streams, with the masks of present hands."""
     # A sum is NaN if one of the two is; reducing an axis of two takes several times as long.
@@ -119,6 +123,7 @@ def batch_from_landmarks(
         right_is_present=detected[:, :, skeleton.RIGHT_HAND].any(-1) & is_valid,
         target=target,
         clip_ids=clip_ids,
+        placed=None if placed is None else placed.nan_to_num(nan=0.0),
     )
 
 

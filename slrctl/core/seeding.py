@@ -65,6 +65,7 @@ own_draws = torch.random.fork_rng(devices=[])
 def initialise(module: nn.Module, seed: int) -> None:
     """Draw every weight matrix Xavier-uniform from (seed, its name); biases start at 0.
 
+    Weights of recurrent layers and convolutions are uniform within 1 / sqrt(inputs of a unit).
     Removing a module leaves the initial values of all others as they were. Position
     tables and the scales of LayerNorm keep the values their module gave them.
     """
@@ -73,6 +74,11 @@ def initialise(module: nn.Module, seed: int) -> None:
             _draw(layer.weight, seed, f"{module_name}.weight")
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
+        elif isinstance(layer, nn.GRU | nn.Conv2d):
+            fan_in = layer.hidden_size if isinstance(layer, nn.GRU) else layer.weight[0].numel()
+            for name, parameter in layer.named_parameters():
+                generator = generator_for(seed, "initial value", f"{module_name}.{name}")
+                nn.init.uniform_(parameter, -(fan_in**-0.5), fan_in**-0.5, generator=generator)
     for name, parameter in module.named_parameters():
         if name.endswith("class_query"):
             _draw(parameter, seed, name)

@@ -12,10 +12,10 @@ from jaxtyping import Float, Int64
 from torch.nn import functional as F
 
 from slrctl.core.clip import ClipBatch
-from slrctl.core.data.batches import evaluation_batches, prepare_clips
+from slrctl.core.data.batches import evaluation_batches
 from slrctl.core.data.dataset import SignDataset
 from slrctl.core.devices import map_on
-from slrctl.core.model.siformer import SiFormer, Spoter
+from slrctl.core.model.build import Model
 from slrctl.files import replacing
 from slrctl.settings import Settings
 
@@ -106,7 +106,7 @@ def write_predictions(predictions: Predictions, path: Path) -> None:
 
 
 def predict(
-    model: SiFormer | Spoter,
+    model: Model,
     dataset: SignDataset,
     batches: Iterable[ClipBatch],
     device: torch.device,
@@ -145,9 +145,7 @@ def predict(
 
 
 def predict_dataset(
-    model: SiFormer | Spoter, dataset: SignDataset, settings: Settings, device: torch.device
+    model: Model, dataset: SignDataset, settings: Settings, device: torch.device
 ) -> Predictions:
     """Prepare the clips of a data set and predict them, in batches of the evaluation's size."""
-    prepared = prepare_clips(dataset, settings)
-    batches = evaluation_batches(prepared, settings.evaluate.batch_size)
-    return predict(model, dataset, batches, device)
+    return predict(model, dataset, evaluation_batches(dataset, settings), device)

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from slrctl.core.devices import choose_device
-from slrctl.core.model.siformer import SiFormer, Spoter, build_model
+from slrctl.core.model.build import Model, build_model
 from slrctl.errors import DataError, SlrctlError
 from slrctl.files import parse_json, replacing
 from slrctl.layers import Layer, resolve
@@ -177,7 +177,7 @@ def check_tensor(name: str, given: Tensor, own: Tensor) -> None:
 class LoadedRun(NamedTuple):
     """A trained model, ready to predict, with the settings and classes it was trained with."""
 
-    model: SiFormer | Spoter
+    model: Model
     settings: Settings
     classes: tuple[str, ...]
 

@@ -14,7 +14,6 @@ from slrctl.core.data.batches import (
     MicroBatch,
     evaluation_batches,
     num_batches,
-    prepare_clips,
     training_micro_batches,
 )
 from slrctl.core.data.splits import Splits
@@ -28,9 +27,10 @@ from slrctl.training.validation import validate
 def learning_rate(settings: TrainSettings, epoch: int, share_of_epoch: float) -> float:
     """Return the learning rate after a share, 0 to 1, of an epoch, counted from 0."""
     position = epoch + share_of_epoch
-    if position < settings.warmup_epochs:
+    warmup = settings.epochs / 15 if settings.warmup_epochs is None else settings.warmup_epochs
+    if position < warmup:
         # The first step of a warm-up must not be idle, so it counts a hundredth of an epoch.
-        return settings.learning_rate * max(position, 0.01) / settings.warmup_epochs
+        return settings.learning_rate * max(position, 0.01) / warmup
     match settings.schedule:
         case "constant":
             factor = 1.0
@@ -38,8 +38,8 @@ def learning_rate(settings: TrainSettings, epoch: int, share_of_epoch: float) ->
             passed = epoch / settings.epochs
             factor = 0.01 if passed >= 0.8 else 0.1 if passed >= 0.6 else 1.0
         case "cosine":
-            length = max(settings.epochs - settings.warmup_epochs, 1e-9)
-            behind = (position - settings.warmup_epochs) / length
+            length = max(settings.epochs - warmup, 1e-9)
+            behind = (position - warmup) / length
             factor = 0.5 * (1 + math.cos(math.pi * behind))
     return settings.learning_rate * factor
 
@@ -67,7 +67,6 @@ class TrainingData(NamedTuple):
         group: ProcessGroup = SINGLE,
     ) -> Self:
         """Take the training and the validation split, as a process of the group gets them."""
-        validation = prepare_clips(splits.val, settings)
         return cls(
             training=lambda epoch, start: training_micro_batches(
                 splits.train,
@@ -80,7 +79,7 @@ class TrainingData(NamedTuple):
             ),
             num_batches=num_batches(len(splits.train), settings.train.batch_size),
             validation=lambda: evaluation_batches(
-                validation, settings.evaluate.batch_size, start=group.rank, step=group.size
+                splits.val, settings, start=group.rank, step=group.size
             ),
         )
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, cast
 
 import pandas as pd
 
-from slrctl.core.data.batches import evaluation_batches, prepare_clips
+from slrctl.core.data.batches import evaluation_batches
 from slrctl.core.data.splits import Splits
 from slrctl.core.devices import deterministic, keep_freed_memory, resolve_precision
 from slrctl.errors import Interrupted, ProcessLost, SlrctlError, TrainingDiverged, UsageError
@@ -271,10 +271,7 @@ class _Run:
         predictions = {}
         for name, split in self.splits.by_name.items():
             if name != "train":
-                prepared = prepare_clips(split, settings)
-                batches = evaluation_batches(
-                    prepared, settings.evaluate.batch_size, start=group.rank, step=group.size
-                )
+                batches = evaluation_batches(split, settings, start=group.rank, step=group.size)
                 predictions[name] = predict(
                     model, split, batches, device, gather=group.gather_in_turn
                 )

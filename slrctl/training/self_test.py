@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from slrctl.core.data.batches import evaluation_batches, prepare_clips
+from slrctl.core.data.batches import evaluation_batches
 from slrctl.core.data.splits import Splits
 from slrctl.core.data.synthetic import SynthesisParameters, synthesise
 from slrctl.core.devices import choose_device, deterministic
@@ -166,7 +166,7 @@ def _train(seed: int, device: torch.device, precision: str = "fp32") -> Training
 
 def _logits(state: TrainingState, batch_size: int) -> Tensor:
     model = state.model.eval()
-    batches = evaluation_batches(prepare_clips(_clips().val, state.settings), batch_size)
+    batches = evaluation_batches(_clips().val, state.settings, batch_size=batch_size)
     with torch.inference_mode():
         return torch.cat([model(batch.to(state.device)).logits.cpu() for batch in batches])
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from slrctl.core.cmcl.loss import CrossModalConsistencyLoss, build_loss
 from slrctl.core.devices import resolve_precision
-from slrctl.core.model.siformer import SiFormer, Spoter, build_model
+from slrctl.core.model.build import Model, build_model
 from slrctl.runs.checkpoint import check_tensor, load_module, named_tensors
 from slrctl.settings import Settings
 
@@ -107,7 +107,7 @@ class TrainingState:
     settings: Settings
     classes: tuple[str, ...]
     device: torch.device
-    model: SiFormer | Spoter
+    model: Model
     loss: CrossModalConsistencyLoss
     optimizer: torch.optim.AdamW
     progress: Progress

@@ -12,8 +12,9 @@ from slrctl.core.cmcl.alignment import ClipFacts, aligned_per_clip, is_aligned, 
 from slrctl.core.cmcl.diagnostics import effective_rank, entropy_ratio, feature_variance
 from slrctl.core.cmcl.loss import CrossModalConsistencyLoss, surprise
 from slrctl.core.devices import map_on
+from slrctl.core.model.build import Model
 from slrctl.core.model.fusion import Streams
-from slrctl.core.model.siformer import SiFormer, SiFormerOutput, Spoter
+from slrctl.core.model.siformer import SiFormerOutput
 from slrctl.errors import TrainingDiverged
 from slrctl.settings import CMCL_TERMS
 from slrctl.training.processes import SINGLE, ProcessGroup
@@ -27,7 +28,7 @@ _PerClip = dict[str, Tensor]
 
 @torch.no_grad()
 def validate(
-    model: SiFormer | Spoter,
+    model: Model,
     loss: CrossModalConsistencyLoss,
     batches: Iterable[ClipBatch],
     device: torch.device,
@@ -44,7 +45,7 @@ def validate(
         TrainingDiverged: the model gives a loss that is not finite.
     """
     model.eval()
-    has_maps = isinstance(model, SiFormer) and model.fusion is not None
+    has_maps = model.fusion is not None
 
     @torch.no_grad()
     def compute(batch: ClipBatch) -> tuple[_PerClip, tuple[str, ...]]:

@@ -19,9 +19,8 @@ from slrctl.core.data.readers.parquet import write_parquet
 
 SLRCTL = Path(sys.executable).with_name("slrctl")
 TINY = [
-    "--set=model.ffn_dim=8",
-    "--set=model.num_encoder_layers=1",
-    "--set=model.num_decoder_layers=1",
+    "--set=model.embed_dim=8",
+    "--set=model.joint_dim=8",
     "--set=evaluate.resamples=100",
     "--set=train.batch_size=8",
     "--epochs=1",

@@ -86,7 +86,7 @@ def test_data_that_changed_after_the_training_is_refused(run, tiny_path, tiny_da
 @pytest.mark.parametrize(
     ("before", "after", "code"),
     [
-        ("ffn_dim = 16", "ffn_dim = 32", 3),
+        ("joint_dim = 16", "joint_dim = 32", 3),
         ("seed = 379", "seed = 380", 3),
         ("resamples = 100", "resamples = 200", 0),
     ],

@@ -11,25 +11,31 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from calls import call, plain
 from numpy.testing import assert_allclose
 from plain_siformer import classify
 from safetensors.numpy import load_file
 
+from slrctl.core.data.batches import clip_batch
 from slrctl.core.data.prepare import prepare_clip
 from slrctl.core.data.readers.parquet import write_parquet
 from slrctl.runs.checkpoint import load_run
 from slrctl.settings import PrepareSettings
 
 TINY = [
-    "--set=model.ffn_dim=16",
-    "--set=model.num_encoder_layers=2",
-    "--set=model.num_decoder_layers=1",
     "--set=evaluate.resamples=100",
     "--epochs=1",
     "--batch-size=4",
     "--quiet",
 ]
+PUBLISHED = [
+    "--set=recipe=siformer",
+    "--set=model.ffn_dim=16",
+    "--set=model.num_encoder_layers=2",
+    "--set=model.num_decoder_layers=1",
+]
+DEFAULT = ["--set=model.embed_dim=16", "--set=model.joint_dim=16"]
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +47,16 @@ def workplace(tmp_path_factory, tiny_dataset):
     os.chdir(folder)
     try:
         for name, *options in (
-            ("full", "--cmcl=balanced"),
-            ("alone", "--no-cross-attention"),
-            ("spoter", "--set=model.name=spoter"),
-            ("rectified", "--set=prepare.rectify=true", "--set=prepare.dominant_hand=right"),
+            ("default", *DEFAULT),
+            ("full", *PUBLISHED, "--cmcl=balanced"),
+            ("alone", *PUBLISHED, "--no-cross-attention"),
+            ("spoter", *PUBLISHED, "--set=model.name=spoter"),
+            (
+                "rectified",
+                *PUBLISHED,
+                "--set=prepare.rectify=true",
+                "--set=prepare.dominant_hand=right",
+            ),
         ):
             result = call("train", "--train=tiny.parquet", f"--name={name}", *options, *TINY)
             assert result.exit_code == 0, result.output
@@ -104,6 +116,27 @@ def test_the_numbers_written_are_those_of_the_checkpoint(run, workplace, tmp_pat
     _check_numbers(written, maps, norms, there)
 
 
+def test_the_maps_written_of_the_default_model_are_those_it_computes(
+    run, workplace, tmp_path, tiny_dataset
+):
+    result = run("runs/default", "--format=json,npz", "--output", tmp_path)
+
+    assert result.exit_code == 0, result.output
+    (json_path,), (npz_path,) = tmp_path.glob("*.json"), tmp_path.glob("*.npz")
+    clip_id = json.loads(json_path.read_text())["clip"]["clip_id"]
+    loaded = load_run(workplace / "runs/default")
+    clips = [clip for clip in tiny_dataset if clip.clip_id == clip_id]
+    with torch.no_grad():
+        output = loaded.model(
+            clip_batch(clips, loaded.classes, loaded.settings), return_attention=True
+        )
+    with np.load(npz_path, allow_pickle=False) as arrays:
+        assert_allclose(arrays["logits"], output.logits[0], rtol=1e-4, atol=1e-5)
+        for name, weights in output.attention._asdict().items():
+            assert_allclose(arrays[f"fusion.{name}"], weights[0], rtol=1e-4, atol=1e-6)
+            assert weights.shape[-2:] == (32, 32)
+
+
 def _assert_close(found, expected):
     """Float32 against float64 through a whole model."""
     assert_allclose(found, expected, rtol=2e-4, atol=2e-6)
@@ -136,7 +169,7 @@ def _check_numbers(written, maps, norms, there):
     assert found == pytest.approx(total / len(rows), rel=1e-2, abs=1e-7)
 
 
-@pytest.mark.parametrize("name", ["full", "rectified"])
+@pytest.mark.parametrize("name", ["default", "full", "rectified"])
 def test_a_clip_gets_the_logits_of_an_evaluation(run, workplace, tmp_path, name):
     """Rectifying twice, for one, would give others."""
     options = ["--split=test", "--output", tmp_path]
@@ -238,6 +271,8 @@ def test_a_clip_and_a_gloss_can_be_named(run, tiny_dataset):
 @pytest.mark.parametrize(
     ("name", "layer", "pictures", "text"),
     [
+        ("default", None, True, "left hand reads right hand"),
+        ("default", "decoder-1", False, "class query reads all streams"),
         ("full", "encoder-2", False, "left hand reads itself"),
         ("full", "decoder-1", False, "class query reads all streams"),
         ("alone", None, True, "class query reads all streams"),
@@ -306,7 +341,7 @@ def test_a_run_that_prepares_clips_otherwise_is_compared_on_the_same_ones(run, t
     assert ids[0] == ids[1]
 
 
-@pytest.mark.parametrize(("name", "order"), [("full", "attention"), ("spoter", "class query")])
+@pytest.mark.parametrize(("name", "order"), [("default", "attention"), ("spoter", "class query")])
 def test_faithfulness_ends_with_a_verdict(run, tmp_path, name, order):
     result = run(f"runs/{name}", "--faithfulness", "--format=terminal,json", "--output", tmp_path)
 

@@ -79,7 +79,7 @@ def test_settings_are_shown_a_line_each_with_their_origin():
     shown = {line.split()[0]: line.split()[1:] for line in lines}
     assert shown["train.epochs"] == ["3", "--epochs"]
     assert shown["seed"] == ["4", "--set", "seed"]
-    assert shown["model.dropout"] == ["0.1", "default"]
+    assert shown["model.dropout"] == ["0.2", "default"]
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_the_help_of_train_names_every_flag_its_panel_and_its_default():
     names = {word for word in shown.split() if word.startswith("--")}
     assert names >= {*FLAGS, "--no-cross-attention", "--name", "--resume", "--set", "--config"}
     words = " ".join(shown.replace("│", " ").split())
-    assert "[default: 36]" in words
+    assert "[default: 60]" in words
     assert "[default: on]" in words
     assert "slrctl train --cmcl balanced" in words
 

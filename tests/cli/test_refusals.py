@@ -34,7 +34,7 @@ REFUSALS = [
     ("evaluate --data none.csv", 3, "none.csv"),
     ("evaluate --output theirs", 2, "predictions.parquet"),
     ("inspect-attention --format=gif", 2, "terminal, png, svg, pdf, html"),
-    ("inspect-attention --layer=encoder-9", 2, "fusion, encoder-1"),
+    ("inspect-attention --layer=encoder-9", 2, "fusion, decoder-1"),
     ("inspect-attention --clip=nobody", 2, "--clip 'nobody'"),
     ("inspect-attention --gloss=nothing", 2, "--gloss 'nothing'"),
     ("inspect-attention --gloss=a --worst=2", 2, "--worst"),

@@ -12,8 +12,8 @@ from slrctl.runs import folder as run_folder
 from slrctl.runs.checkpoint import is_intact
 
 TINY = [
-    "--set=model.ffn_dim=16",
-    "--set=model.num_encoder_layers=1",
+    "--set=model.embed_dim=16",
+    "--set=model.joint_dim=16",
     "--set=evaluate.resamples=100",
     "--set=data.cache=false",
     "--batch-size=4",

@@ -18,8 +18,8 @@ from slrctl.runs.folder import is_held
 
 # Two batches an epoch; saved after each of them.
 TINY = [
-    "--set=model.ffn_dim=16",
-    "--set=model.num_encoder_layers=1",
+    "--set=model.embed_dim=16",
+    "--set=model.joint_dim=16",
     "--set=evaluate.resamples=100",
     "--set=augment.mirror=0.5",
     "--set=train.save_seconds=0",

@@ -14,7 +14,7 @@ import torch
 from commands import num_epochs, wait_until
 from torch.testing import assert_close
 
-from slrctl.core.data.batches import evaluation_batches, prepare_clips
+from slrctl.core.data.batches import evaluation_batches
 from slrctl.core.data.dataset import load_dataset
 from slrctl.core.data.readers.parquet import write_parquet
 from slrctl.runs.checkpoint import load_checkpoint, load_run
@@ -22,9 +22,10 @@ from slrctl.runs.checkpoint import load_checkpoint, load_run
 # 8 clips an epoch in batches of 6 and of 2, which leaves one of three processes without a clip;
 # 10 epochs are 20 steps. 4 clips of validation in batches of 3 and 1.
 TINY = [
-    "--set=model.ffn_dim=16",
-    "--set=model.num_encoder_layers=1",
+    "--set=model.embed_dim=16",
+    "--set=model.joint_dim=16",
     "--set=model.dropout=0",
+    "--set=model.pooling_dropout=0",
     "--set=evaluate.resamples=100",
     "--set=evaluate.batch_size=3",
     "--set=train.diagnostics_every=4",
@@ -71,7 +72,7 @@ def trained(commands, train):
 def logits_of(run_dir, clips):
     run = load_run(run_dir)
     dataset = load_dataset(clips)
-    (batch,) = evaluation_batches(prepare_clips(dataset, run.settings), 100)
+    (batch,) = evaluation_batches(dataset, run.settings, batch_size=100)
     with torch.no_grad():
         return run.model(batch).logits
 

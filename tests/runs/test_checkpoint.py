@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch.testing import assert_close
 
-from slrctl.core.model.siformer import build_model
+from slrctl.core.model.build import build_model
 from slrctl.errors import DataError, SlrctlError
 from slrctl.runs import folder as run_folder
 from slrctl.runs.checkpoint import (

@@ -13,10 +13,9 @@ from slrctl.core.data.readers.parquet import write_parquet
 
 EPOCHS = 500
 TINY = [
-    "--set=model.ffn_dim=8",
-    "--set=model.max_frames=12",
-    "--set=model.num_encoder_layers=1",
-    "--set=model.num_decoder_layers=1",
+    "--set=model.embed_dim=8",
+    "--set=model.joint_dim=8",
+    "--set=prepare.num_frames=8",
     "--set=evaluate.resamples=100",
     "--batch-size=8",
     "--cmcl=balanced",

@@ -55,9 +55,13 @@ def same_tensors(first, second):
     return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
 
 
+@pytest.mark.parametrize("name", ["siformer", "streamformer", "conv"])
 def test_two_trainings_with_one_seed_are_equal_to_the_bit_and_another_seed_differs(
-    settings, tiny_splits
+    tiny_settings, tiny_splits, name
 ):
+    cmcl = {} if name == "conv" else BALANCED
+    size = {"embed_dim": 16, "joint_dim": 16, "num_heads": 2}
+    settings = Settings.layered(tiny_settings.model_dump(), cmcl, {"model": {"name": name, **size}})
     first, reports = trained(settings, tiny_splits)
     second, again = trained(settings, tiny_splits)
     _, others = trained(settings.model_copy(update={"seed": 1}), tiny_splits, steps=1)
@@ -155,7 +159,11 @@ def test_without_cmcl_its_terms_are_not_computed_in_training(tiny_settings, tiny
     assert metrics["train_loss"] == metrics["train_classification"]
 
 
-@pytest.mark.parametrize("changes", [{"name": "spoter"}, {"cross_attention": False}])
+@pytest.mark.parametrize(
+    "changes",
+    [{"name": "spoter"}, {"cross_attention": False}, {"name": "gru"}, {"name": "conv"}],
+    ids=str,
+)
 def test_models_without_cross_attention_train_too(tiny_settings, tiny_splits, changes):
     settings = Settings.layered(tiny_settings.model_dump(), {"model": changes})
 
@@ -263,6 +271,9 @@ def test_the_best_epoch_is_chosen_by_the_accuracy_its_standard_error_and_the_los
         *(("constant", 2, 0, share, factor) for share, factor in [(0.0, 0.005), (0.5, 0.25)]),
         *(("constant", 2, epoch, 0.5, factor) for epoch, factor in [(1, 0.75), (2, 1)]),
         *(("cosine", 2, epoch, 0.0, factor) for epoch, factor in [(2, 1), (6, 0.5)]),
+        # If none is given it takes a fifteenth of the epochs, here two thirds of one.
+        *(("constant", None, 0, share, factor) for share, factor in [(1 / 3, 0.5), (0.7, 1)]),
+        *(("cosine", None, epoch, 0.0, factor) for epoch, factor in [(10, 0)]),
     ],
 )
 def test_the_learning_rate_follows_its_warmup_and_its_schedule(

@@ -13,7 +13,7 @@ from slrctl.training.profile import MOST_OPERATORS, ProfileReport, profile_train
 STEPS = 2
 SMALL = Settings.layered(
     {
-        "model": {"num_encoder_layers": 1, "num_decoder_layers": 1, "ffn_dim": 16},
+        "model": {"embed_dim": 16, "joint_dim": 16},
         "train": {"batch_size": 2},
     }
 )

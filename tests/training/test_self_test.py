@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from slrctl.core.model.siformer import SiFormer
+from slrctl.core.model.streamformer import StreamFormer
 from slrctl.settings import ModelSettings, Settings
 from slrctl.training import self_test as checks
 from slrctl.training.self_test import machine_facts, self_test
@@ -14,7 +14,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module", autouse=True)
 def _small():
     """The same checks of a smaller model."""
-    model = ModelSettings(num_encoder_layers=1, num_decoder_layers=1, ffn_dim=16, max_frames=80)
+    model = ModelSettings(embed_dim=16, joint_dim=16, max_frames=80)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checks, "Settings", lambda **given: Settings(model=model, **given))
         yield
@@ -55,13 +55,13 @@ def a_seed_without_effect(patch, trained):
 
 
 def a_prediction_that_depends_on_its_batch(patch, trained):
-    forward = SiFormer.forward
+    forward = StreamFormer.forward
 
     def leaking(self, batch, **asked):
         output = forward(self, batch, **asked)
         return output._replace(logits=output.logits + 1e-3 * output.logits.mean(0))
 
-    patch.setattr(SiFormer, "forward", leaking)
+    patch.setattr(StreamFormer, "forward", leaking)
 
 
 def a_state_that_is_rounded(patch, trained):

@@ -13,7 +13,7 @@ from slrctl.core.cmcl.diagnostics import gradient_measures
 from slrctl.core.data import batches
 from slrctl.core.data.batches import MicroBatch
 from slrctl.errors import TrainingDiverged
-from slrctl.settings import Settings
+from slrctl.settings import Settings, merge
 from slrctl.training import step
 from slrctl.training.loop import BatchReport, TrainingData, train_epochs
 from slrctl.training.processes import SINGLE
@@ -23,6 +23,13 @@ from slrctl.training.step import GradientRow, train_step
 CPU = torch.device("cpu")
 CMCL = {"preset": "balanced", "lambda_consistency": 0.1, "lambda_alignment": 0.05}
 NEVER = 10**9
+
+
+# The default model, small; every clip has 8 frames.
+DEFAULT = {
+    "model": {"name": "streamformer", "embed_dim": 16, "joint_dim": 16, "num_heads": 2},
+    "prepare": {"num_frames": 8},
+}
 
 
 def first_steps(tiny_settings, splits, count=3, **changes):
@@ -53,6 +60,7 @@ def cut(monkeypatch):
         {"cmcl": {"alignment": "contrastive", "multi_scale": True}},
         {"train": {"accumulate": 2}},
         {"cmcl": {"alignment": "contrastive"}, "train": {"accumulate": 4}},
+        merge(DEFAULT, {"model": {"dropout": 0.0, "pooling_dropout": 0.0}}),
     ],
 )
 def test_micro_batches_have_the_gradients_of_the_whole_batch(
@@ -72,7 +80,7 @@ def test_micro_batches_have_the_gradients_of_the_whole_batch(
             assert_close(cut_up.tensors()[name], tensor, rtol=1e-4, atol=1e-7)
 
 
-@pytest.mark.parametrize("changes", [{}, {"train": {"precision": "bf16"}}])
+@pytest.mark.parametrize("changes", [{}, {"train": {"precision": "bf16"}}, DEFAULT])
 @pytest.mark.parametrize("form", [{}, {"alignment": "contrastive"}])
 def test_steps_have_the_same_bits_on_one_thread_and_on_two(
     tiny_settings, tiny_splits, cut, threads, changes, form

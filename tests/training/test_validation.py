@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy
 
 from slrctl.core.cmcl.alignment import ClipFacts
 from slrctl.core.cmcl.diagnostics import entropy_ratio
-from slrctl.core.data.batches import evaluation_batches, prepare_clips
+from slrctl.core.data.batches import evaluation_batches
 from slrctl.errors import TrainingDiverged
 from slrctl.settings import Settings
 from slrctl.training import validation
@@ -40,8 +40,8 @@ def test_terms_are_those_of_all_clips_at_once_whatever_the_batch_size(
 ):
     settings = Settings.layered(settings.model_dump(), {"cmcl": form})
     state = TrainingState.initial(settings, tiny_splits.train.classes, CPU)
-    prepared = prepare_clips(tiny_splits.train, settings)
-    (whole,) = evaluation_batches(prepared, len(prepared))
+    clips = tiny_splits.train
+    (whole,) = evaluation_batches(clips, settings, batch_size=len(clips))
     wanted = {"return_hand_attention": True, "return_features": True, "return_layer_features": True}
     with torch.no_grad():
         output = state.model.eval()(whole, **wanted)
@@ -51,9 +51,8 @@ def test_terms_are_those_of_all_clips_at_once_whatever_the_batch_size(
         maps.right_to_left, whole.right_is_present, whole.left_is_present
     )
 
-    metrics = validate(
-        state.model, state.loss, evaluation_batches(prepared, batch_size), CPU, epoch=0
-    )
+    batches = evaluation_batches(clips, settings, batch_size=batch_size)
+    metrics = validate(state.model, state.loss, batches, CPU, epoch=0)
 
     expected = {
         "val_accuracy": float((output.logits.argmax(-1) == whole.target).float().mean()),
@@ -76,15 +75,13 @@ def test_the_contrastive_form_compares_clips_in_groups_of_one_size(
 ):
     settings = Settings.layered(settings.model_dump(), {"cmcl": {"alignment": "contrastive"}})
     state = TrainingState.initial(settings, tiny_splits.train.classes, CPU)
-    prepared = prepare_clips(tiny_splits.train, settings)
     monkeypatch.setattr(validation, "_CONTRASTED_TOGETHER", 4)
 
-    alignments = [
-        validate(state.model, state.loss, evaluation_batches(prepared, size), CPU, epoch=0)[
-            "val_alignment"
-        ]
-        for size in (3, 4, 8)
-    ]
+    alignments = []
+    for size in (3, 4, 8):
+        batches = evaluation_batches(tiny_splits.train, settings, batch_size=size)
+        metrics = validate(state.model, state.loss, batches, CPU, epoch=0)
+        alignments.append(metrics["val_alignment"])
 
     assert alignments == pytest.approx(alignments[:1] * 3, rel=1e-4)
 

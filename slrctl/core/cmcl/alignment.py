@@ -1,5 +1,6 @@
 """The alignment term: streams of a clip in a common space, by their cosines or by contrast."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -10,7 +11,6 @@ from torch.nn import functional as F
 from slrctl.core.clip import ClipBatch
 from slrctl.core.cmcl.consistency import masked_mean
 from slrctl.core.model.fusion import Streams
-from slrctl.core.skeleton import BODY_WIDTH, HAND_WIDTH
 from slrctl.settings import CMCLSettings
 
 
@@ -35,11 +35,12 @@ def stream_means(features: Streams, batch: ClipBatch) -> Streams:
 class StreamProjections(nn.Module):
     """A linear map per stream to a common width, for alignment only."""
 
-    def __init__(self, projection_dim: int) -> None:
+    def __init__(self, projection_dim: int, stream_dims: Sequence[int]) -> None:
         super().__init__()
-        self.left_hand = nn.Linear(HAND_WIDTH, projection_dim)
-        self.right_hand = nn.Linear(HAND_WIDTH, projection_dim)
-        self.body = nn.Linear(BODY_WIDTH, projection_dim)
+        left_dim, right_dim, body_dim = stream_dims
+        self.left_hand = nn.Linear(left_dim, projection_dim)
+        self.right_hand = nn.Linear(right_dim, projection_dim)
+        self.body = nn.Linear(body_dim, projection_dim)
 
     def forward(self, means: Streams) -> Float[Tensor, "3 B D"]:
         """Project the embedding of each stream."""

@@ -11,6 +11,7 @@ training, validation, logs and diagnostics follow.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -35,11 +36,14 @@ from slrctl.core.cmcl.consistency import (
     shows_both_hands,
     temporal_per_clip,
 )
+from slrctl.core.model.build import num_stream_layers, stream_dims
 from slrctl.core.model.siformer import SiFormerOutput
 from slrctl.core.seeding import initialise, own_draws
+from slrctl.core.skeleton import BODY_WIDTH, HAND_WIDTH
 from slrctl.settings import CMCL_TERMS, CMCLSettings, Settings
 
 TERMS = ("classification", *CMCL_TERMS)
+SIFORMER_STREAM_DIMS = HAND_WIDTH, HAND_WIDTH, BODY_WIDTH
 
 
 def surprise(
@@ -89,6 +93,7 @@ class CrossModalConsistencyLoss(nn.Module):
         *,
         label_smoothing: float = 0.0,
         num_encoder_layers: int = 3,
+        stream_dims: Sequence[int] = SIFORMER_STREAM_DIMS,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -96,8 +101,10 @@ class CrossModalConsistencyLoss(nn.Module):
         self.label_smoothing = label_smoothing
         num_layers = num_encoder_layers if self.needs_layer_features else 0
         width = settings.projection_dim
-        self.projections = StreamProjections(width) if self.needs_features else None
-        self.layer_projections = nn.ModuleList(StreamProjections(width) for _ in range(num_layers))
+        self.projections = StreamProjections(width, stream_dims) if self.needs_features else None
+        self.layer_projections = nn.ModuleList(
+            StreamProjections(width, stream_dims) for _ in range(num_layers)
+        )
         initialise(self, seed)
 
     @property
@@ -233,12 +240,14 @@ class AdaptiveCMCL(CrossModalConsistencyLoss):
         num_epochs: int,
         label_smoothing: float = 0.0,
         num_encoder_layers: int = 3,
+        stream_dims: Sequence[int] = SIFORMER_STREAM_DIMS,
         seed: int = 0,
     ) -> None:
         super().__init__(
             settings,
             label_smoothing=label_smoothing,
             num_encoder_layers=num_encoder_layers,
+            stream_dims=stream_dims,
             seed=seed,
         )
         self.warmup_epochs = settings.warmup_epochs or default_warmup(num_epochs)
@@ -266,16 +275,12 @@ def default_warmup(num_epochs: int) -> int:
 
 def build_loss(settings: Settings) -> CrossModalConsistencyLoss:
     """Build the loss the settings name: adaptive or with fixed lambdas."""
-    cmcl, smoothing, seed = settings.cmcl, settings.train.label_smoothing, settings.seed
-    num_layers = settings.model.num_encoder_layers
-    if not cmcl.adaptive:
-        return CrossModalConsistencyLoss(
-            cmcl, label_smoothing=smoothing, num_encoder_layers=num_layers, seed=seed
-        )
-    return AdaptiveCMCL(
-        cmcl,
-        num_epochs=settings.train.epochs,
-        label_smoothing=smoothing,
-        num_encoder_layers=num_layers,
-        seed=seed,
-    )
+    of_model: dict[str, Any] = {
+        "label_smoothing": settings.train.label_smoothing,
+        "num_encoder_layers": num_stream_layers(settings.model),
+        "stream_dims": stream_dims(settings.model),
+        "seed": settings.seed,
+    }
+    if not settings.cmcl.adaptive:
+        return CrossModalConsistencyLoss(settings.cmcl, **of_model)
+    return AdaptiveCMCL(settings.cmcl, num_epochs=settings.train.epochs, **of_model)

@@ -190,6 +190,77 @@ def change_speed(
     return picked.masked_fill(~is_valid[:, :, None, None], torch.nan), is_valid
 
 
+# Speeds are drawn at so many points of a clip and change linearly between them.
+_NUM_SPEEDS = 6
+
+
+def warped_positions(
+    keys: UInt64[np.ndarray, " B"], num_frames: int, settings: AugmentSettings
+) -> Float[Tensor, "B N"]:
+    """Draw rising positions between 0 and 1 at which the frames of each clip are taken.
+
+    The speed varies within the clip, up to a factor exp(2 `time_warp`) either way, and up to
+    `time_cut` of the clip is cut off at either end.
+    """
+    positions = np.broadcast_to(np.linspace(0, 1, num_frames), (len(keys), num_frames))
+    if settings.time_warp > 0 and num_frames > 1:
+        draws = 2 * counter_uniform(keys_for(keys, "time warp"), _NUM_SPEEDS) - 1
+        places = np.linspace(0, _NUM_SPEEDS - 1, num_frames - 1)
+        low = np.minimum(places.astype(np.int64), _NUM_SPEEDS - 2)
+        share = places - low
+        speeds = np.exp(2 * settings.time_warp * draws)
+        steps = speeds[:, low] * (1 - share) + speeds[:, low + 1] * share
+        passed = np.cumsum(steps, axis=1)
+        positions = np.pad(passed / passed[:, -1:], ((0, 0), (1, 0)))
+    if settings.time_cut > 0:
+        cuts = settings.time_cut * counter_uniform(keys_for(keys, "time cut"), 2)
+        start, end = cuts[:, :1], 1 - cuts[:, 1:]
+        positions = start + positions * (end - start)
+    return torch.from_numpy(np.ascontiguousarray(positions))
+
+
+def affine(
+    draws: Float[np.ndarray, "B 4"], strength: float, aspect: Float[np.ndarray, " B"]
+) -> Float[np.ndarray, "B 3 3"]:
+    """Rotate, stretch and slant the image about its centre, from four draws in (-1, 1) a clip.
+
+    At strength 1 up to 13 degrees, 15 % in either direction and 0.1 of the height.
+    """
+    angle = np.radians(13 * strength) * draws[:, 0]
+    wide, high = (1 + 0.15 * strength * draws[:, 1:3]).T
+    slant = 0.1 * strength * draws[:, 3]
+    a, b = np.cos(angle) * wide, (slant - np.sin(angle) * high) / aspect
+    c, d = np.sin(angle) * wide * aspect, np.cos(angle) * high
+    return _matrices((a, b, 0.5 - 0.5 * (a + b)), (c, d, 0.5 - 0.5 * (c + d)), (0.0, 0.0, 1.0))
+
+
+def vary_proportions(
+    placed: Float[Tensor, "B T 54 2"], keys: UInt64[np.ndarray, " B"], strength: float
+) -> Float[Tensor, "B T 54 2"]:
+    """Scale and shift placed landmarks, as if the shoulders had another width or place.
+
+    At strength 1 up to 15 % and a tenth of the shoulder distance in either direction.
+    """
+    if strength == 0:
+        return placed
+    draws = 2 * counter_uniform(keys_for(keys, "proportions"), 4) - 1
+    numbers = torch.from_numpy(draws).to(placed.dtype)[:, None, None]
+    return placed * (1 + 0.15 * strength * numbers[..., :2]) + 0.1 * strength * numbers[..., 2:]
+
+
+def scale_hands(
+    landmarks: Float[Tensor, "B T 54 2"], factors: Float[np.ndarray, "B 2"]
+) -> Float[Tensor, "B T 54 2"]:
+    """Scale the left and the right hand about the mean of their landmarks."""
+    scaled = landmarks.clone()
+    for side, hand in enumerate(_HANDS):
+        points = landmarks[:, :, hand]
+        centre = points.nanmean(dim=2, keepdim=True)
+        factor = torch.from_numpy(factors[:, side]).to(points.dtype)[:, None, None, None]
+        scaled[:, :, hand] = centre + factor * (points - centre)
+    return scaled
+
+
 def move_image(
     landmarks: Float[Tensor, "B T 54 2"],
     aspect: Float[np.ndarray, " B"],
@@ -257,7 +328,24 @@ def augment(
         landmarks = landmarks.index_copy(0, rows, mirrored)
     if settings.geometric > 0:
         landmarks = move_image(landmarks, aspect, keys, settings)
+    if settings.affine > 0:
+        draws = 2 * counter_uniform(keys_for(keys, "affine"), 4) - 1
+        landmarks = project(landmarks, affine(draws, settings.affine, aspect))
+    if settings.hand_size > 0:
+        draws = 2 * counter_uniform(keys_for(keys, "hand size"), 2) - 1
+        landmarks = scale_hands(landmarks, 1 + settings.hand_size * draws)
     return drop_landmarks(landmarks, keys, settings), is_valid
+
+
+def jitter(
+    landmarks: Float[Tensor, "B T 54 2"],
+    keys: UInt64[np.ndarray, " B"],
+    sigma: Float[Tensor, "B 1"],
+) -> Float[Tensor, "B T 54 2"]:
+    """Add Gaussian noise of each clip's sigma, as a tracker does; none where that is NaN."""
+    count = landmarks[0].numel()
+    noise = torch.from_numpy(counter_normal(keys_for(keys, "jitter"), count)).view_as(landmarks)
+    return landmarks + sigma.nan_to_num(nan=0.0)[..., None, None] * noise
 
 
 def add_noise(

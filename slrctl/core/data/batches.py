@@ -1,34 +1,40 @@
 """Batches of clips: augmented and shuffled for training, prepared once for evaluation."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from slrctl.core.clip import (
     Clip,
     ClipBatch,
     batch_from_landmarks,
-    collate,
     stack_landmarks,
     target_indices,
 )
-from slrctl.core.data.augment import add_noise, augment
-from slrctl.core.data.cache import key_of
+from slrctl.core.data.augment import add_noise, augment, jitter, vary_proportions, warped_positions
 from slrctl.core.data.dataset import SignDataset
-from slrctl.core.data.prepare import canonical_clips, canonical_settings, normalise, resample_frames
+from slrctl.core.data.prepare import (
+    canonical_clips,
+    canonical_settings,
+    even_positions,
+    interpolate_frames,
+    lose_halves,
+    normalise,
+    place,
+    resample_frames,
+    usual_shoulders,
+)
 from slrctl.core.seeding import stable_seed
 from slrctl.settings import Settings
 
 # Clips are sorted by length within this many batches of the random order: large enough for batches
 # of nearly one length, small enough that an epoch's batches differ from the last one's.
 WINDOW = 20
-# Clips normalised at a time before an evaluation; it changes no bit of the result.
-PREPARED_TOGETHER = 64
 # A batch of so many frames, padding included, is one micro-batch on a CPU; four times as many two.
 FRAMES_OF_MICRO_BATCH = 306
 
@@ -54,19 +60,28 @@ def _is_canonical(dataset: SignDataset, settings: Settings) -> bool:
     return False
 
 
-def _fitted(
-    clips: Iterable[Clip], settings: Settings, *, is_canonical: bool
-) -> list[Float32[np.ndarray, "_ 54 2"]]:
-    """Return canonical landmarks, resampled evenly if longer than the model takes."""
-    if not is_canonical:
-        clips = canonical_clips(clips, settings.prepare)
-    max_frames = settings.model.max_frames
-    return [
-        clip.landmarks
-        if clip.num_frames <= max_frames
-        else resample_frames(clip.landmarks, max_frames)
-        for clip in clips
-    ]
+def _frame_counts(dataset: SignDataset, settings: Settings) -> Int64[np.ndarray, " N"]:
+    """Return the frames that the model sees of each clip."""
+    if num_frames := settings.prepare.num_frames:
+        return np.full(len(dataset), num_frames)
+    return np.minimum(dataset.lengths, settings.model.max_frames)
+
+
+def _stacked(
+    clips: Sequence[Clip], settings: Settings, *, is_canonical: bool
+) -> tuple[Float[Tensor, "B T 54 2"], Bool[Tensor, "B T"]]:
+    """Pad canonical clips to one length, resampled evenly if longer than the model takes."""
+    canonical = clips if is_canonical else canonical_clips(clips, settings.prepare)
+    max_frames = settings.prepare.num_frames or settings.model.max_frames
+    is_kept = settings.prepare.num_frames > 0  # to be interpolated from all frames
+    return stack_landmarks(
+        [
+            clip.landmarks
+            if is_kept or clip.num_frames <= max_frames
+            else resample_frames(clip.landmarks, max_frames)
+            for clip in canonical
+        ]
+    )
 
 
 def training_order(
@@ -79,7 +94,7 @@ def training_order(
     size = settings.train.batch_size
     draws = (stable_seed(settings.seed, "order", epoch, clip.clip_id) for clip in dataset)
     order = np.argsort(np.fromiter(draws, np.uint64, len(dataset)), kind="stable")
-    lengths = np.minimum(dataset.lengths, settings.model.max_frames)
+    lengths = _frame_counts(dataset, settings)
     batches: list[Int64[np.ndarray, " N"]] = []
     for start in range(0, len(order), WINDOW * size):
         window = order[start : start + WINDOW * size]
@@ -90,22 +105,57 @@ def training_order(
     return [batches[number] for number in np.argsort(keys, kind="stable")]
 
 
-def _augmented(
-    clips: Sequence[Clip], settings: Settings, epoch: int, *, is_canonical: bool
-) -> tuple[Float[Tensor, "B T 54 2"], Bool[Tensor, "B T"]]:
-    """Augment and normalise clips for an epoch; also return the mask of frames without padding."""
+def clip_batch(
+    clips: Sequence[Clip],
+    classes: Sequence[str] | None,
+    settings: Settings,
+    *,
+    is_canonical: bool = False,
+    epoch: int | None = None,
+) -> ClipBatch:
+    """Prepare clips and put them into one batch; augmented as in an epoch, if one is given.
+
+    Clips in other company are prepared to the same bits.
+
+    Args:
+        clips: cleaned, as `load_dataset` returns them.
+        classes: the glosses in the order of the logits; without them `target` is None.
+        settings: the whole tree: prepare, model.max_frames, in an epoch seed and augment too.
+        is_canonical: the clips are in the canonical form of `settings.prepare` already.
+        epoch: counted from 0.
+
+    Raises:
+        ValueError: a clip's gloss is not among the classes.
+    """
+    landmarks, is_valid = _stacked(clips, settings, is_canonical=is_canonical)
+    landmarks = lose_halves(landmarks)
+    augmentation, num_frames = settings.augment, settings.prepare.num_frames
+    is_augmented = epoch is not None and augmentation.enabled
     keys = np.array(
         [stable_seed(settings.seed, "augment", epoch, clip.clip_id) for clip in clips], np.uint64
     )
-    aspect = np.array([clip.aspect for clip in clips], np.float64)
-    landmarks, is_valid = stack_landmarks(_fitted(clips, settings, is_canonical=is_canonical))
-    landmarks, is_valid = augment(
-        landmarks, is_valid, aspect, keys, settings.augment, settings.model.max_frames
-    )
-    prepared = normalise(landmarks, settings.prepare)
-    if settings.augment.enabled:
-        prepared = add_noise(prepared, keys, settings.augment.noise)
-    return prepared, is_valid
+    if num_frames:
+        positions = (
+            warped_positions(keys, num_frames, augmentation)
+            if is_augmented
+            else even_positions(len(clips), num_frames)
+        )
+        landmarks = interpolate_frames(landmarks, is_valid.sum(dim=1), positions)
+        is_valid = torch.ones(landmarks.shape[:2], dtype=torch.bool)
+    if is_augmented:
+        aspect = np.array([clip.aspect for clip in clips], np.float64)
+        landmarks, is_valid = augment(
+            landmarks, is_valid, aspect, keys, augmentation, settings.model.max_frames
+        )
+        if augmentation.jitter > 0:
+            landmarks = jitter(landmarks, keys, augmentation.jitter * usual_shoulders(landmarks))
+    prepared, placed = normalise(landmarks, settings.prepare), place(landmarks)
+    if is_augmented:
+        placed = vary_proportions(placed, keys, augmentation.proportions)
+        prepared = add_noise(prepared, keys, augmentation.noise)
+    clip_ids = tuple(clip.clip_id for clip in clips)
+    target = None if classes is None else target_indices(clips, classes)
+    return batch_from_landmarks(prepared, is_valid, target, clip_ids, placed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,82 +206,50 @@ def training_micro_batches(
     Raises:
         ValueError: a clip's gloss is not among the data set's classes.
     """
-    lengths = np.minimum(dataset.lengths, settings.model.max_frames)
+    lengths = _frame_counts(dataset, settings)
     num_shares = num_ranks * settings.train.accumulate
     is_canonical = _is_canonical(dataset, settings)
     for rows in training_order(dataset, settings, epoch)[start:]:
         count = num_micro_batches(len(rows) * int(lengths[rows].max()), num_shares, device)
         cut = {n: rows[n::count] for n in range(rank, min(count, len(rows)), num_ranks)}
-        clips = [dataset[row] for own in cut.values() for row in own.tolist()]
-        if not clips:  # the batch has fewer micro-batches than there are processes
-            yield []
-            continue
-        # Together, which changes no bit of a clip.
-        augmented, is_valid = _augmented(clips, settings, epoch, is_canonical=is_canonical)
-        micro_batches = []
-        end = 0
-        for index, own in cut.items():
-            place = slice(end, end := end + len(own))
-            num_frames = int(is_valid[place].sum(dim=1).max())
-            batch = batch_from_landmarks(
-                augmented[place, :num_frames],
-                is_valid[place, :num_frames],
-                target_indices(clips[place], dataset.classes),
-                tuple(clip.clip_id for clip in clips[place]),
+        yield [
+            MicroBatch(
+                index,
+                clip_batch(
+                    [dataset[row] for row in own.tolist()],
+                    dataset.classes,
+                    settings,
+                    is_canonical=is_canonical,
+                    epoch=epoch,
+                ),
             )
-            micro_batches.append(MicroBatch(index, batch))
-        yield micro_batches
-
-
-def prepare_clips(dataset: SignDataset, settings: Settings) -> SignDataset:
-    """Resample and normalise every clip, without augmentation, and sort them by length.
-
-    Their landmarks then hold coordinates in the boxes of body and hands. The result is stored in
-    the cache of the data set, if it has one.
-    """
-    cache = dataset.cache
-    if cache is None:
-        return dataset.with_clips(_prepared(dataset, settings))
-    key = key_of(
-        fingerprint=dataset.fingerprint(),
-        prepare=settings.prepare.model_dump(mode="json"),
-        max_frames=settings.model.max_frames,
-    )
-    stored = cache.find(key)
-    if stored is None:
-        about = {"source": dataset.source, "kind": "normalised"}
-        try:
-            stored = cache.store(key, _prepared(dataset, settings), about)
-        except OSError:  # a full disk costs memory, but no result
-            return dataset.with_clips(_prepared(dataset, settings))
-    return replace(dataset, clips=stored)
-
-
-def _prepared(dataset: SignDataset, settings: Settings) -> Iterator[Clip]:
-    is_canonical = _is_canonical(dataset, settings)
-    order = np.argsort(np.minimum(dataset.lengths, settings.model.max_frames), kind="stable")
-    for first in range(0, len(order), PREPARED_TOGETHER):
-        clips = [dataset[row] for row in order[first : first + PREPARED_TOGETHER].tolist()]
-        fitted = _fitted(clips, settings, is_canonical=is_canonical)
-        landmarks, _ = stack_landmarks(fitted)
-        normalised = normalise(landmarks, settings.prepare).numpy()
-        for clip, cut, frames in zip(clips, fitted, normalised, strict=True):
-            yield replace(clip, landmarks=frames[: len(cut)].copy())
+            for index, own in cut.items()
+        ]
 
 
 def evaluation_batches(
-    prepared: SignDataset, batch_size: int, *, start: int = 0, step: int = 1
+    dataset: SignDataset,
+    settings: Settings,
+    *,
+    batch_size: int | None = None,
+    start: int = 0,
+    step: int = 1,
 ) -> Iterator[ClipBatch]:
-    """Yield prepared clips, each once, shortest first; `clip_ids` say whose row is whose.
+    """Yield batches without augmentation, each clip once, shortest first.
 
     Args:
-        prepared: clips as `prepare_clips` returns them.
-        batch_size: clips in each batch but the last.
+        dataset: cleaned clips, brought into their canonical form here if they are not yet.
+        settings: the whole tree: prepare, model.max_frames, evaluate.
+        batch_size: clips in each batch but the last; that of the evaluation if absent.
         start: the batch to begin with.
         step: from one batch to the next, for several processes that take turns.
 
     Raises:
         ValueError: a clip's gloss is not among the classes.
     """
-    for first in range(start * batch_size, len(prepared), step * batch_size):
-        yield collate(prepared[first : first + batch_size], prepared.classes)
+    is_canonical = _is_canonical(dataset, settings)
+    size = batch_size or settings.evaluate.batch_size
+    order = np.argsort(_frame_counts(dataset, settings), kind="stable")
+    for first in range(start * size, len(order), step * size):
+        clips = [dataset[row] for row in order[first : first + size].tolist()]
+        yield clip_batch(clips, dataset.classes, settings, is_canonical=is_canonical)

@@ -11,17 +11,21 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from slrctl.core.clip import ClipBatch
+from slrctl.core.model.blocks import AttentionBlock
+from slrctl.core.model.build import Model
 from slrctl.core.model.fusion import CrossModalAttention, FusionOutput, StreamMessages
-from slrctl.core.model.siformer import SiFormer, Spoter
+from slrctl.core.model.plain import PlainNetwork
+from slrctl.core.model.siformer import SiFormer
+from slrctl.core.model.streamformer import StreamFormer
 
 
 class Explanation(NamedTuple):
     """The maps of one batch, all before dropout.
 
     `encoders` has an entry a layer: the self-attention of each stream, by the name of the stream
-    (`left_hand`, `right_hand`, `body`; SPOTER's single one is `clip`). `decoder` has one a layer:
-    the weights of the class query over the frames. Fusion and messages are None in a model whose
-    streams do not read one another.
+    (`left_hand`, `right_hand`, `body`; the single one of a model without streams is `clip`).
+    `decoder` has one a layer: the weights of the class query over the frames. Fusion and messages
+    are None in a model whose streams do not read one another.
     """
 
     encoders: tuple[dict[str, Float[Tensor, "B _ T T"]], ...]
@@ -30,7 +34,7 @@ class Explanation(NamedTuple):
     decoder: tuple[Float[Tensor, "B H 1 T"], ...]
 
 
-def explain(model: SiFormer | Spoter, batch: ClipBatch) -> Explanation:
+def explain(model: Model, batch: ClipBatch) -> Explanation:
     """Run a model in evaluation mode and return every map.
 
     Raises:
@@ -39,12 +43,7 @@ def explain(model: SiFormer | Spoter, batch: ClipBatch) -> Explanation:
     """
     if model.training:
         raise ValueError("explain needs a model in evaluation mode; call model.eval() first")
-    if isinstance(model, SiFormer):
-        encoders, fusion = model.encoders(), model.fusion
-    else:
-        encoders, fusion = {"clip": model.encoder}, None
-    by_stream = {name: _attentions(encoder.layers) for name, encoder in encoders.items()}
-    decoder = _attentions(model.decoder.layers)
+    layers, decoder, fusion = *_attentions(model), model.fusion
     weights: dict[nn.Module, Tensor] = {}
     messages: list[StreamMessages] = []
 
@@ -54,7 +53,7 @@ def explain(model: SiFormer | Spoter, batch: ClipBatch) -> Explanation:
     def keep_messages(fusion: nn.Module, inputs: object, output: FusionOutput) -> None:
         messages.append(output.messages)
 
-    attentions = [*chain(*by_stream.values()), *decoder]
+    attentions = [*chain(*(layer.values() for layer in layers)), *decoder]
     hooks = [attention.register_forward_hook(keep_weights) for attention in attentions]
     if fusion is not None:
         hooks.append(fusion.register_forward_hook(keep_messages))
@@ -65,8 +64,7 @@ def explain(model: SiFormer | Spoter, batch: ClipBatch) -> Explanation:
             hook.remove()
     return Explanation(
         encoders=tuple(
-            {name: weights[attention] for name, attention in zip(by_stream, layer, strict=True)}
-            for layer in zip(*by_stream.values(), strict=True)
+            {name: weights[attention] for name, attention in layer.items()} for layer in layers
         ),
         fusion=output.attention,
         messages=messages[0] if messages else None,
@@ -74,5 +72,17 @@ def explain(model: SiFormer | Spoter, batch: ClipBatch) -> Explanation:
     )
 
 
-def _attentions(layers: nn.ModuleList) -> list[nn.Module]:
-    return [layer.get_submodule("attention") for layer in layers]
+def _attentions(model: Model) -> tuple[list[dict[str, nn.Module]], list[nn.Module]]:
+    """Return the self-attention of each encoder layer, by stream, and that of the class query."""
+    if isinstance(model, StreamFormer):
+        return [], [model.pooling.attention]
+    if isinstance(model, PlainNetwork):
+        blocks = [layer for layer in model.layers if isinstance(layer, AttentionBlock)]
+        return [{"clip": block.attention} for block in blocks], [model.pooling.attention]
+    encoders = model.encoders() if isinstance(model, SiFormer) else {"clip": model.encoder}
+    by_stream = [
+        [layer.get_submodule("attention") for layer in encoder.layers]
+        for encoder in encoders.values()
+    ]
+    layers = [dict(zip(encoders, layer, strict=True)) for layer in zip(*by_stream, strict=True)]
+    return layers, [layer.get_submodule("attention") for layer in model.decoder.layers]

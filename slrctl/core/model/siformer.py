@@ -109,6 +109,8 @@ class SiFormer(nn.Module):
 class Spoter(nn.Module):
     """One encoder of 108 features a frame before SiFormer's decoder (Bohacek, Hruz, WACVW 2022)."""
 
+    fusion = None
+
     @own_draws
     def __init__(self, settings: ModelSettings, num_classes: int, *, seed: int = 0) -> None:
         super().__init__()
@@ -140,17 +142,3 @@ class Spoter(nn.Module):
         frames = torch.cat([batch.left_hand, batch.right_hand, batch.body], dim=-1)
         memory, _ = self.encoder(frames, batch.is_valid)
         return SiFormerOutput(self.classifier(self.decoder(memory, batch.is_valid)))
-
-
-def build_model(settings: ModelSettings, num_classes: int, *, seed: int = 0) -> SiFormer | Spoter:
-    """Build the model that `model.name` names, with initial values from the seed."""
-    if settings.name == "spoter":
-        return Spoter(settings, num_classes, seed=seed)
-    return SiFormer(settings, num_classes, seed=seed)
-
-
-def num_parameters(settings: ModelSettings, num_classes: int) -> int:
-    """Count the parameters of the named model, without memory or values for them."""
-    with torch.device("meta"):
-        model = build_model(settings, num_classes)
-    return sum(parameter.numel() for parameter in model.parameters())

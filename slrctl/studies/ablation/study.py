@@ -60,6 +60,7 @@ def _cmcl(**changes: Any) -> Tree:
 
 
 _CE: Tree = {"cmcl": {"preset": "off"}}
+_PUBLISHED: Tree = {**_CE, "recipe": "siformer"}
 
 BUILT_IN: dict[str, Study] = {
     "cmcl": Study(
@@ -92,10 +93,10 @@ BUILT_IN: dict[str, Study] = {
     "encoder": Study(
         "encoder",
         {
-            "full attention": _CE,
-            "spoter": {**_CE, "model": {"name": "spoter"}},
-            "prob attention": {**_CE, "model": {"attention": "prob"}},
-            "first-frame attention": {**_CE, "model": {"attention": "first_frame"}},
+            "full attention": _PUBLISHED,
+            "spoter": {**_PUBLISHED, "model": {"name": "spoter"}},
+            "prob attention": {**_PUBLISHED, "model": {"attention": "prob"}},
+            "first-frame attention": {**_PUBLISHED, "model": {"attention": "first_frame"}},
         },
         primary="spoter",
     ),
@@ -104,11 +105,24 @@ BUILT_IN: dict[str, Study] = {
         {
             "as is": {},
             "rectified": {"prepare": {"rectify": True}},
-            "mirrored at random": {"augment": {"mirror": 0.5}},
+            "not mirrored": {"augment": {"mirror": 0.0}},
             "dominant hand right": {"prepare": {"dominant_hand": "right"}},
-            "hand dropout": {"augment": {"hand_dropout": 0.1}},
+            "no augmentation": {"augment": {"enabled": False}},
+            "rest kept": {"prepare": {"trim_rest": False}},
         },
-        primary="mirrored at random",
+        primary="not mirrored",
+    ),
+    "models": Study(
+        "models",
+        {
+            "streamformer": _CE,
+            "gru": {**_CE, "model": {"name": "gru"}},
+            "conv": {**_CE, "model": {"name": "conv"}},
+            "no cross-attention": {**_CE, "model": {"cross_attention": False}},
+            "siformer": {**_CE, "model": {"name": "siformer"}},
+            "siformer as published": _PUBLISHED,
+        },
+        primary="gru",
     ),
 }
 

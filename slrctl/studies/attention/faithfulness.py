@@ -17,9 +17,9 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from slrctl.core.clip import ClipBatch
+from slrctl.core.model.build import Model
 from slrctl.core.model.explain import Explanation, explain
 from slrctl.core.model.fusion import CrossModalAttention, Streams
-from slrctl.core.model.siformer import SiFormer, Spoter
 from slrctl.core.seeding import generator_for, stable_seed
 from slrctl.studies.attention.record import STREAM_OF
 from slrctl.studies.attention.summary import Bootstrap, MeanInterval, intervals_json
@@ -29,9 +29,7 @@ RANDOM, HANDS = "random", "hands first"
 Scores = Mapping[str, Float[Tensor, "B T"]]
 
 
-def explained_scores(
-    model: SiFormer | Spoter, batch: ClipBatch, target: Int64[Tensor, " B"]
-) -> Scores:
+def explained_scores(model: Model, batch: ClipBatch, target: Int64[Tensor, " B"]) -> Scores:
     """Score every frame, higher for frames that matter more; scores compare within a clip.
 
     `attention`: what a frame receives in the six maps of fusion, each a mean over its rows; absent
@@ -69,7 +67,8 @@ def rollout(explained: Explanation) -> Float[Tensor, "B T"]:
     comes from the two other streams in equal parts; the streams enter the decoder alike.
     """
     query = torch.stack([weights.mean(1)[:, 0] for weights in explained.decoder]).mean(0)
-    of_stream = dict.fromkeys(explained.encoders[0], query)
+    streams = ("clip",) if explained.fusion is None else Streams._fields
+    of_stream = dict.fromkeys(explained.encoders[0] if explained.encoders else streams, query)
     if explained.fusion is not None:
         of_stream = {stream: 0.5 * query for stream in of_stream}
         for name, weights in explained.fusion._asdict().items():
@@ -86,17 +85,19 @@ def _read(query: Float[Tensor, "B T"], weights: Float[Tensor, "B H T T"]) -> Flo
 
 
 def gradient_times_input(
-    model: SiFormer | Spoter, batch: ClipBatch, target: Int64[Tensor, " B"]
+    model: Model, batch: ClipBatch, target: Int64[Tensor, " B"]
 ) -> Float[Tensor, "B T"]:
     """Sum |gradient x feature| over a frame's features (Shrikumar et al. 2016, sec. 2)."""
-    streams = Streams(batch.left_hand, batch.right_hand, batch.body)
-    inputs = Streams(*(stream.detach().requires_grad_() for stream in streams))
+    names = (*Streams._fields, "placed")
+    present = {name: getattr(batch, name) for name in names if getattr(batch, name) is not None}
+    inputs = {name: values.detach().requires_grad_() for name, values in present.items()}
     with torch.enable_grad():
-        logits = model(replace(batch, **inputs._asdict())).logits
+        logits = model(replace(batch, **inputs)).logits
         chosen = logits.gather(1, target[:, None]).sum()
-        gradients = torch.autograd.grad(chosen, inputs)
-    products = [(g * x).detach().abs().sum(-1) for g, x in zip(gradients, inputs, strict=True)]
-    return torch.stack(products).sum(0)
+        values = tuple(inputs.values())
+        gradients = torch.autograd.grad(chosen, values, allow_unused=True)
+    used = [(g, x) for g, x in zip(gradients, values, strict=True) if g is not None]
+    return torch.stack([(g * x).detach().abs().flatten(2).sum(-1) for g, x in used]).sum(0)
 
 
 def random_scores(batch: ClipBatch, seed: int, draw: int) -> Float[Tensor, "B T"]:
@@ -139,7 +140,7 @@ class Curves(NamedTuple):
 
 
 def curves_of(
-    model: SiFormer | Spoter,
+    model: Model,
     batches: Iterable[ClipBatch],
     seed: int,
     scores: Callable[[ClipBatch, Int64[Tensor, " B"]], Scores] | None = None,
@@ -177,7 +178,7 @@ class _Predicted:
     """A batch with its predicted labels, whose probability is followed as frames go or come."""
 
     @torch.no_grad()
-    def __init__(self, model: SiFormer | Spoter, batch: ClipBatch) -> None:
+    def __init__(self, model: Model, batch: ClipBatch) -> None:
         self.model, self.batch = model, batch
         self.target = model(batch).logits.argmax(-1)
         self.whole = self.probability(batch.is_valid)

@@ -13,10 +13,10 @@ from jaxtyping import Bool, Float32
 from torch import Tensor
 
 from slrctl.core.clip import Clip, ClipBatch
-from slrctl.core.data.batches import evaluation_batches, prepare_clips
+from slrctl.core.data.batches import evaluation_batches
 from slrctl.core.data.cache import open_cache
 from slrctl.core.data.dataset import SignDataset, canonical_dataset
-from slrctl.core.data.prepare import resample_frames
+from slrctl.core.data.prepare import even_positions, interpolate_frames, resample_frames
 from slrctl.core.data.splits import load_splits
 from slrctl.core.devices import deterministic
 from slrctl.core.model.explain import Explanation, explain
@@ -60,7 +60,7 @@ def inspect_clips(
     if dataset.canonical is None:
         dataset = canonical_dataset(dataset, settings.prepare)
     clips = {clip.clip_id: clip for clip in dataset}
-    for batch in evaluation_batches(prepare_clips(dataset, settings), BATCH_SIZE):
+    for batch in evaluation_batches(dataset, settings, batch_size=BATCH_SIZE):
         batch = batch.to(device)
         logits = _numpy(run.model(batch).logits)
         explained = explain(run.model, batch)
@@ -75,7 +75,7 @@ def inspect_clips(
             maps = _maps(explained, row, is_present)
             messages = explained.messages
             yield InspectedClip(
-                clip=_as_seen(clips[clip_id], settings.model.max_frames),
+                clip=_as_seen(clips[clip_id], settings),
                 classes=run.classes,
                 logits=logits[row],
                 is_present=is_present,
@@ -87,11 +87,15 @@ def inspect_clips(
             )
 
 
-def _as_seen(clip: Clip, max_frames: int) -> Clip:
-    """Resample a long clip to the frames that the model sees."""
-    if clip.num_frames <= max_frames:
+def _as_seen(clip: Clip, settings: Settings) -> Clip:
+    """Resample a clip to the frames that the model sees."""
+    if num_frames := settings.prepare.num_frames:
+        frames, length = torch.tensor(clip.landmarks)[None], torch.tensor([clip.num_frames])
+        seen = interpolate_frames(frames, length, even_positions(1, num_frames))
+        return replace(clip, landmarks=seen[0].numpy())
+    if clip.num_frames <= settings.model.max_frames:
         return clip
-    return replace(clip, landmarks=resample_frames(clip.landmarks, max_frames))
+    return replace(clip, landmarks=resample_frames(clip.landmarks, settings.model.max_frames))
 
 
 def _maps(
@@ -209,8 +213,7 @@ class OpenedRun(RunWithLayers):
 
     def judge(self, dataset: SignDataset) -> Faithfulness:
         """Test whether explanations name the frames that predictions depend on."""
-        prepared = prepare_clips(dataset, self.settings)
-        batches = evaluation_batches(prepared, self.settings.evaluate.batch_size)
+        batches = evaluation_batches(dataset, self.settings)
         with deterministic():
             on_device = (batch.to(self.device) for batch in batches)
             clip_ids, curves = curves_of(self.run.model, on_device, self.settings.seed)

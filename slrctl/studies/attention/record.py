@@ -13,7 +13,7 @@ from slrctl.core.data.dataset import SignDataset, rows_where
 from slrctl.core.skeleton import LEFT_HAND, RIGHT_HAND
 from slrctl.errors import UsageError, quote, some_of
 from slrctl.evaluation.predictions import Predictions
-from slrctl.settings import ModelSettings
+from slrctl.settings import MODELS_WITH_STREAMS, ModelSettings
 
 FUSION = "fusion"
 """Name of the layer with the six maps between the streams."""
@@ -105,9 +105,14 @@ class InspectedClip:
 
 def layer_names(settings: ModelSettings) -> tuple[str, ...]:
     """List the layers of a model that have maps, the one shown by default first."""
-    encoders = [f"encoder-{number + 1}" for number in range(settings.num_encoder_layers)]
-    decoders = [f"decoder-{number + 1}" for number in range(settings.num_decoder_layers)]
-    if settings.name == "siformer" and settings.cross_attention:
+    num_encoders, num_decoders = {
+        "streamformer": (0, 1),
+        "gru": (0, 1),
+        "conv": (2, 1),
+    }.get(settings.name, (settings.num_encoder_layers, settings.num_decoder_layers))
+    encoders = [f"encoder-{number + 1}" for number in range(num_encoders)]
+    decoders = [f"decoder-{number + 1}" for number in range(num_decoders)]
+    if settings.name in MODELS_WITH_STREAMS and settings.cross_attention:
         return (FUSION, *encoders, *decoders)
     return (*reversed(decoders), *encoders)
 

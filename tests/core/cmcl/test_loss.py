@@ -20,7 +20,7 @@ from slrctl.core.cmcl import (
 from slrctl.core.cmcl.alignment import ClipFacts, Contrast, stream_means
 from slrctl.core.cmcl.loss import build_loss, default_warmup
 from slrctl.core.model.siformer import SiFormer
-from slrctl.settings import CMCLSettings, Settings, TrainSettings
+from slrctl.settings import CMCLSettings, ModelSettings, Settings, TrainSettings
 
 ALL = {"return_attention": True, "return_features": True, "return_layer_features": True}
 FORMS = [
@@ -302,9 +302,9 @@ def test_the_warmup_is_a_tenth_of_a_short_run_and_ten_epochs_of_a_long_one(epoch
 
 
 def test_the_settings_decide_the_schedule(output, batch):
-    train = TrainSettings(epochs=40)
-    adaptive = build_loss(Settings(cmcl=balanced(adaptive=True), train=train))
-    fixed = build_loss(Settings(cmcl=balanced(), train=train))
+    model, train = ModelSettings(name="siformer"), TrainSettings(epochs=40)
+    adaptive = build_loss(Settings(model=model, cmcl=balanced(adaptive=True), train=train))
+    fixed = build_loss(Settings(model=model, cmcl=balanced(), train=train))
 
     assert [adaptive.factor(epoch) for epoch in (0, 3, 4)] == pytest.approx([0.25, 1.0, 0.95])
     assert_close(fixed(output, batch, epoch=39).total, fixed(output, batch, epoch=0).total)

@@ -1,24 +1,34 @@
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from clips import whole_batches
+from clips import signing_clip, whole_batches
 from torch.testing import assert_close
 
 from slrctl.core import skeleton
 from slrctl.core.clip import Clip, ClipBatch
 from slrctl.core.data.batches import (
     WINDOW,
+    clip_batch,
     evaluation_batches,
     num_batches,
     num_micro_batches,
-    prepare_clips,
     training_micro_batches,
     training_order,
 )
 from slrctl.core.data.dataset import SignDataset, canonical_dataset
-from slrctl.core.data.prepare import prepare_clip, resample_frames
+from slrctl.core.data.prepare import (
+    even_positions,
+    fill_gaps,
+    interpolate_frames,
+    place,
+    prepare_clip,
+    resample_frames,
+    trim_rest,
+)
+from slrctl.layers import RECIPES
 from slrctl.settings import PrepareSettings, Settings
 
 CLASSES = ("a", "b", "c")
@@ -40,13 +50,15 @@ def settings_with(
     seed: int = 1,
     augment: dict[str, float] | None = None,
 ) -> Settings:
+    """Return settings of clips that keep their frames, with the published augmentation."""
     return Settings.layered(
+        RECIPES["siformer"],
         {
             "seed": seed,
             "train": {"batch_size": batch_size},
             "model": {"max_frames": max_frames},
             "augment": augment or {},
-        }
+        },
     )
 
 
@@ -206,11 +218,14 @@ def test_a_cpu_cuts_every_share_by_the_root_of_its_frames_and_an_accelerator_not
 
 
 def test_processes_that_take_turns_evaluate_every_batch_once():
-    prepared = prepare_clips(random_dataset(10), settings_with())
+    dataset, settings = random_dataset(10), settings_with()
 
-    turns = [list(evaluation_batches(prepared, 3, start=rank, step=3)) for rank in range(3)]
+    turns = [
+        list(evaluation_batches(dataset, settings, batch_size=3, start=rank, step=3))
+        for rank in range(3)
+    ]
 
-    whole = [batch.clip_ids for batch in evaluation_batches(prepared, 3)]
+    whole = [batch.clip_ids for batch in evaluation_batches(dataset, settings, batch_size=3)]
     assert [batch.clip_ids for batches in turns for batch in batches] == [
         whole[number] for number in (0, 3, 1, 2)
     ]
@@ -232,7 +247,7 @@ def test_without_augmentation_training_and_evaluation_show_the_same():
     )
 
     trained = rows_by_clip(whole_batches(dataset, settings, 0))
-    evaluated = rows_by_clip(evaluation_batches(prepare_clips(dataset, settings), 7))
+    evaluated = rows_by_clip(evaluation_batches(dataset, settings, batch_size=7))
 
     assert differing(trained, evaluated) == []
 
@@ -265,11 +280,11 @@ def test_no_batch_is_longer_than_the_model_takes(speed):
 def test_evaluation_shows_every_clip_prepared_and_once():
     dataset, settings = random_dataset(150, longest=80), settings_with(max_frames=50)
 
-    prepared = prepare_clips(dataset, settings)
-    rows = rows_by_clip(evaluation_batches(prepared, 16))
+    rows = rows_by_clip(evaluation_batches(dataset, settings, batch_size=16))
 
     assert sorted(rows) == sorted(clip.clip_id for clip in dataset)
-    assert differing(rows, rows_by_clip(evaluation_batches(prepared, 1))) == []
+    alone = rows_by_clip(evaluation_batches(dataset, settings, batch_size=1))
+    assert differing(rows, alone) == []
     for clip in dataset.clips[::10]:
         landmarks = resample_frames(clip.landmarks, min(clip.num_frames, 50))
         body = prepare_clip(landmarks, settings.prepare)[:, skeleton.BODY]
@@ -281,13 +296,13 @@ def test_evaluation_shows_every_clip_prepared_and_once():
 def test_rectified_clips_look_the_same_in_training_evaluation_and_alone():
     dataset = random_dataset(20, longest=80)
     settings = Settings.layered(
-        {"prepare": {"rectify": True}, "augment": {"enabled": False}, "model": {"max_frames": 60}}
+        settings_with(augment={"enabled": False}).model_dump(), {"prepare": {"rectify": True}}
     )
 
     trained = rows_by_clip(
         list(whole_batches(canonical_dataset(dataset, settings.prepare), settings, 0))
     )
-    evaluated = rows_by_clip(evaluation_batches(prepare_clips(dataset, settings), 7))
+    evaluated = rows_by_clip(evaluation_batches(dataset, settings, batch_size=7))
 
     for clip in dataset:
         picked = resample_frames(clip.landmarks, min(clip.num_frames, 60))
@@ -295,7 +310,7 @@ def test_rectified_clips_look_the_same_in_training_evaluation_and_alone():
         hand = torch.from_numpy(np.nan_to_num(alone[:, skeleton.RIGHT_HAND])).flatten(1)
         assert torch.equal(trained[clip.clip_id][2], hand)
         assert torch.equal(evaluated[clip.clip_id][2], hand)
-        plain = prepare_clip(picked, Settings().prepare)[:, skeleton.RIGHT_HAND]
+        plain = prepare_clip(picked, PrepareSettings())[:, skeleton.RIGHT_HAND]
         assert not torch.equal(hand, torch.from_numpy(np.nan_to_num(plain)).flatten(1))
 
 
@@ -303,14 +318,14 @@ def test_clips_in_the_form_of_other_settings_are_refused():
     rectified = canonical_dataset(random_dataset(2), PrepareSettings(rectify=True))
 
     with pytest.raises(ValueError, match="other `prepare` settings"):
-        prepare_clips(rectified, settings_with())
+        next(evaluation_batches(rectified, settings_with()))
 
 
 def test_preparing_leaves_the_data_set_as_it_was():
     dataset = random_dataset(5)
     before = dataset.fingerprint()
 
-    prepare_clips(dataset, settings_with())
+    list(evaluation_batches(dataset, settings_with()))
     list(whole_batches(dataset, settings_with(augment={"mirror": 1.0, "speed": 1.5}), 0))
 
     assert dataset.fingerprint() == before
@@ -326,3 +341,151 @@ def test_buckets_keep_padding_low():
     frames = sum(clip.num_frames for clip in dataset)
     # A random order wastes a third of its slots.
     assert 1 - frames / slots < 0.05
+
+
+# --- the default recipe ---------------------------------------------------------------------------
+
+
+def signing_dataset(count: int = 6) -> SignDataset:
+    clips = (signing_clip(seed, 9 + 5 * seed, CLASSES[seed % 3]) for seed in range(count))
+    return SignDataset(tuple(clips), CLASSES, "signing")
+
+
+def test_evaluation_trims_fills_and_resamples_every_clip_to_one_number_of_frames():
+    dataset, settings = signing_dataset(), Settings.layered({"prepare": {"num_frames": 10}})
+    for clip in dataset:
+        clip.landmarks[:3, skeleton.NUM_BODY :] = np.nan
+
+    (batch,) = evaluation_batches(dataset, settings)
+
+    assert batch.is_valid.tolist() == [[True] * 10] * 6
+    assert batch.placed is not None
+    for row, clip_id in enumerate(batch.clip_ids):
+        clip = next(clip for clip in dataset if clip.clip_id == clip_id)
+        filled = fill_gaps(trim_rest(clip).landmarks, 5)
+        seen = interpolate_frames(
+            torch.from_numpy(filled)[None], torch.tensor([len(filled)]), even_positions(1, 10)
+        )
+        prepared = prepare_clip(seen[0].numpy(), settings.prepare)
+        flat = torch.from_numpy(np.nan_to_num(prepared)).flatten(1)
+        streams = batch.body[row], batch.left_hand[row], batch.right_hand[row]
+        assert torch.equal(torch.cat(streams, -1), flat)
+        assert torch.equal(batch.placed[row], place(seen)[0].nan_to_num(0))
+
+
+@pytest.mark.parametrize("num_frames", [0, 10])
+def test_evaluation_gives_each_clip_the_same_bits_in_any_company(num_frames):
+    dataset, settings = signing_dataset(), Settings.layered({"prepare": {"num_frames": num_frames}})
+
+    together = by_clip(evaluation_batches(dataset, settings))
+    alone = by_clip(evaluation_batches(dataset, settings, batch_size=1))
+
+    assert_close(together, alone, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("num_frames", [0, 10])
+def test_training_augments_each_clip_to_the_same_bits_in_any_company(num_frames):
+    dataset = signing_dataset()
+    settings = Settings.layered({"prepare": {"num_frames": num_frames}})
+
+    def varied(groups: list[list[Clip]], epoch: int) -> dict:
+        return by_clip(clip_batch(group, CLASSES, settings, epoch=epoch) for group in groups)
+
+    first, *others = dataset.clips
+    together = varied([[*dataset.clips]], 3)
+
+    assert_close(varied([[first], others[::-1]], 3), together, rtol=0, atol=0)
+    later = varied([[*dataset.clips]], 4)
+    assert all(later[name]["body"].shape != one["body"].shape
+               or not torch.equal(later[name]["placed"], one["placed"])
+               for name, one in together.items())  # fmt: skip
+
+
+def by_clip(batches: Iterable[ClipBatch]) -> dict[str, dict[str, torch.Tensor]]:
+    """Everything that batches hold of the real frames of each clip."""
+    return {
+        clip_id: {
+            name: tensor[row, : int(batch.is_valid[row].sum())] if tensor.ndim > 1 else tensor[row]
+            for name, tensor in tensors_of(batch).items()
+        }
+        for batch in batches
+        for row, clip_id in enumerate(batch.clip_ids)
+    }
+
+
+def test_placed_landmarks_are_0_where_missing_and_on_padding():
+    settings = Settings.layered({"prepare": {"num_frames": 0, "fill_gaps": 0, "trim_rest": False}})
+    short, long = signing_clip(1, 5), signing_clip(2, 9)
+
+    batch = clip_batch([short, long], None, settings)
+
+    assert batch.target is None
+    assert batch.placed is not None
+    assert not batch.placed[0, 5:].any()
+    for clip, found in zip((short, long), batch.placed, strict=True):
+        alone = place(torch.from_numpy(clip.landmarks)[None])[0]
+        assert_close(found[: clip.num_frames], alone.nan_to_num(0), rtol=0, atol=0)
+        assert alone.isnan().any()
+
+
+@pytest.mark.parametrize("num_frames", [0, 10])
+def test_half_a_landmark_is_a_missing_one(num_frames):
+    settings = Settings.layered({"prepare": {"num_frames": num_frames}})
+    whole, half = signing_clip(1, 20), signing_clip(1, 20)
+    whole.landmarks[3:12, [0, 15, 40]] = np.nan
+    half.landmarks[3:12, [0, 15, 40], 1] = np.nan
+
+    expected, found = (tensors_of(clip_batch([clip], None, settings)) for clip in (whole, half))
+
+    assert_close(found, expected, rtol=0, atol=0)
+
+
+def augmented_by(**changes: float) -> Settings:
+    """Return the default settings with the named kinds of augmentation alone."""
+    off = {"mirror": 0, "affine": 0, "proportions": 0, "hand_size": 0, "jitter": 0}
+    off |= {"time_warp": 0, "time_cut": 0, "frame_dropout": 0, "hand_dropout": 0}
+    return Settings.layered({"augment": {**off, **changes}})
+
+
+def test_proportions_vary_what_is_placed_and_leave_what_lies_in_boxes():
+    settings = augmented_by(proportions=1)
+    clips = signing_dataset().clips
+
+    plain = clip_batch(clips, CLASSES, settings)
+    varied = clip_batch(clips, CLASSES, settings, epoch=0)
+
+    assert torch.equal(varied.body, plain.body)
+    assert torch.equal(varied.left_hand, plain.left_hand)
+    assert plain.placed is not None
+    assert varied.placed is not None
+    assert (varied.placed - plain.placed).flatten(1).abs().amax(1).min() > 1e-3
+
+
+def test_jitter_moves_every_landmark_by_its_share_of_the_clips_shoulders():
+    clips = [replace(clip, landmarks=size * clip.landmarks)
+             for clip, size in zip(signing_dataset(), (1, 1, 1, 4, 4, 4), strict=True)]  # fmt: skip
+    settings = augmented_by(jitter=0.02)
+
+    plain = clip_batch(clips, CLASSES, settings)
+    moved = clip_batch(clips, CLASSES, settings, epoch=0)
+
+    assert plain.placed is not None
+    assert moved.placed is not None
+    for before, after in zip(plain.placed, moved.placed, strict=True):
+        of_hands = (after - before)[:, skeleton.NUM_BODY :]
+        # The medians that all landmarks are measured by move as well, by less.
+        assert of_hands[before[:, skeleton.NUM_BODY :] != 0].std().item() == pytest.approx(
+            0.02, abs=0.006
+        )
+
+
+def test_no_clip_of_training_is_warped_where_clips_keep_their_frames():
+    settings = Settings.layered(
+        {"prepare": {"num_frames": 0}, "augment": {"frame_dropout": 0, "hand_dropout": 0}}
+    )
+    clips = [signing_clip(seed, 20) for seed in range(4)]
+
+    plain = clip_batch(clips, None, settings)
+    varied = clip_batch(clips, None, settings, epoch=0)
+
+    assert torch.equal(varied.is_valid, plain.is_valid)

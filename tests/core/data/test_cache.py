@@ -25,6 +25,7 @@ from slrctl.core.data import cache as cache_module
 from slrctl.core.data import dataset as dataset_module
 from slrctl.core.data.cache import ClipCache, StoredClips, content_digest
 from slrctl.core.data.dataset import SignDataset, load_dataset
+from slrctl.core.data.prepare import RAW
 from slrctl.errors import DataError
 from slrctl.settings import DataSettings, PrepareSettings
 
@@ -359,6 +360,11 @@ def unchanged(source: Path) -> Path:
     return source
 
 
+def raw(**changes: object) -> dict[str, PrepareSettings]:
+    """Return as an argument preparation that keeps the cleaned clip, but for these changes."""
+    return {"prepare": RAW.model_copy(update=changes)}
+
+
 # A change of the source, further arguments of `load_dataset`, and whether a reader is called again.
 CASES = {
     "nothing": (unchanged, {}, False),
@@ -372,10 +378,12 @@ CASES = {
     "division": (unchanged, {"settings": DataSettings(test=Path("a"), val_share=0.3)}, False),
     "people": (unchanged, {"settings": DataSettings(val_signers=("ann",))}, False),
     "base of the labels": (unchanged, {"classes": ["0", "1", "2"]}, True),
-    "rectified": (unchanged, {"prepare": PrepareSettings(rectify=True)}, True),
-    "mirrored": (unchanged, {"prepare": PrepareSettings(dominant_hand="right")}, True),
-    "options that are off": (
-        unchanged, {"prepare": PrepareSettings(hand_box=1.5, rectify_alpha=1.0)}, False),
+    "rectified": (unchanged, raw(rectify=True), True),
+    "mirrored": (unchanged, raw(dominant_hand="right"), True),
+    "letterboxed": (unchanged, raw(letterbox=True), True),
+    "trimmed": (unchanged, raw(trim_rest=True), True),
+    "filled": (unchanged, raw(fill_gaps=2), True),
+    "options that are off": (unchanged, raw(hand_box=1.5, rectify_alpha=1.0, num_frames=8), False),
 }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from slrctl.core import skeleton
 from slrctl.core.clip import Clip
-from slrctl.core.data.batches import evaluation_batches, prepare_clips
+from slrctl.core.data.batches import evaluation_batches
 from slrctl.core.data.dataset import SignDataset, load_dataset
 from slrctl.core.data.mirror import (
     EDGE,
@@ -29,6 +29,7 @@ from slrctl.core.data.readers.parquet import write_parquet
 from slrctl.core.data.splits import load_splits, with_mirrored_copies
 from slrctl.core.data.synthetic import SynthesisParameters, synthesise
 from slrctl.errors import DataError
+from slrctl.layers import RECIPES
 from slrctl.settings import PrepareSettings, Settings
 
 LEFT, RIGHT = skeleton.LEFT_HAND, skeleton.RIGHT_HAND
@@ -241,10 +242,12 @@ def test_training_and_evaluation_see_clips_as_a_single_one_is_prepared(synthetic
     clips = list(synthetic.dataset)[::5]
     clips[0].landmarks[::3, LEFT, 1] += 0.9  # at the lower edge
     dataset = SignDataset(tuple(clips), synthetic.dataset.classes, "some")
-    settings = Settings.layered({"augment": {"enabled": False}}, {"prepare": prepare})
+    settings = Settings.layered(
+        RECIPES["siformer"], {"augment": {"enabled": False}, "prepare": prepare}
+    )
 
     trained = streams_by_clip(whole_batches(dataset, settings, 0))
-    evaluated = streams_by_clip(evaluation_batches(prepare_clips(dataset, settings), 64))
+    evaluated = streams_by_clip(evaluation_batches(dataset, settings))
 
     expected = {}
     for clip in dataset:

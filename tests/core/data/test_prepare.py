@@ -8,8 +8,15 @@ import torch
 from torch.testing import assert_close
 
 from slrctl.core import skeleton
-from slrctl.core.clip import stack_landmarks
-from slrctl.core.data.prepare import normalise, prepare_clip, resample_frames
+from slrctl.core.clip import Clip, stack_landmarks
+from slrctl.core.data.mirror import mirror_landmarks
+from slrctl.core.data.prepare import (
+    letterbox,
+    normalise,
+    place,
+    prepare_clip,
+    resample_frames,
+)
 from slrctl.settings import PrepareSettings
 
 SETTINGS = PrepareSettings()
@@ -284,3 +291,104 @@ def test_doubling_the_hand_box_halves_the_hand():
 
     expected = torch.from_numpy(prepare_clip(landmarks, SETTINGS)[:, 12:] / 2)
     assert_close(torch.from_numpy(small[:, 12:]), expected, equal_nan=True)
+
+
+# --- landmarks placed in the clip -----------------------------------------------------------------
+
+
+def placed(landmarks: np.ndarray) -> np.ndarray:
+    return place(torch.from_numpy(landmarks)[None])[0].numpy()
+
+
+def test_landmarks_are_placed_from_the_usual_neck_in_the_usual_shoulder_distance():
+    landmarks = np.full((4, 54, 2), np.nan, np.float32)
+    landmarks[:3, NECK] = [[0.5, 0.5], [0.6, 0.9], [0.7, 0.6]]
+    landmarks[:, RIGHT_SHOULDER] = [0.3, 0.5]
+    landmarks[:, LEFT_SHOULDER, 0] = [0.55, 0.9, 0.6, 0.8]
+    landmarks[:, LEFT_SHOULDER, 1] = 0.5
+    landmarks[:, 20] = [0.6, 0.7]
+
+    found = placed(landmarks)
+
+    # The median neck is (0.6, 0.6); shoulders are 0.25, 0.6, 0.3 and 0.5 apart: 0.4 in between.
+    np.testing.assert_allclose(found[:, 20], [[0.0, 0.25]] * 4, atol=1e-6)
+    np.testing.assert_allclose(found[:3, NECK], [[-0.25, -0.25], [0, 0.75], [0.25, 0]], atol=1e-6)
+    np.testing.assert_array_equal(np.isnan(found), np.isnan(landmarks))
+
+
+def test_of_a_signer_turned_sideways_the_head_tells_the_unit():
+    landmarks = np.full((3, 54, 2), np.nan, np.float32)
+    landmarks[:, NECK] = [0.5, 0.5]
+    landmarks[:, NOSE, 1] = [0.3, 0.3, 0.4]
+    landmarks[:, NOSE, 0] = 0.5
+    landmarks[:, RIGHT_SHOULDER] = [0.3, 0.5]
+    landmarks[:, LEFT_SHOULDER, 1] = 0.5
+    landmarks[:, LEFT_SHOULDER, 0] = [0.7, 0.7, 0.31]
+
+    found = placed(landmarks)
+
+    # Units 0.4, 0.4 and, of a head of 0.1 at the usual ratio of 2, 0.2: the median is 0.4.
+    np.testing.assert_allclose(found[:, RIGHT_SHOULDER], [[-0.5, 0.0]] * 3, atol=1e-6)
+
+
+@pytest.mark.parametrize(("shift", "scale"), [((0.3, -0.2), 1.0), ((-1.0, 2.0), 0.25)])
+def test_placed_landmarks_do_not_change_with_the_place_and_size_of_the_clip(shift, scale):
+    landmarks = random_landmarks(1)
+
+    moved = landmarks * np.float32(scale) + np.array(shift, np.float32)
+
+    np.testing.assert_allclose(placed(moved), placed(landmarks), atol=2e-4)
+
+
+def test_placed_landmarks_mirror_with_the_clip():
+    landmarks = random_landmarks(2)
+
+    found = placed(mirror_landmarks(landmarks))
+
+    expected = placed(landmarks)[:, skeleton.MIRROR] * np.array([-1, 1], np.float32)
+    np.testing.assert_allclose(found, expected, atol=2e-5)
+
+
+def test_padding_and_batch_mates_change_no_bit_of_placed_landmarks():
+    landmarks, mates = random_landmarks(6, 7), [random_landmarks(7, 41), random_landmarks(8, 3)]
+
+    together = place(stack_landmarks([mates[0], landmarks, mates[1]])[0])[1]
+
+    np.testing.assert_array_equal(together[:7], placed(landmarks))
+    assert together[7:].isnan().all()
+
+
+def test_a_clip_without_a_neck_is_placed_nowhere():
+    landmarks = random_landmarks(9)
+    landmarks[:, NECK] = np.nan
+
+    assert np.isnan(placed(landmarks)).all()
+
+
+@pytest.mark.parametrize(("aspect", "reach"), [(2.0, (1.0, 0.5)), (0.5, (0.5, 1.0))])
+def test_a_letterbox_is_the_largest_in_the_middle_of_a_square(aspect, reach):
+    landmarks = np.zeros((1, 54, 2), np.float32)
+    landmarks[0, 1] = 1.0
+
+    fitted = letterbox(Clip("one", "a", landmarks, aspect=aspect))
+
+    np.testing.assert_allclose(fitted.landmarks[0, 1] - fitted.landmarks[0, 0], reach)
+    np.testing.assert_allclose(fitted.landmarks[0, :2].mean(0), [0.5, 0.5])
+    assert fitted.aspect == 1
+
+
+@pytest.mark.parametrize("aspect", [0.5, 4 / 3])
+def test_a_letterbox_keeps_the_ratios_of_distances_in_the_image(aspect):
+    landmarks = np.random.default_rng(0).random((1, 54, 2), dtype=np.float32)
+
+    fitted = letterbox(Clip("one", "a", landmarks, aspect=aspect)).landmarks[0]
+
+    in_image = np.linalg.norm((landmarks[0] - landmarks[0, 0]) * [aspect, 1.0], axis=-1)[1:]
+    ratios = np.linalg.norm(fitted - fitted[0], axis=-1)[1:] / in_image
+    np.testing.assert_allclose(ratios, ratios[0], rtol=1e-4)
+
+
+def test_a_square_image_needs_no_letterbox():
+    clip = Clip("one", "a", random_landmarks(1))
+
+    assert letterbox(clip) is clip

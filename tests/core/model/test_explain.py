@@ -8,8 +8,9 @@ import torch
 from torch.testing import assert_close
 
 from slrctl.core.model.attention import join_heads, split_heads
+from slrctl.core.model.build import build_model
 from slrctl.core.model.explain import explain
-from slrctl.core.model.siformer import SiFormer, build_model
+from slrctl.core.model.siformer import SiFormer
 from slrctl.core.model.transformer import DecoderLayer, EncoderLayer
 
 KINDS = ["full", "prob", "first_frame"]
@@ -102,6 +103,7 @@ def test_an_encoder_map_averages_the_values_into_what_the_layer_attends(tiny_set
 @torch.no_grad()
 def test_the_class_query_is_followed_through_the_decoder(tiny_settings, batch):
     model = build(tiny_settings, num_decoder_layers=2)
+    assert isinstance(model, SiFormer)
     memory = torch.cat(model(batch, return_features=True).features, dim=-1)
     layers = cast("list[DecoderLayer]", list(model.decoder.layers))
     query = model.decoder.class_query.expand(len(memory), 1, -1)

@@ -10,7 +10,8 @@ from torch.testing import assert_close
 
 from slrctl.core.clip import ClipBatch, collate
 from slrctl.core.cmcl import CrossModalConsistencyLoss
-from slrctl.core.model.siformer import SiFormer, Spoter, build_model, num_parameters
+from slrctl.core.model.build import build_model, num_parameters
+from slrctl.core.model.siformer import SiFormer, Spoter
 from slrctl.core.skeleton import BODY_WIDTH
 from slrctl.settings import CMCLSettings, ModelSettings
 
@@ -255,7 +256,7 @@ def test_spoter_reads_all_landmarks_in_one_stream(tiny_settings, batch):
 
 
 def test_weights_are_counted_without_memory_for_them():
-    assert num_parameters(ModelSettings(), 100) == ALL_WEIGHTS
+    assert num_parameters(ModelSettings(name="siformer"), 100) == ALL_WEIGHTS
 
 
 def test_it_fits_one_batch(tiny_settings, batch):

@@ -22,7 +22,8 @@ def tiny_path(tiny_dataset, tmp_path):
 @pytest.fixture
 def plan(tiny_settings, tiny_path):
     """Plan the trials of a study on the tiny clips."""
-    values = tiny_settings.model_dump(include={"model", "train", "evaluate"})
+    sections = {"prepare", "augment", "model", "train", "evaluate"}
+    values = tiny_settings.model_dump(include=sections)
     tiny = Layer("tiny", {**values, "data": {"train": str(tiny_path)}})
 
     def planned(study=STUDY, seeds=(1,), below=(), above=()):

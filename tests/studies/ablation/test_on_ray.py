@@ -31,9 +31,8 @@ HEAD, SECOND = "127.0.0.2", "127.0.0.3"
 OPTIONS = [
     "--seeds=2",
     "--variant=warm:cmcl.preset=balanced,cmcl.temperature=2",
-    "--set=model.ffn_dim=8",
-    "--set=model.num_encoder_layers=1",
-    "--set=model.num_decoder_layers=1",
+    "--set=model.embed_dim=8",
+    "--set=model.joint_dim=8",
     "--set=evaluate.resamples=100",
     "--set=train.batch_size=8",
     "--epochs=20",

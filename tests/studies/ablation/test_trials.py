@@ -103,7 +103,7 @@ def test_a_damaged_trial_is_named(plan, tmp_path):
 @pytest.fixture
 def whole_plan(tiny_settings, tiny_path, tmp_path):
     """Plan a whole study on the tiny clips."""
-    values = tiny_settings.model_dump(include={"model", "evaluate"})
+    values = tiny_settings.model_dump(include={"prepare", "augment", "model", "evaluate"})
     below = [Layer("schedule", {"train": {"epochs": 1}}), Layer("tiny", values)]
 
     def planned(study=STUDY, *above, **options):

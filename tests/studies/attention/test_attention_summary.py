@@ -9,7 +9,7 @@ from attention_maps import directed, shifted
 from numpy.testing import assert_allclose
 
 from slrctl.core.data.synthetic import SynthesisParameters, synthesise
-from slrctl.core.model.siformer import build_model
+from slrctl.core.model.build import build_model
 from slrctl.runs.checkpoint import LoadedRun
 from slrctl.studies.attention.inspect import inspect_clips
 from slrctl.studies.attention.summary import (

@@ -1,6 +1,7 @@
 """Measures of faithfulness: they tell a true explanation from a wrong one."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,12 +9,12 @@ import torch
 from numpy.testing import assert_allclose
 
 from slrctl.core.clip import ClipBatch
-from slrctl.core.data.batches import evaluation_batches, prepare_clips
+from slrctl.core.data.batches import evaluation_batches
 from slrctl.core.data.dataset import SignDataset
 from slrctl.core.data.splits import choose_splits
 from slrctl.core.data.synthetic import SynthesisParameters, synthesise
+from slrctl.core.model.build import build_model
 from slrctl.core.model.explain import explain
-from slrctl.core.model.siformer import build_model
 from slrctl.runs.checkpoint import load_run
 from slrctl.settings import DataSettings, Settings
 from slrctl.studies.attention.faithfulness import (
@@ -42,6 +43,18 @@ def model(tiny_settings):
     return build_model(tiny_settings.model, 4, seed=3).eval()
 
 
+@pytest.fixture(params=["siformer", "streamformer"])
+def subject(request, tiny_settings, small_settings, batch, placed_batch):
+    """A model, and clips that it reads."""
+    if request.param == "siformer":
+        return build_model(tiny_settings.model, 4, seed=3).eval(), batch
+    model: Any = build_model(small_settings.model, 4, seed=3).eval()
+    with torch.no_grad():
+        for gate in model.fusion.gates:  # as after some training
+            gate.fill_(0.5)
+    return model, placed_batch
+
+
 def test_frames_are_taken_from_the_highest_score_down_and_padding_last():
     scores = torch.tensor([[0.1, 0.9, 0.5, 5.0]])
     is_valid = torch.tensor([[True, True, True, False]])
@@ -50,19 +63,25 @@ def test_frames_are_taken_from_the_highest_score_down_and_padding_last():
 
 
 @torch.no_grad()
-def test_a_removed_frame_is_never_seen(model, batch):
+def test_a_removed_frame_is_never_seen(subject):
+    model, batch = subject
     kept = torch.ones_like(batch.is_valid)
     kept[:, 2] = False
     garbage = replace(batch, left_hand=batch.left_hand.clone(), body=batch.body.clone())
     garbage.left_hand[:, 2] = 99.0
     garbage.body[:, 2] = -99.0
+    if batch.placed is not None:
+        garbage = replace(garbage, placed=batch.placed.clone())
+        garbage.placed[:, 2] = 99.0
 
     logits = model(only_frames(batch, kept)).logits
 
     torch.testing.assert_close(model(only_frames(garbage, kept)).logits, logits)
 
 
-def test_curves_start_and_end_at_the_whole_clip_and_at_nothing(model, batch):
+def test_curves_start_and_end_at_the_whole_clip_and_at_nothing(subject):
+    model, batch = subject
+
     _, curves = curves_of(model, [batch], seed=0)
 
     names = ("class query", "rollout", "attention", "gradient x input", "hands first", "random")
@@ -149,8 +168,29 @@ def test_rollout_is_a_product_of_matrices_from_the_query_to_the_frames(model, ba
     assert not found[~batch.is_valid].any()
 
 
-def test_gradient_times_input_matches_finite_differences(model, batch):
-    streams = {name: getattr(batch, name).double() for name in _STREAMS}
+@torch.no_grad()
+def test_rollout_of_the_default_model_is_its_class_query_read_through_the_fusion(
+    small_settings, placed_batch
+):
+    explained = explain(build_model(small_settings.model, 4, seed=3).eval(), placed_batch)
+
+    found = rollout(explained)
+
+    (query,) = (weights.mean(1)[:, 0] for weights in explained.decoder)
+    expected = torch.zeros_like(found)
+    assert explained.fusion is not None
+    for row in range(3):
+        # Of three streams, each passes on half of itself and a quarter of either other.
+        expected[row] += 3 * 0.5 * query[row]
+        for weights in explained.fusion:
+            expected[row] += 0.25 * query[row] @ weights[row].mean(0)
+    torch.testing.assert_close(found, expected)
+
+
+def test_gradient_times_input_matches_finite_differences(subject):
+    model, batch = subject
+    names = _STREAMS if batch.placed is None else (*_STREAMS, "placed")
+    streams = {name: getattr(batch, name).double() for name in names}
     model, double, target = model.double(), replace(batch, **streams), torch.tensor([0, 1, 2])
 
     found = gradient_times_input(model, double, target)
@@ -160,11 +200,11 @@ def test_gradient_times_input_matches_finite_differences(model, batch):
     with torch.no_grad():
         base = model(double).logits[row, target[row]]
         for name, features in streams.items():
-            for place in range(features.shape[-1]):
-                moved = features.clone()
-                moved[row, frame, place] += step
+            for place in np.ndindex(features.shape[2:]):
+                at, moved = (row, frame, *place), features.clone()
+                moved[at] += step
                 up = model(replace(double, **{name: moved})).logits[row, target[row]]
-                total += abs(float((up - base) / step) * float(features[row, frame, place]))
+                total += abs(float((up - base) / step) * float(features[at]))
     assert float(found[row, frame]) == pytest.approx(total, rel=1e-3)
 
 
@@ -214,7 +254,9 @@ def test_a_planted_explanation_ranks_above_random_on_the_demo_set(tmp_path):
     settings = Settings.layered(
         {
             "train": {"epochs": 6, "batch_size": 12},
-            "model": {"ffn_dim": 64, "num_encoder_layers": 1},
+            # Frames stay where the truth has them.
+            "prepare": {"num_frames": 0, "trim_rest": False},
+            "model": {"embed_dim": 32, "joint_dim": 64},
             "evaluate": {"resamples": 300},
         }
     )
@@ -233,7 +275,7 @@ def test_a_planted_explanation_ranks_above_random_on_the_demo_set(tmp_path):
         stroke = truth + 0.5 * random_scores(batch, 1, 0)
         return {"planted": stroke, "reversed": -stroke}
 
-    batches = evaluation_batches(prepare_clips(clips, settings), 32)
+    batches = evaluation_batches(clips, settings, batch_size=32)
     clip_ids, curves = curves_of(run.model, batches, 0, planted)
     bootstrap = Bootstrap.of_clips(list(clips), resamples=300, seed=0)
     found = judge(clip_ids, curves, bootstrap)
