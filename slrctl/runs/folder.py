@@ -44,6 +44,10 @@ _UNFINISHED = re.compile(
 )
 
 
+_PROBE_SECONDS = 0.5
+"""Longest wait for a lock that may be another process's `is_held`, which has it for a moment."""
+
+
 class RunLock(NamedTuple):
     """The lock of a run's folder; the system releases it with the process, even after `kill -9`."""
 
@@ -77,8 +81,7 @@ def holding(run_dir: Path) -> Iterator[RunLock]:
     path = run_dir / LOCK
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        # `is_held`, in another process, has the lock for a moment.
-        lock = FileLock(path, timeout=0.5)
+        lock = FileLock(path, timeout=_PROBE_SECONDS)
         lock.acquire()
         identity = path.lstat()
     except Timeout:
@@ -97,13 +100,13 @@ def holding(run_dir: Path) -> Iterator[RunLock]:
         lock.release()
 
 
-def is_held(run_dir: Path) -> bool:
-    """Return True if a process is writing to a run."""
+def is_held(run_dir: Path, *, timeout: float = _PROBE_SECONDS) -> bool:
+    """Return True if a process has been writing to a run for the seconds of `timeout`."""
     path = run_dir / LOCK
     if not path.exists():
         return False
     try:
-        with FileLock(path, timeout=0):
+        with FileLock(path, timeout=timeout):
             return False
     except Timeout:
         return True

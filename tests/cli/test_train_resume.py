@@ -262,4 +262,4 @@ def test_a_run_killed_at_random_moments_resumes_bit_identically(
 
 def wait_for_its_lock(process, run_dir):
     """Wait until a process writes to the run, or has ended."""
-    wait_until(lambda: is_held(run_dir) or not Path(f"/proc/{process}").exists())
+    wait_until(lambda: is_held(run_dir, timeout=0) or not Path(f"/proc/{process}").exists())

@@ -5,9 +5,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from slrctl.errors import DataError, SlrctlError, UsageError
 from slrctl.runs import folder as run_folder
@@ -155,6 +157,17 @@ def test_a_run_that_ends_leaves_no_lock(tmp_path):
 
     assert not is_held(tmp_path / "run")
     assert os.listdir(tmp_path / "run") == []
+
+
+def test_two_that_ask_at_once_do_not_take_one_another_for_a_writer(tmp_path):
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    asking = FileLock(run_dir / run_folder.LOCK, thread_local=False)
+    asking.acquire()
+    threading.Timer(0.1, asking.release).start()
+
+    assert is_held(run_dir, timeout=0)
+    assert not is_held(run_dir)
 
 
 def test_a_folder_that_was_made_anew_is_not_the_one_that_was_locked(tmp_path):
