@@ -128,7 +128,7 @@ class AugmentSettings(Section):
     hand_size: Annotated[float, Field(ge=0, le=0.5)] = 0.2
     """Largest share by which a hand is scaled beside the body."""
     time_warp: Annotated[float, Field(ge=0, le=1)] = 0.25
-    """How much the speed varies within a clip: up to exp(2 x this) either way. Needs
+    """Variation of the speed within a clip: up to exp(2 x this) either way. Needs
     `prepare.num_frames`, as `time_cut` does."""
     time_cut: Annotated[float, Field(ge=0, le=0.4)] = 0.1
     """Largest share of a clip cut off at its start and at its end."""

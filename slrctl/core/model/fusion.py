@@ -48,6 +48,24 @@ class HandAttention(NamedTuple):
     right_to_left: Float[Tensor, "B H T T"]
 
 
+def wanted_maps(
+    fusion: nn.Module | None, *, return_attention: bool, return_hand_attention: bool
+) -> tuple[str, ...]:
+    """Name the maps that a caller asked a model for.
+
+    Raises:
+        ValueError: any, of a model without cross-attention.
+    """
+    if fusion is None and (return_attention or return_hand_attention):
+        raise ValueError(
+            "attention was asked of a model without cross-attention; "
+            "build it with model.cross_attention = true"
+        )
+    if return_attention:
+        return CrossModalAttention._fields
+    return HandAttention._fields if return_hand_attention else ()
+
+
 class GatedMessages(NamedTuple):
     """A stream before the fusion, and its messages: `LayerNorm(own + gate * (first + second))`.
 

@@ -1,4 +1,4 @@
-"""What a user would write instead: plain networks over all features of a frame at once."""
+"""Plain networks over all features of a frame at once, to compare with."""
 
 import torch
 from jaxtyping import Float

@@ -13,6 +13,7 @@ from slrctl.core.model.fusion import (
     HandAttention,
     StreamPresence,
     Streams,
+    wanted_maps,
 )
 from slrctl.core.model.transformer import ClassDecoder, StreamEncoder
 from slrctl.core.seeding import initialise, own_draws
@@ -79,19 +80,16 @@ class SiFormer(nn.Module):
             ValueError: a clip is longer than `max_frames`, or attention is asked of a model
                 without cross-attention.
         """
-        if (return_attention or return_hand_attention) and self.fusion is None:
-            raise ValueError(
-                "attention was asked of a model without cross-attention; "
-                "build it with model.cross_attention = true"
-            )
+        wanted = wanted_maps(
+            self.fusion,
+            return_attention=return_attention,
+            return_hand_attention=return_hand_attention,
+        )
         left, left_layers = self.left_encoder(batch.left_hand, batch.is_valid)
         right, right_layers = self.right_encoder(batch.right_hand, batch.is_valid)
         body, body_layers = self.body_encoder(batch.body, batch.is_valid)
         streams, maps = Streams(left, right, body), {}
         if self.fusion is not None:
-            wanted = CrossModalAttention._fields if return_attention else ()
-            if return_hand_attention and not return_attention:
-                wanted = HandAttention._fields
             present = StreamPresence(batch.left_is_present, batch.right_is_present, batch.is_valid)
             streams, maps, _ = self.fusion(streams, present, wanted=wanted)
         clip_features = self.decoder(torch.cat(streams, dim=-1), batch.is_valid)

@@ -34,6 +34,7 @@ from slrctl.core.model.fusion import (
     StreamMessages,
     StreamPresence,
     Streams,
+    wanted_maps,
 )
 from slrctl.core.model.siformer import SiFormerOutput
 from slrctl.core.seeding import initialise, own_draws
@@ -179,11 +180,11 @@ class StreamFormer(nn.Module):
             ValueError: the batch has no placed landmarks, or attention is asked of a model
                 without cross-attention.
         """
-        if (return_attention or return_hand_attention) and self.fusion is None:
-            raise ValueError(
-                "attention was asked of a model without cross-attention; "
-                "build it with model.cross_attention = true"
-            )
+        wanted = wanted_maps(
+            self.fusion,
+            return_attention=return_attention,
+            return_hand_attention=return_hand_attention,
+        )
         inputs, is_valid = stream_inputs(batch), batch.is_valid
         both_hands = torch.cat([inputs.left_hand, inputs.right_hand])
         hands = self.hand_encoder(both_hands, torch.cat([is_valid, is_valid]))
@@ -192,9 +193,6 @@ class StreamFormer(nn.Module):
         layers = list(map(Streams, lefts, rights, bodies))
         streams, maps = layers[-1], {}
         if self.fusion is not None:
-            wanted = CrossModalAttention._fields if return_attention else ()
-            if return_hand_attention and not return_attention:
-                wanted = HandAttention._fields
             streams, maps, _ = self.fusion(streams, presence(batch), wanted=wanted)
         frames = self.join(self.join_norm(torch.cat(streams, dim=-1)))
         for layer in self.joint_layers:
