@@ -201,6 +201,8 @@ class ModelSettings(Section):
         return self
 
 
+MODELS_OF_PLACED = "streamformer", "gru", "conv"
+"""Models that read the landmarks beside the body too."""
 MODELS_WITH_STREAMS = "streamformer", "siformer"
 """Models that encode the streams apart, so that CMCL can compare them."""
 

@@ -42,7 +42,7 @@ class ClipBatch:
     `right_is_present` are True where at least one landmark of that hand was detected. Features are
     0 on padding and on missing landmarks. `target` is None where the glosses are not known.
     `placed` are all 54 landmarks from the clip's usual neck in its usual shoulder distance; None in
-    a batch that was collated from single clips.
+    a batch that was collated from single clips, and for models that do not read them.
     """
 
     left_hand: Float[Tensor, "B T 42"]

@@ -30,7 +30,7 @@ from slrctl.core.data.prepare import (
     usual_shoulders,
 )
 from slrctl.core.seeding import stable_seed
-from slrctl.settings import Settings
+from slrctl.settings import MODELS_OF_PLACED, Settings
 
 # Clips are sorted by length within this many batches of the random order: large enough for batches
 # of nearly one length, small enough that an epoch's batches differ from the last one's.
@@ -149,10 +149,13 @@ def clip_batch(
         )
         if augmentation.jitter > 0:
             landmarks = jitter(landmarks, keys, augmentation.jitter * usual_shoulders(landmarks))
-    prepared, placed = normalise(landmarks, settings.prepare), place(landmarks)
+    prepared, placed = normalise(landmarks, settings.prepare), None
     if is_augmented:
-        placed = vary_proportions(placed, keys, augmentation.proportions)
         prepared = add_noise(prepared, keys, augmentation.noise)
+    if settings.model.name in MODELS_OF_PLACED:
+        placed = place(landmarks)
+        if is_augmented:
+            placed = vary_proportions(placed, keys, augmentation.proportions)
     clip_ids = tuple(clip.clip_id for clip in clips)
     target = None if classes is None else target_indices(clips, classes)
     return batch_from_landmarks(prepared, is_valid, target, clip_ids, placed)

@@ -489,3 +489,21 @@ def test_no_clip_of_training_is_warped_where_clips_keep_their_frames():
     varied = clip_batch(clips, None, settings, epoch=0)
 
     assert torch.equal(varied.is_valid, plain.is_valid)
+
+
+@pytest.mark.parametrize(
+    ("name", "reads_placed"),
+    [
+        ("streamformer", True),
+        ("gru", True),
+        ("conv", True),
+        ("siformer", False),
+        ("spoter", False),
+    ],
+)
+def test_landmarks_are_placed_for_the_models_that_read_them(name, reads_placed):
+    settings = Settings.layered({"model": {"name": name}})
+
+    batch = clip_batch(random_dataset(2)[:], None, settings)
+
+    assert (batch.placed is not None) == reads_placed
